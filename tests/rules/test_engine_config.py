@@ -1,0 +1,95 @@
+"""The configuration of Prometheus and Alertmanager, asked through promtool and amtool."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"
+ALERTMANAGER = ROOT / "deploy/alertmanager/alertmanager.yml"
+RULES = ROOT / "rules/memory_pressure.yml"
+# Receivers in the order of the routes. The actuator's alone: its heartbeat. Nobody's: the Watchdog.
+RECEIVERS = {
+    "MemoryPressureWarning": "actuator,null",
+    "MemoryPressureMedium": "actuator,slack",
+    "MemoryPressureHigh": "actuator,slack",
+    "MemoryPressureEmergency": "actuator,slack",
+    "MemoryPressureThresholdsMissing": "slack",
+    "MemoryPressureHeartbeat": "actuator",
+    "Watchdog": "null",
+}
+
+
+def run(name, *arguments):
+    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}{ROOT / '.engines/usr/bin'}")
+    if found is None:
+        pytest.fail(f'{name} is not installed; run "make engines"')
+    return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def routed_to(labels):
+    pairs = [f"{name}={value}" for name, value in labels.items()]
+    done = run("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *pairs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def alert_labels():
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    return {rule["alert"]: rule["labels"] for rule in rules if "alert" in rule}
+
+
+def test_prometheus_accepts_its_configuration():
+    done = run("promtool", "check", "config", PROMETHEUS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rule files found" in done.stdout
+
+
+def test_alertmanager_accepts_its_configuration():
+    done = run("amtool", "check-config", ALERTMANAGER)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", RECEIVERS)
+def test_an_alert_goes_to(alert):
+    labels = {"alertname": alert, "node": "n1", **alert_labels()[alert]}
+    assert routed_to(labels) == RECEIVERS[alert]
+    assert routed_to({**labels, "scope": "app", "app": "shop"}) == RECEIVERS[alert]
+
+
+def test_every_alert_has_a_place_to_go():
+    assert set(alert_labels()) == set(RECEIVERS)
+
+
+def test_an_alert_of_somebody_else_goes_to_people():
+    assert routed_to({"alertname": "DiskFull", "severity": "critical"}) == "slack"
+
+
+def test_the_actuators_groups_hold_a_node_in_order():
+    routes = yaml.safe_load(ALERTMANAGER.read_text())["route"]["routes"]
+    for route in (route for route in routes if route["receiver"] == "actuator"):
+        assert route["group_by"] == ["node"]
+        assert (route["group_wait"], route["group_interval"]) == ("0s", "1s")
+
+
+def test_the_actuator_is_told_everything_with_its_token():
+    receivers = yaml.safe_load(ALERTMANAGER.read_text())["receivers"]
+    (webhook,) = next(receiver for receiver in receivers if receiver["name"] == "actuator")["webhook_configs"]
+    assert webhook["send_resolved"] is True
+    assert webhook["max_alerts"] == 0
+    assert set(webhook["http_config"]["authorization"]) == {"credentials_file"}, "the token is in no file of ours"
+
+
+def test_a_level_inhibits_every_lower_one_of_its_scope():
+    rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
+    assert all(rule["equal"] == ["node", "scope", "app"] for rule in rules)
+    inhibited = {rule["source_matchers"][0]: rule["target_matchers"][0] for rule in rules}
+    assert inhibited == {
+        'alertname = "MemoryPressureEmergency"': 'alertname =~ "MemoryPressure(Warning|Medium|High)"',
+        'alertname = "MemoryPressureHigh"': 'alertname =~ "MemoryPressure(Warning|Medium)"',
+        'alertname = "MemoryPressureMedium"': 'alertname = "MemoryPressureWarning"',
+    }

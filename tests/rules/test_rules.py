@@ -1,0 +1,242 @@
+"""The rules, asked through promtool; and proof that the promtool tests notice when a rule loses what it promises."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mempressure.alerts import Alert
+from mempressure.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds, entered
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "rules/memory_pressure.yml"
+RULE_TESTS = sorted((ROOT / "tests/rules").glob("*_test.yml"))
+RUNBOOKS = "https://github.com/mempressure/mempressure/blob/main/docs/runbooks/"
+LEVEL_ALERTS = {f"MemoryPressure{level.capitalize()}": level for level in ALERT_LEVELS.values()}
+SEVERITIES = {"warning": "info", "medium": "warning", "high": "critical", "emergency": "critical"}
+DEADBAND = re.compile(r' or scope:\S+ >= on \(node\) group_left \(\) \S+, edge="exit"\} and on [^{]+ALERTS\{[^}]+\}')
+
+
+def promtool(*arguments):
+    found = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{ROOT / '.engines/usr/bin'}")
+    if found is None:
+        pytest.fail('promtool is not installed; run "make engines"')
+    return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def rules(key):
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if key in rule]
+
+
+def alerts():
+    return rules("alert")
+
+
+def literals(expression):
+    """Return the numbers of an expression, without those in strings and durations."""
+    bare = re.sub(r'"[^"]*"|\[[^\]]*\]', "", expression)
+    return [float(number) for number in re.findall(r"(?<![\w:.])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b", bare)]
+
+
+def run_changed(folder, change, *, tests):
+    """Run promtool's `tests` on a copy of the rules in which `change(rule)` was applied to every rule."""
+    document = yaml.safe_load(RULES.read_text())
+    every = [rule for group in document["groups"] for rule in group["rules"]]
+    for rule in every:
+        rule["expr"] = " ".join(rule["expr"].split())
+    before = yaml.safe_dump(document)
+    for rule in every:
+        change(rule)
+    assert yaml.safe_dump(document) != before, "the change found nothing to change: bring it in line with the rules"
+    (folder / "rules").mkdir()
+    (folder / "rules/memory_pressure.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+    checked = promtool("check", "rules", folder / "rules/memory_pressure.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (folder / "tests/rules").mkdir(parents=True)
+    copies = [shutil.copy(ROOT / f"tests/rules/{name}_test.yml", folder / "tests/rules") for name in tests]
+    return promtool("test", "rules", *copies)
+
+
+def changing(pattern, replacement, *, alert=None):
+    def change(rule):
+        if alert in {None, rule.get("alert")}:
+            rule["expr"] = re.sub(pattern, replacement, rule["expr"])
+
+    return change
+
+
+def test_the_rules_are_valid():
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", RULE_TESTS, ids=lambda path: path.stem)
+def test_the_rules_pass(path):
+    assert set(yaml.safe_load(path.read_text())) == {"rule_files", "evaluation_interval", "tests"}
+    # promtool 2.42 would take a minute for a test that names no interval.
+    assert all("interval" in test for test in yaml.safe_load(path.read_text())["tests"])
+    done = promtool("test", "rules", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", LEVEL_ALERTS)
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "second"),
+    [
+        pytest.param(DEADBAND, "", "2s", id="no deadband, so not held in the band"),
+        pytest.param(r'>=(.*?edge="enter")', r">\1", "1s", id="above enter instead of at or above"),
+        pytest.param(r'(enter.*)>=(.*?edge="exit")', r"\1>\2", "3s", id="above exit instead of at or above"),
+        pytest.param(r'edge="exit"', 'edge="enter"', "2s", id="left below enter"),
+        pytest.param(r" and on [^)]+\) ALERTS\{[^}]+\}", "", "5s", id="in the band without having entered"),
+    ],
+)
+def test_the_life_of_an_alert_is_tested(tmp_path, alert, pattern, replacement, second):
+    done = run_changed(tmp_path, changing(pattern, replacement, alert=alert), tests=["memory_pressure"])
+    assert done.returncode != 0
+    assert re.search(rf"{alert}\S+ time: {second}", done.stdout + done.stderr), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", LEVEL_ALERTS)
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        pytest.param(r" unless on \(node\) node:mempressure_alerts_enabled:max == 0", "", id="not silenced"),
+        pytest.param(r"on \(node, scope, app\)", "on (node)", id="held by another scope"),
+        pytest.param(r"on \(node, scope, app\)", "on (scope, app)", id="held by another node"),
+        pytest.param(r'alertname="\w+"', 'alertname="Watchdog"', id="held by another alert"),
+    ],
+)
+def test_what_holds_and_silences_an_alert_is_tested(tmp_path, alert, pattern, replacement):
+    done = run_changed(
+        tmp_path, changing(pattern, replacement, alert=alert), tests=["memory_pressure", "scopes", "settings"]
+    )
+    assert done.returncode != 0
+    assert alert in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "tests"),
+    [
+        pytest.param(r"last_over_time\((\w+)\[30s\]\)", r"\1", "gaps", id="gaps are not bridged"),
+        pytest.param(r"\[30s\]", "[20s]", "gaps", id="short gaps only"),
+        pytest.param(r"\[30s\]", "[5m]", "gaps", id="long gaps too"),
+        pytest.param(r"^.*? or on \(job, instance\) ", "", "nodes", id="two names of a node for 30 s"),
+        pytest.param("min by", "max by", "nodes", id="the higher of two thresholds"),
+        pytest.param("^max by", "min by", "nodes", id="the lower of two usages"),
+        pytest.param(r"abs\(", "(", "liveness", id="a clock that runs ahead"),
+        pytest.param("< 30", "< 60", "liveness", id="heartbeat of old samples"),
+        pytest.param(r" unless on \(node\) ALERTS.*", "", "liveness", id="heartbeat without thresholds"),
+        pytest.param("== 8", "> 0", "liveness", id="one threshold missing"),
+    ],
+)
+def test_what_the_alerts_rest_on_is_tested(tmp_path, pattern, replacement, tests):
+    done = run_changed(tmp_path, changing(pattern, replacement), tests=[tests])
+    assert done.returncode != 0
+    assert "FAILED" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_alerts_answer_as_the_library_does(tmp_path, seed):
+    chance = random.Random(seed)
+    thresholds = Thresholds()
+    edges = [edge(name) for name in THRESHOLD_NAMES for edge in (thresholds.enter, thresholds.exit)]
+    near = [round(edge + step, 4) for edge in edges for step in (-0.0001, 0, 0.0001)]
+    usages = [chance.choice(near) if chance.random() < 0.7 else chance.random() for _ in range(300)]
+    target = 'job="mempressure-exporter",instance="a"'
+    series = {
+        f'mempressure_node_info{{{target},node="n1"}}': [1] * len(usages),
+        f"mempressure_host_memory_used_ratio{{{target}}}": usages,
+    }
+    for name in THRESHOLD_NAMES:
+        for edge in ("enter", "exit"):
+            value = getattr(thresholds, edge)(name)
+            labels = f'{target},threshold="{name}",edge="{edge}"'
+            series[f"mempressure_threshold_ratio{{{labels}}}"] = [value] * len(usages)
+    expected, held = [], ()
+    for second, usage in enumerate(usages):
+        held = entered(usage, thresholds, before=held)
+        samples = [{"labels": f'{{level="{ALERT_LEVELS[name]}"}}', "value": 1} for name in held]
+        query = 'count by (level) (ALERTS{level!=""})'
+        expected.append({"expr": query, "eval_time": f"{second}s", "exp_samples": samples})
+    assert len({len(each["exp_samples"]) for each in expected}) == 5  # every number of alerts at once, none included
+    given = [{"series": name, "values": " ".join(map(repr, values))} for name, values in series.items()]
+    test = {"interval": "1s", "input_series": given, "promql_expr_test": expected}
+    path = tmp_path / "sequence_test.yml"
+    path.write_text(
+        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1s", "tests": [test]}, width=9999)
+    )
+    done = promtool("test", "rules", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_number_of_a_threshold_is_in_the_rules():
+    for rule in alerts():
+        if rule["alert"] in LEVEL_ALERTS:
+            assert literals(rule["expr"]) == [0], "the switch is the only number"
+    for rule in [*alerts(), *rules("record")]:
+        assert not [number for number in literals(rule["expr"]) if 0 < number < 1], rule
+        assert not re.search(r"\b0?\.\d|\d\s*%", " ".join(rule.get("annotations", {}).values())), rule
+
+
+def test_literals_are_found():
+    expression = 'a{b="0.7"} >= 0.8 or last_over_time(c:d2[30s]) > 1e3 unless on (node) e_5:f6 == 0'
+    assert literals(expression) == [0.8, 1000, 0]
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_an_alert_tells_people_what_they_need(rule):
+    labels, annotations = rule["labels"], rule["annotations"]
+    wanted = {"summary", "description", "runbook_url"}
+    level = LEVEL_ALERTS.get(rule["alert"])
+    assert set(annotations) == (wanted | {"recommendation"} if level else wanted)
+    assert labels.get("level") == level
+    assert labels["severity"] == (SEVERITIES[level] if level else labels["severity"])
+    assert labels["severity"] in {"critical", "warning", "info", "none"}
+    # A value in a label would make every evaluation another alert; in the summary, another text.
+    assert "$value" not in " ".join([*labels.values(), annotations["summary"]])
+    assert re.search(r" [<>=!]=? |vector\(1\)|unless", rule["expr"]), "an alert compares"
+    assert annotations["runbook_url"] == f"{RUNBOOKS}{rule['alert']}.md"
+    page = (ROOT / f"docs/runbooks/{rule['alert']}.md").read_text()
+    assert page.startswith(f"# {rule['alert']}\n")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+
+
+def test_the_alerts_recommend_what_the_library_does():
+    for rule in alerts():
+        if level := LEVEL_ALERTS.get(rule["alert"]):
+            ours = Alert(level=level, usage=1.0, timestamp=0.0, scope="host", app="")
+            assert rule["annotations"]["recommendation"] == ours.recommendation
+
+
+def test_the_level_alerts_answer_at_once():
+    for rule in alerts():
+        if rule["alert"] in LEVEL_ALERTS:
+            assert not {"for", "keep_firing_for"} & set(rule), "the library has neither"
+
+
+def test_names_are_given_once():
+    names = Counter(rule["alert"] for rule in alerts())
+    names.update((rule["record"], *rule.get("labels", {}).items()) for rule in rules("record"))
+    assert set(names.values()) == {1}, names
+    assert set(LEVEL_ALERTS) < set(names)
+
+
+def test_every_runbook_belongs_to_an_alert():
+    assert {page.stem for page in (ROOT / "docs/runbooks").glob("*.md")} == {rule["alert"] for rule in alerts()}
+
+
+def test_a_record_is_made_before_it_is_used():
+    document = yaml.safe_load(RULES.read_text())
+    assert len(document["groups"]) == 1, "what depends on a record is in the record's group"
+    assert "interval" not in document["groups"][0], "the server's evaluation_interval holds"
+    made = set()
+    for rule in document["groups"][0]["rules"]:
+        assert set(re.findall(r"\w+:\w+:\w+", rule["expr"])) <= made, rule
+        made.add(rule.get("record"))
