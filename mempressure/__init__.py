@@ -1,0 +1,26 @@
+"""Memory pressure management for Python services: measure memory, alert on it, give idle packages' memory back."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mempressure.loader import LazyLoader, UnloadResult, get_lazy_loader
+    from mempressure.monitor import MemoryMonitor
+
+__all__ = ["LazyLoader", "MemoryMonitor", "UnloadResult", "get_lazy_loader"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LazyLoader": "mempressure.loader",
+    "MemoryMonitor": "mempressure.monitor",
+    "UnloadResult": "mempressure.loader",
+    "get_lazy_loader": "mempressure.loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The services and package hosts import parts of this package and must not pay for the rest.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mempressure' has no attribute {name!r}")

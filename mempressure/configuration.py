@@ -1,0 +1,232 @@
+"""The configuration: one table of settings, read from flags, the environment and a file, in this order.
+
+Every setting is an environment variable; its lower-case name is its key in the file that `MEMPRESSURE_CONFIG` names
+(YAML or JSON). What people set through the API at run time is kept elsewhere, in `mempressure.settings`.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mempressure.conversions import boolean, choice, directory, label, number, size, uids
+from mempressure.errors import ConfigurationError
+from mempressure.thresholds import Thresholds
+
+DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
+
+RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table: its environment variable, how its text is read, its default, and what it does."""
+
+    variable: str
+    convert: Callable[[str], Any]
+    default: Any
+    meaning: str
+
+    @property
+    def key(self) -> str:
+        """Return its key in a configuration file, and its attribute of `Configuration`."""
+        return self.variable.lower()
+
+
+_UNLOADING = "LAZY_LOADING_UNLOADING_"
+
+SETTINGS = (
+    Setting(_UNLOADING + "MEMORY_PRESSURE_THRESHOLD", number(0, 1), 0.8, "usage at which packages are unloaded"),
+    Setting(
+        _UNLOADING + "MEMORY_PRESSURE_TIMEOUT", number(0, 86400), 60.0, "seconds without use that make a package idle"
+    ),
+    Setting(_UNLOADING + "ENABLE_MEMORY_PRESSURE_UNLOADING", boolean, True, "unload at all; false only reports"),
+    Setting(
+        _UNLOADING + "ENABLE_USAGE_PATTERN_UNLOADING", boolean, True, "prefer what is used seldom and cheap to reload"
+    ),
+    Setting("MEMPRESSURE_APP", label, "", "the application's name; default: the main program's"),
+    Setting("MEMPRESSURE_BUDGET", size, 0, "memory the application may use; 0: no budget"),
+    Setting("MEMPRESSURE_NODE", label, "", "this machine's name; default: its host name"),
+    Setting("MEMPRESSURE_RUNTIME_DIR", directory, "", "agents' state files and sockets"),
+    Setting("MEMPRESSURE_STATE_DIR", directory, "", "settings, token and store"),
+    Setting("MEMPRESSURE_TRUSTED_UIDS", uids, (), "users besides root and its own that may give a worker orders"),
+    Setting("MEMPRESSURE_HYSTERESIS", number(0, 0.5), 0.05, "how far below its threshold a level is left"),
+    Setting("MEMPRESSURE_CRITICAL_RATIO", number(0, 1), 0.95, "usage from which the strategy is critical"),
+    Setting("MEMPRESSURE_ALERT_COOLDOWN", number(0, 86400), 300.0, "seconds before the same alert is logged again"),
+    Setting("MEMPRESSURE_RECYCLE", choice(*RECYCLE_CHOICES), "high", "strategy from which workers are recycled"),
+    Setting(
+        "MEMPRESSURE_RECYCLE_MIN_LIFETIME", number(0, 86400), 60.0, "seconds a worker lives before it may be recycled"
+    ),
+    Setting("MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"),
+    Setting("MEMPRESSURE_LEASE", number(1, 86400), 150.0, "seconds an alert keeps the unloading going unless repeated"),
+)
+"""Every setting there is, in the order of the documentation."""
+
+_BY_KEY = MappingProxyType({setting.key: setting for setting in SETTINGS})
+
+
+class Configuration:
+    """The value of every setting, by attribute, and where each came from.
+
+    Attributes are the settings' keys: `configuration.mempressure_budget`.
+    """
+
+    def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+        self._values = dict(values)
+        self.origins = MappingProxyType(dict(origins))
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            # Through __dict__: copying asks for attributes before there is a `_values`.
+            return self.__dict__["_values"][key]
+        except KeyError:
+            raise AttributeError(f"no setting {key!r}; there are {', '.join(_BY_KEY)}") from None
+
+    @property
+    def app(self) -> str:
+        """Return the application's name: as set, else the main program's."""
+        return self.mempressure_app or _program(sys.argv[0] if sys.argv else "")
+
+    @property
+    def node(self) -> str:
+        """Return this machine's name: as set, else its host name."""
+        return self.mempressure_node or os.uname().nodename
+
+    @property
+    def runtime_directory(self) -> Path:
+        """Return the directory of agents' state files and sockets; by FHS as root, by XDG otherwise."""
+        return Path(self.mempressure_runtime_dir) if self.mempressure_runtime_dir else _default_runtime_directory()
+
+    @property
+    def state_directory(self) -> Path:
+        """Return the directory of settings, token and store; by FHS as root, by XDG otherwise."""
+        return Path(self.mempressure_state_dir) if self.mempressure_state_dir else _default_state_directory()
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return the thresholds that hold where nobody set others through the API.
+
+        Raises:
+            ConfigurationError: unload_packages or the hysteresis does not fit the other defaults.
+        """
+        key = SETTINGS[0].key
+        try:
+            return Thresholds(unload_packages=self._values[key], hysteresis=self._values["mempressure_hysteresis"])
+        except ConfigurationError as error:
+            others = Thresholds()
+            raise ConfigurationError(
+                f"{SETTINGS[0].variable}={self._values[key]!r} ({self.origins[key]}) does not fit the other "
+                f"thresholds; send a ratio above {others.warning} and below {others.aggressive_unload}"
+            ) from error
+
+
+def load_configuration(
+    *, flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Configuration:
+    """Read every setting: flag, then environment, then file, then default.
+
+    Args:
+        flags: texts by key, from a command line.
+        environ: the environment; `os.environ` by default.
+
+    Raises:
+        ConfigurationError: a value cannot be used, a key is unknown, or the named file cannot be read.
+    """
+    environment = os.environ if environ is None else environ
+    path, file_values = _file_values(environment)
+    values, origins = {}, {}
+    for setting in SETTINGS:
+        sources = (
+            ((flags or {}).get(setting.key), f"flag --{setting.key.replace('_', '-')}"),
+            (environment.get(setting.variable), f"environment variable {setting.variable}"),
+            (file_values.get(setting.key), f"{setting.key} in {path}"),
+        )
+        # An empty variable is an unset one, as compose files and unit files write it.
+        text, origin = next(((t, o) for t, o in sources if t not in (None, "")), (None, "default"))
+        values[setting.key] = setting.default if text is None else _converted(setting, text, origin)
+        origins[setting.key] = origin
+    return Configuration(values, origins)
+
+
+def _converted(setting: Setting, text: str, origin: str) -> Any:
+    try:
+        return setting.convert(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{setting.variable}={text!r:.200} ({origin}) cannot be used; send {error}") from None
+
+
+def _file_values(environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    path = environ.get("MEMPRESSURE_CONFIG") or DEFAULT_FILE
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if environ.get("MEMPRESSURE_CONFIG"):
+            raise ConfigurationError(f"MEMPRESSURE_CONFIG={path}: there is no such file") from None
+        return path, {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    content = _parsed(path, text)
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} holds a {type(content).__name__}; send keys and values, one setting each")
+    if unknown := sorted(str(key) for key in content if key not in _BY_KEY):
+        raise ConfigurationError(f"{path}: unknown key {', '.join(unknown)}; known are {', '.join(_BY_KEY)}")
+    return path, {key: _as_text(value, f"{key} in {path}") for key, value in content.items()}
+
+
+def _as_text(value: Any, origin: str) -> str:
+    if value is None:  # `key:` with nothing behind it is unset, as an empty variable is
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(_as_text(part, origin) for part in value)
+    if isinstance(value, dict):
+        raise ConfigurationError(f"{origin} holds keys and values of its own; send one value")
+    return str(value)
+
+
+def _parsed(path: str, text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        if path.endswith(".json"):
+            raise ConfigurationError(f"{path} is no JSON: {error}") from None
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigurationError(f"{path} is no JSON; to read YAML: pip install PyYAML") from None
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
+        raise ConfigurationError(f"{path} is neither JSON nor YAML: {error}") from error
+    return {} if content is None else content
+
+
+def _program(command: str) -> str:
+    """Return a program's name from its `sys.argv[0]`: gunicorn of /usr/bin/gunicorn and of .../gunicorn/__main__.py."""
+    folder, name = os.path.split(command)
+    name = name.removesuffix(".py")
+    if name == "__main__":
+        name = os.path.basename(folder)
+    # `python -c` leaves "-c"; and a name of undecodable bytes could be shown nowhere.
+    return name[:100] if name.strip() and not name.startswith("-") and name.isprintable() else "python"
+
+
+def _default_runtime_directory() -> Path:
+    if os.geteuid() == 0:
+        return Path("/run/mempressure")
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(base, "mempressure")
+    return Path(f"/tmp/mempressure-{os.geteuid()}")  # noqa: S108 -- what XDG leaves; owner and mode are checked
+
+
+def _default_state_directory() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/mempressure")
+    base = os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME") or "/", ".local/state")
+    return Path(base, "mempressure")

@@ -1,0 +1,87 @@
+"""How the text of a setting is read: each conversion returns the value, or raises ValueError saying what to send."""
+
+import os
+from collections.abc import Callable
+
+_SIZE_UNITS = {"": 1, "b": 1} | {
+    unit + suffix: base**power
+    for power, unit in enumerate("kmgt", start=1)
+    for suffix, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
+_BOOLEANS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
+_LARGEST_SIZE = 2**62
+_LARGEST_UID = 2**32 - 2
+"""The kernel keeps the last one, (uid_t) -1, for "no user"."""
+
+
+def boolean(text: str) -> bool:
+    """Return what a word such as true, no, on or 0 says."""
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise ValueError("true or false") from None
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Return a conversion to a number from `low` to `high`, both allowed."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def size(text: str) -> int:
+    """Return bytes; k, M, G and T mean powers of 1024, as do KiB to TiB, while kB to TB mean powers of 1000."""
+    stripped = text.strip().lower()
+    digits = stripped.rstrip("bikmgt ")
+    unit = stripped[len(digits) :].strip()
+    try:
+        value = float(digits) * _SIZE_UNITS[unit]
+    except (ValueError, KeyError):
+        value = -1.0
+    if not 0 <= value <= _LARGEST_SIZE:
+        raise ValueError("a size from 0 to 4194304TiB, such as 512MiB, 2GiB or 1500000000 (bytes)") from None
+    return int(value)
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    """Return a conversion that takes one of `names` as it is."""
+
+    def convert(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"one of {', '.join(names)}")
+        return text
+
+    return convert
+
+
+def label(text: str) -> str:
+    """Return a name that can be shown on a terminal and be a label's value."""
+    if not text.strip() or len(text) > 100 or not text.isprintable():
+        raise ValueError("a name of 1 to 100 printable characters")
+    return text
+
+
+def directory(text: str) -> str:
+    """Return an absolute path; a relative one would name another directory in each process."""
+    if not os.path.isabs(text) or "\0" in text:
+        raise ValueError("an absolute path, such as /run/mempressure")
+    return text
+
+
+def uids(text: str) -> tuple[int, ...]:
+    """Return numeric user ids, given with commas or spaces between them."""
+    parts = text.replace(",", " ").split()
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 10 for part in parts):
+        raise ValueError(f"numeric user ids from 0 to {_LARGEST_UID}, separated by commas")
+    values = tuple(int(part) for part in parts)
+    if max(values, default=0) > _LARGEST_UID:
+        raise ValueError(f"numeric user ids from 0 to {_LARGEST_UID}, separated by commas")
+    return values

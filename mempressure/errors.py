@@ -1,0 +1,33 @@
+"""Every exception that mempressure raises on purpose; all derive from `MempressureError`."""
+
+
+class MempressureError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(MempressureError, ValueError):
+    """A setting has a value that cannot be used; the message names it, where it came from and what is allowed."""
+
+
+class UnsafeDirectoryError(MempressureError):
+    """A runtime or state directory could be written to by somebody else; nothing in it can be believed."""
+
+
+class UnknownPackageError(MempressureError, LookupError):
+    """A package was named that the loader neither imported, manages nor isolates."""
+
+
+class IsolationError(MempressureError):
+    """A function cannot run in a package host as declared or called; the message says what to change."""
+
+
+class HostStartError(IsolationError):
+    """A package host did not come up: its interpreter, its module or its package failed to load."""
+
+
+class HostDiedError(IsolationError):
+    """A package host ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
+
+
+class AgentUnreachableError(MempressureError):
+    """A worker's agent did not take or answer an order in time, or its answer could not be understood."""

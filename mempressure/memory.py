@@ -1,0 +1,125 @@
+"""Memory of the host, from `/proc/meminfo` and `/proc/pressure/memory`; from psutil where there is no `/proc`."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from mempressure.errors import MempressureError
+
+
+class MeasureError(MempressureError, OSError):
+    """A file that a measurement needs is missing or does not read as expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """Memory of one scope in bytes. *Used* is total - available, which differs from psutil's `used`."""
+
+    total: int
+    available: int
+    swap_total: int = 0
+    swap_free: int = 0
+
+    @property
+    def used(self) -> int:
+        """Return total - available, in bytes."""
+        return self.total - self.available
+
+    @property
+    def usage(self) -> float:
+        """Return used / total, a ratio; 0 where there is no total."""
+        return self.used / self.total if self.total else 0.0
+
+    @property
+    def swap_used(self) -> int:
+        """Return the swap in use, in bytes."""
+        return self.swap_total - self.swap_free
+
+    @property
+    def swap_usage(self) -> float:
+        """Return swap used / total, a ratio; 0 where there is no swap."""
+        return self.swap_used / self.swap_total if self.swap_total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PressureReading:
+    """Pressure stall information: seconds, since boot, in which some or all tasks waited for memory."""
+
+    waiting_seconds: float
+    stalled_seconds: float
+
+
+def host_memory(*, proc: str = "/proc") -> MemoryReading:
+    """Measure the host.
+
+    Raises:
+        MeasureError: `meminfo` is missing or lacks a field, or psutil is needed and not installed.
+    """
+    if not sys.platform.startswith("linux") and proc == "/proc":
+        return _host_memory_by_psutil()
+    path = f"{proc}/meminfo"
+    fields = _meminfo(path)
+    try:
+        total = fields[b"MemTotal"]
+        # Before Linux 3.14 there is no MemAvailable; free and page cache come nearest.
+        if (available := fields.get(b"MemAvailable", -1)) < 0:
+            available = fields[b"MemFree"] + fields.get(b"Cached", 0)
+    except KeyError as error:
+        raise MeasureError(f"{path} has no {error.args[0].decode()}; is {proc} a proc file system?") from None
+    swap_total = fields.get(b"SwapTotal", 0)
+    return MemoryReading(
+        total=total,
+        # Inside some containers the two come from different views.
+        available=min(available, total),
+        swap_total=swap_total,
+        swap_free=min(fields.get(b"SwapFree", 0), swap_total),
+    )
+
+
+def pressure(path: str) -> PressureReading | None:
+    """Read a PSI file (`/proc/pressure/memory`, or a cgroup's `memory.pressure`); None where the kernel has none.
+
+    Raises:
+        MeasureError: the file is there and does not read as PSI.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            text = file.read(1024)
+    except OSError:  # absent, or CONFIG_PSI_DEFAULT_DISABLED answers EOPNOTSUPP
+        return None
+    totals = {}
+    for line in text.splitlines():
+        kind, _, rest = line.partition(b" ")
+        _, found, number = rest.rpartition(b"total=")
+        if not found or not number.isdigit():
+            raise MeasureError(f"{path}: {line!r:.80} is no PSI line")
+        totals[kind] = int(number) / 1e6  # the kernel counts microseconds
+    if b"some" not in totals:
+        raise MeasureError(f"{path} has no line 'some': it is no PSI file")
+    return PressureReading(totals.get(b"some", 0.0), totals.get(b"full", 0.0))
+
+
+def _meminfo(path: str) -> dict[bytes, int]:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            text = file.read(16384)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        folder = os.path.dirname(path)
+        raise MeasureError(f"{path} cannot be read: {reason}; is {folder} a proc file system?") from error
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        number = value.split()
+        if number and number[0].isdigit():
+            fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
+    return fields
+
+
+def _host_memory_by_psutil() -> MemoryReading:
+    try:
+        import psutil
+    except ImportError:
+        raise MeasureError("measuring the host needs psutil on this platform: pip install psutil") from None
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return MemoryReading(memory.total, memory.available, swap.total, swap.free)

@@ -1,0 +1,184 @@
+"""What one machine holds: the host's memory and, from the workers' state files, every app's memory and packages.
+
+Reading is passive: no worker is asked, so a hung one delays nobody. An app's scope is its cgroup's working set against
+the tightest limit above it; where it has a budget below that limit, or no limit, the summed proportional memory of its
+supervisor, workers and package hosts against the budget; with neither it has no ratio.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mempressure import state
+from mempressure.directories import user_directories
+from mempressure.errors import MempressureError
+from mempressure.memory import MemoryReading, host_memory
+from mempressure.process import start_ticks
+from mempressure.state import StateError, WorkerState
+
+FRESH_SECONDS = 10.0
+"""How long the last word of a worker whose process cannot be looked up (another container's) is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppReading:
+    """One app: its workers, and its memory where it has a limit or a budget."""
+
+    name: str
+    uid: int
+    directory: Path
+    """Where its workers' sockets are."""
+    workers: tuple[WorkerState, ...]
+    memory: MemoryReading | None
+
+    @property
+    def used_bytes(self) -> int:
+        """Return the proportional memory of everything that belongs to the app."""
+        return proportional_bytes(self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """The host and its apps at one time, in Unix seconds."""
+
+    sampled: float
+    host: MemoryReading
+    apps: Mapping[str, AppReading]
+
+    def memory(self, scope: str, app: str = "") -> MemoryReading | None:
+        """Return the memory of the scope "host", or of one "app"; None where that has none."""
+        if scope == "host":
+            return self.host
+        return self.apps[app].memory if app in self.apps else None
+
+
+def read_node(
+    runtime: Path,
+    *,
+    proc: str = "/proc",
+    clock: Callable[[], float] = time.time,
+    on_problem: Callable[[MempressureError], None],
+) -> NodeReading:
+    """Measure the host and read what its workers published.
+
+    Args:
+        runtime: the runtime directory; absent means no apps.
+        proc: where the kernel's files are.
+        clock: the time in Unix seconds.
+        on_problem: told of every file that is skipped because it cannot be believed.
+
+    Raises:
+        MeasureError: the host cannot be measured.
+        UnsafeDirectoryError: the runtime directory is open to others.
+    """
+    now = clock()
+    apps: dict[str, AppReading] = {}
+    for uid, directory in user_directories(runtime, on_problem=on_problem):
+        for name, workers in _living_workers(directory, uid, proc=proc, now=now, on_problem=on_problem).items():
+            if name in apps:
+                problem = f"app {name!r} of uid {uid} is ignored: the name belongs to uid {apps[name].uid}"
+                on_problem(StateError(f"{problem}; set another MEMPRESSURE_APP for one of them"))
+                continue
+            apps[name] = AppReading(name, uid, directory, tuple(workers), app_memory(workers))
+    return NodeReading(now, host_memory(proc=proc), apps)
+
+
+def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
+    """Return the memory of an app from its workers' states; None where it has neither limit nor budget."""
+    workers = list(workers)
+    budget = max((worker.budget_bytes for worker in workers), default=0)
+    limited = max(
+        (w for w in workers if w.cgroup_limit_bytes > 0 and w.cgroup_working_set_bytes >= 0),
+        key=lambda w: w.sampled,
+        default=None,
+    )
+    if limited is not None and not 0 < budget < limited.cgroup_limit_bytes:
+        limit, used = int(limited.cgroup_limit_bytes), int(limited.cgroup_working_set_bytes)
+    elif budget:
+        limit, used = budget, proportional_bytes(workers)
+    else:
+        return None
+    # A budget is a promise, not a wall: above it nothing is available and usage passes 1.
+    return MemoryReading(total=limit, available=limit - used)
+
+
+def proportional_bytes(workers: Iterable[WorkerState]) -> int:
+    """Return the summed proportional memory of workers, their hosts and, once each, their supervisors."""
+    workers = list(workers)
+    supervisors: dict[tuple[str, int], WorkerState] = {}
+    for worker in workers:
+        process = (worker.pid_namespace, worker.supervisor_pid)
+        known = supervisors.get(process)
+        if known is None or worker.sampled > known.sampled:
+            supervisors[process] = worker
+    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
+    parts.extend(worker.supervisor_bytes for worker in supervisors.values())
+    return int(sum(part for part in parts if part != state.UNKNOWN))
+
+
+def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
+    """Return whether the process that published this state still runs, as far as one can see from here."""
+    # A clock that was set back must not keep the dead alive until it catches up: hence the absolute value.
+    fresh = abs(now - worker.sampled) < FRESH_SECONDS
+    if worker.pid_namespace != pid_namespace(proc=proc):
+        return fresh
+    try:
+        return start_ticks(worker.pid, proc=proc) == worker.start_ticks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, and /proc is mounted with hidepid
+        return fresh
+
+
+def remove_dead(directory: Path) -> None:
+    """Remove the state files and sockets of workers that were killed before they could, in one's own directory.
+
+    A file that cannot be read as a state is left for people to look at.
+    """
+    for path in state.state_files(directory):
+        try:
+            worker = state.load(path, owner=os.geteuid())
+        except (StateError, OSError):
+            continue
+        if worker.pid_namespace == pid_namespace() and not is_alive(worker, now=worker.sampled):
+            for leftover in (path, path.with_suffix(".sock")):
+                with suppress(FileNotFoundError):
+                    os.unlink(leftover)
+
+
+def pid_namespace(*, proc: str = "/proc") -> str:
+    """Return the name of this process' PID namespace; empty where the kernel does not tell."""
+    try:
+        return os.readlink(f"{proc}/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _living_workers(
+    directory: Path, uid: int, *, proc: str, now: float, on_problem: Callable[[MempressureError], None]
+) -> dict[str, list[WorkerState]]:
+    apps: dict[str, list[WorkerState]] = {}
+    try:
+        paths = list(state.state_files(directory))
+    except FileNotFoundError:  # its user's last worker has just ended
+        return apps
+    except OSError as error:
+        on_problem(StateError(f"{directory} cannot be listed: {error.strerror}; chmod go+rx {directory}"))
+        return apps
+    for path in paths:
+        try:
+            worker = state.load(path, owner=uid)
+        except FileNotFoundError:  # it ended between the listing and the reading
+            continue
+        except StateError as problem:
+            on_problem(problem)
+            continue
+        except OSError as error:
+            on_problem(StateError(f"{path} cannot be read: {error.strerror}"))
+            continue
+        if is_alive(worker, proc=proc, now=now):
+            apps.setdefault(worker.app, []).append(worker)
+    return apps

@@ -1,0 +1,94 @@
+"""Memory of single processes, read from `/proc`.
+
+All sizes are bytes. *Private* memory is what the end of the process would give back; *proportional* memory (PSS)
+divides each shared page by the number of processes that map it, so it can be summed without counting twice.
+"""
+
+import os
+from dataclasses import dataclass
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """Memory of one process in bytes, swapped pages included."""
+
+    proportional: int
+    private: int
+
+
+def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMemory:
+    """Read one process' memory from `smaps_rollup`.
+
+    The kernel walks every mapping for it: 0.2 ms at 20 MB, 13 ms at 1 GB, so callers bound how often they ask.
+
+    Raises:
+        ProcessLookupError: the process is gone (a zombie holds no memory and counts as gone).
+        PermissionError: the process belongs to somebody else.
+    """
+    path = f"{proc}/{pid}/smaps_rollup"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            text = file.read(4096)
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no {path}: process {pid} is gone, or the kernel is older than Linux 4.14") from None
+    except ProcessLookupError:
+        raise ProcessLookupError(f"process {pid} holds no memory: it is ending") from None
+    fields = _kilobyte_fields(text)
+    if b"Pss" not in fields:
+        raise ProcessLookupError(f"process {pid} holds no memory: it is ending")
+    # A process' own share of swapped pages (SwapPss) is freed with it, as its private pages are.
+    swapped = fields.get(b"SwapPss", 0)
+    return ProcessMemory(
+        proportional=fields[b"Pss"] + swapped,
+        private=fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0) + swapped,
+    )
+
+
+def private_bytes(pid: int | str = "self", *, proc: str = "/proc") -> int:
+    """Return what the end of process `pid` would give back; raises as `process_memory` does."""
+    return process_memory(pid, proc=proc).private
+
+
+def anonymous_bytes(pid: int | str = "self", *, proc: str = "/proc") -> int:
+    """Return resident minus shared memory of a process: cheap (about 2 us), and enough to see growth.
+
+    Raises:
+        ProcessLookupError: the process is gone.
+    """
+    try:
+        with open(f"{proc}/{pid}/statm", "rb", buffering=0) as file:
+            fields = file.read(128).split()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid} in {proc}") from None
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
+
+
+def start_ticks(pid: int | str = "self", *, proc: str = "/proc") -> int:
+    """Return when a process started, in clock ticks since boot: with the pid it names a process for good.
+
+    Raises:
+        ProcessLookupError: the process is gone (a zombie has ended and counts as gone).
+        PermissionError: the process belongs to somebody else, and `/proc` is mounted with `hidepid`.
+    """
+    try:
+        with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read(1024)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"no process {pid} in {proc}") from None
+    # Fields 3 and 22 of proc(5); the name in field 2 may hold spaces and brackets, so count from its end.
+    fields = text.rpartition(b")")[2].split()
+    if not fields or fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(f"process {pid} has ended and waits for its parent to notice")
+    return int(fields[19])
+
+
+def _kilobyte_fields(text: bytes) -> dict[bytes, int]:
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        number, _, unit = value.strip().partition(b" ")
+        if unit == b"kB":
+            fields[name] = int(number) * 1024
+    return fields

@@ -1,0 +1,127 @@
+"""Pressure levels, thresholds and the deadband between entering and leaving one: pure functions of a usage.
+
+A usage is a ratio 0-1 of memory in use, (total - available) / total.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mempressure.errors import ConfigurationError
+
+PRESSURE_LEVELS = ("low", "medium", "high", "critical")
+"""Names of the levels of a usage, mildest first."""
+
+THRESHOLD_NAMES = ("warning", "unload_packages", "aggressive_unload", "emergency")
+"""Names of the thresholds, lowest first."""
+
+ALERT_LEVELS = dict(zip(THRESHOLD_NAMES, ("warning", "medium", "high", "emergency"), strict=True))
+"""The level of the alert that each threshold raises."""
+
+DEFAULT_HYSTERESIS = 0.05
+
+
+def pressure_level(usage: float) -> str:
+    """Return the pressure level of a usage: low < 0.50, medium < 0.70, high <= 0.85, critical above.
+
+    The bounds are the mission document's table, "High: 70-85 %, Critical: > 85 %".
+    """
+    if usage < 0.50:
+        return "low"
+    if usage < 0.70:
+        return "medium"
+    return "high" if usage <= 0.85 else "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Four ratios in (0, 1], strictly ascending, each above the hysteresis.
+
+    Raises:
+        ConfigurationError: a value is no finite ratio, out of order, or not above the hysteresis.
+    """
+
+    warning: float = 0.60
+    unload_packages: float = 0.80
+    aggressive_unload: float = 0.85
+    emergency: float = 0.90
+    hysteresis: float = DEFAULT_HYSTERESIS
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        _require_ratio("hysteresis", self.hysteresis, low=0.0, low_included=True)
+        previous_name, previous = "", 0.0
+        for name in THRESHOLD_NAMES:
+            value = getattr(self, name)
+            _require_ratio(f"threshold {name}", value, low=self.hysteresis, low_included=False)
+            if self.exit(name) <= 0:  # no usage is below 0: once entered, it could never be left
+                raise ConfigurationError(
+                    f"threshold {name}={value!r} is too close to the hysteresis {self.hysteresis!r}; "
+                    "send one that is at least 0.0001 above it"
+                )
+            if value <= previous:
+                raise ConfigurationError(
+                    f"threshold {name}={value!r} must be above {previous_name}={previous!r}; "
+                    f"send {' < '.join(THRESHOLD_NAMES)}"
+                )
+            previous_name, previous = name, value
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object], *, hysteresis: float = DEFAULT_HYSTERESIS) -> "Thresholds":
+        """Build thresholds from exactly the four named values, as the JSON API takes them.
+
+        Raises:
+            ConfigurationError: it is no mapping, a key is missing or unknown, or a value is not usable.
+        """
+        expected = ", ".join(THRESHOLD_NAMES)
+        # Whatever a client sent as JSON comes in here.
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"thresholds={values!r:.60} are no names and ratios; send {expected}")
+        if missing := [name for name in THRESHOLD_NAMES if name not in values]:
+            raise ConfigurationError(f"threshold {', '.join(missing)} missing; send all of {expected}")
+        if unknown := sorted(str(name) for name in values if name not in THRESHOLD_NAMES):
+            raise ConfigurationError(f"threshold {', '.join(unknown)} unknown; send {expected}")
+        numbers: dict[str, Any] = {name: values[name] for name in THRESHOLD_NAMES}
+        return cls(**numbers, hysteresis=hysteresis)
+
+    def enter(self, name: str) -> float:
+        """Return the ratio at or above which threshold `name` is entered."""
+        value: float = getattr(self, name)
+        return value
+
+    def exit(self, name: str) -> float:
+        """Return the ratio below which threshold `name` is left: round(enter - hysteresis, 4)."""
+        return round(self.enter(name) - self.hysteresis, 4)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the four ratios by name, without the hysteresis."""
+        values = asdict(self)
+        del values["hysteresis"]
+        return values
+
+
+def entered(usage: float, thresholds: Thresholds, *, before: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the thresholds that hold now, lowest first, given those that held `before`.
+
+    A threshold is entered at or above its enter ratio and left below its exit ratio; between the two what was, stays.
+    """
+    held = frozenset(before)
+    return tuple(
+        name
+        for name in THRESHOLD_NAMES
+        if usage >= thresholds.enter(name) or (name in held and usage >= thresholds.exit(name))
+    )
+
+
+def relieved(usage: float, thresholds: Thresholds) -> bool:
+    """Return whether unloading may stop: the usage is below the exit of unload_packages."""
+    return "unload_packages" not in entered(usage, thresholds, before=("unload_packages",))
+
+
+def _require_ratio(name: str, value: object, *, low: float, low_included: bool) -> None:
+    allowed = f"a ratio in {'[' if low_included else '('}{low:g}, 1]"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name}={value!r:.60} is no number; send {allowed}")
+    # NaN fails every comparison, and integers of any size compare without overflow.
+    if not ((low <= value if low_included else low < value) and value <= 1):
+        raise ConfigurationError(f"{name}={value!r:.60} is out of range; send {allowed}")

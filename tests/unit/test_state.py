@@ -1,0 +1,308 @@
+import json
+import math
+import os
+import socket
+import struct
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempressure import state
+from mempressure.state import (
+    MAX_FILE_BYTES,
+    MAX_NAME_LENGTH,
+    PACKAGE_VALUES,
+    UNKNOWN,
+    WORKER_VALUES,
+    PackageState,
+    StateError,
+    WorkerState,
+    decode,
+    encode,
+    load,
+    publish,
+    state_files,
+    withdraw,
+)
+
+HEADER = struct.Struct("<8sII")
+ME = os.geteuid()
+
+texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=MAX_NAME_LENGTH) | st.just("a b")
+counts = st.integers(0, 2**62)
+numbers = st.floats(0, 2**62) | st.just(UNKNOWN)
+_KINDS = {str: texts, int: counts, bool: st.booleans(), float: numbers}
+
+
+def some(kind, **given):
+    return st.builds(kind, **({field.name: _KINDS.get(field.type) for field in fields(kind)} | given))
+
+
+packages = some(PackageState, priority=st.integers(-(2**62), 2**62))
+workers = some(WorkerState, packages=st.lists(packages, max_size=5))
+
+
+@pytest.fixture
+def worker(make_worker):
+    return make_worker(packages=["pandas", "sympy"], supervisor="gunicorn", budget_bytes=5)
+
+
+@pytest.fixture
+def data(worker):
+    return encode(worker)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "101.state"
+
+
+def parts(data):
+    _, length, _ = HEADER.unpack_from(data)
+    end = HEADER.size + length
+    return json.loads(data[HEADER.size : end]), list(struct.unpack(f"<{(len(data) - end) // 8}d", data[end:]))
+
+
+def joined(catalog, values):
+    text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
+    return HEADER.pack(b"MPSTATE1", len(text), len(values)) + text + struct.pack(f"<{len(values)}d", *values)
+
+
+@given(workers)
+def test_any_state_comes_back_as_it_went(worker):
+    assert decode(encode(worker)) == worker
+
+
+def test_every_field_travels():
+    catalog, values = parts(encode(WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0)))
+    assert {*catalog, *WORKER_VALUES} == {field.name for field in fields(WorkerState)}
+    assert len(values) == len(WORKER_VALUES)
+    assert len({field.name for field in fields(PackageState)} & {*PACKAGE_VALUES}) == len(PACKAGE_VALUES)
+
+
+def test_an_incomplete_file_is_refused_wherever_it_ends(data):
+    for end in range(len(data)):
+        with pytest.raises(StateError):
+            decode(data[:end])
+    with pytest.raises(StateError, match="length does not fit its header"):
+        decode(data + b"\0")
+
+
+def test_a_changed_byte_is_read_or_refused_and_nothing_else(data):
+    for place in range(len(data)):
+        for bits in (0x01, 0x20, 0x80, 0xFF):
+            changed = bytearray(data)
+            changed[place] ^= bits
+            read_or_refuse(bytes(changed))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(garbage):
+    with pytest.raises(StateError):
+        decode(garbage)
+
+
+@given(st.binary(max_size=100), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_any_header_is_read_or_refused(garbage, length, count):
+    read_or_refuse(HEADER.pack(b"MPSTATE1", length, count) + garbage)
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=9, max_size=9))
+def test_any_values_are_read_or_refused(values):
+    worker = read_or_refuse(joined(CATALOG, values))
+    possible = all(-1 <= value <= 2**62 for value in values)  # false for NaN
+    assert (worker is not None) == possible
+
+
+def read_or_refuse(data):
+    try:
+        return decode(data)
+    except StateError:
+        return None
+
+
+CATALOG, _ = parts(encode(WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.001, -1e300, 1e300, float(2**63)])
+def test_a_number_that_cannot_be_is_refused_wherever_it_stands(data, value):
+    catalog, values = parts(data)
+    for place in range(len(values)):
+        with pytest.raises(StateError, match="not finite, negative or absurdly large"):
+            decode(joined(catalog, [*values[:place], value, *values[place + 1 :]]))
+
+
+def test_two_infinities_do_not_cancel_out(data):
+    catalog, values = parts(data)
+    with pytest.raises(StateError, match="not finite"):
+        decode(joined(catalog, [math.inf, -math.inf, *values[2:]]))
+
+
+WRONG = {
+    str: [None, 5, True, [], {}, "x" * 201, "a\nb", "a\x1b[2J", "\udcff", "\0"],
+    int: [None, "5", True, 5.0, [], -1, 2**62 + 1, 10**400, 10**4000],
+    bool: [None, 0, 1, "true", []],
+    float: [None, "5", True, [], -1.5, math.nan, math.inf, 1e300, 10**400],
+}
+
+
+@pytest.mark.parametrize("kind", [WorkerState, PackageState])
+def test_an_option_of_another_kind_is_refused_by_name(data, kind):
+    catalog, values = parts(data)
+    options = catalog if kind is WorkerState else catalog["packages"][1]
+    for field in fields(kind):
+        if field.name not in options or field.name == "packages":
+            continue
+        good = options[field.name]
+        for bad in WRONG[field.type]:
+            if field.name == "priority" and bad == -1:
+                continue
+            options[field.name] = bad
+            with pytest.raises(StateError, match=f"state file: {field.name}=") as caught:
+                decode(joined(catalog, values))
+            assert len(str(caught.value)) < 200
+        options[field.name] = good
+    decode(joined(catalog, values))
+
+
+@pytest.mark.parametrize(
+    "catalog",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"5",
+        b'"app"',
+        b"\xff",
+        b"{}",
+        b"[" * 100_000,
+        b'{"app":' * 100_000,
+        b'{"packages": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"packages": null}',
+        b'{"packages": {}}',
+        b'{"packages": [1]}',
+    ],
+)
+def test_another_catalog_is_refused(data, catalog):
+    _, values = parts(data)
+    for count in (len(WORKER_VALUES), len(WORKER_VALUES) + len(PACKAGE_VALUES)):
+        with pytest.raises(StateError, match="state file: "):
+            decode(joined(catalog, values[:count]))
+
+
+def test_keys_more_or_less_are_refused(data):
+    catalog, values = parts(data)
+    for changed in (
+        {**catalog, "extra": 1},
+        {name: value for name, value in catalog.items() if name != "app"},
+        {**catalog, "packages": [{**package, "extra": 1} for package in catalog["packages"]]},
+        {**catalog, "packages": [{}, {}]},
+        {**catalog, "packages": [None, "pandas"]},
+    ):
+        with pytest.raises(StateError, match="other keys than this version writes"):
+            decode(joined(changed, values))
+
+
+def test_values_must_fit_the_packages(data):
+    catalog, values = parts(data)
+    for count in (0, 8, len(values) - 1):
+        with pytest.raises(StateError, match=f"{count} values do not fit 2 packages"):
+            decode(joined(catalog, values[:count]))
+
+
+def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
+    told = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
+    told.packages[0].name = "p" * 300
+    read = decode(encode(told))
+    assert read.recycle_refused == "x" * MAX_NAME_LENGTH
+    assert read.trim_refused == "two?lines ?"
+    assert read.packages[0].name == "p" * MAX_NAME_LENGTH
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_published_state_is_readable_by_all_and_writable_by_none(worker, path, set_umask, umask):
+    set_umask(umask)
+    publish(worker, path)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert load(path, owner=ME) == worker
+
+
+def test_publishing_replaces_the_file_whole(worker, path):
+    publish(worker, path)
+    with open(path, "rb") as reader:
+        publish(replace(worker, sampled=2e9, packages=[]), path)
+        assert decode(reader.read()) == worker  # who reads the old one reads all of it
+    assert load(path, owner=ME).sampled == 2e9
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(worker, path):
+    publish(worker, path)
+    with pytest.raises(TypeError):
+        publish(replace(worker, app=object()), path)
+    assert os.listdir(path.parent) == [path.name]
+    assert load(path, owner=ME) == worker
+
+
+def test_publishing_follows_no_link(worker, path):
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    path.with_name(f".{path.name}.new").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        publish(worker, path)
+    assert victim.read_text() == "precious"
+
+
+def test_withdrawing_twice_is_once(worker, path):
+    publish(worker, path)
+    withdraw(path)
+    withdraw(path)
+    with pytest.raises(FileNotFoundError):
+        load(path, owner=ME)
+
+
+def test_state_files_are_told_from_others(tmp_path):
+    for name in ("2.state", "10.state", "2.sock", ".2.state.new", ".hidden.state", "state"):
+        (tmp_path / name).touch()
+    assert [path.name for path in state_files(tmp_path)] == ["10.state", "2.state"]
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "socket", "directory", "foreign"])
+def test_only_a_regular_file_of_the_owner_is_read(worker, path, kind):
+    real = path.with_name("real")
+    publish(worker, real)
+    if kind == "link":
+        path.symlink_to(real)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    elif kind == "directory":
+        path.mkdir()
+    elif ME == 0:
+        os.chown(os.replace(real, path) or path, 12345, -1)
+    else:
+        pytest.skip("gives a file to another user")
+    with pytest.raises(StateError, match=f"{path}: not a regular file of uid {ME}"):
+        load(path, owner=ME)
+
+
+def test_a_file_that_is_too_large_is_not_read(path):
+    with open(path, "wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(StateError, match=f"{path}: {MAX_FILE_BYTES + 1} bytes are more than the {MAX_FILE_BYTES} "):
+        load(path, owner=ME)
+
+
+def test_a_damaged_file_is_named(path):
+    path.write_bytes(b"MPSTATE0" + bytes(8))
+    with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE1'"):
+        load(path, owner=ME)
+
+
+def test_mechanisms_are_named_mildest_first():
+    assert state.MECHANISMS == ("trim", "stop", "evict", "recycle")
