@@ -1,0 +1,97 @@
+"""Writes samples in Prometheus' text format 0.0.4, byte for byte as prometheus_client writes them.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/ is the format. What stands before a value never changes in
+a series' life, so it is made once and kept.
+"""
+
+import math
+from collections.abc import Iterable
+
+from mempressure_exporter.families import Family
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Sample = tuple[str, tuple[str, ...], float]
+"""Family name, label values in the family's order, value."""
+
+_SPARE_SERIES = 1000
+
+
+class Exposition:
+    """The text of one scrape after another; to be used by one thread at a time.
+
+    Args:
+        families: every family that samples may belong to, in the order of printing.
+    """
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = {family.name: _FamilyText(family) for family in families}
+
+    def render(self, samples: Iterable[Sample]) -> bytes:
+        """Return the text of the samples; a family without a sample is left out.
+
+        Raises:
+            KeyError: a sample belongs to no family.
+            ValueError: a sample has more or fewer labels than its family.
+        """
+        families = self._families
+        lines: dict[str, list[str]] = {name: [] for name in families}
+        for name, labels, value in samples:
+            family = families[name]
+            start = family.starts.get(labels)
+            if start is None:
+                start = family.start(labels)
+            lines[name].append(f"{start} {number(value)}\n")
+        text = []
+        for name, family in families.items():
+            if found := lines[name]:
+                text.append(family.head)
+                text += found
+                family.forget_if_more_than(2 * len(found) + _SPARE_SERIES)
+        return "".join(text).encode()
+
+
+class _FamilyText:
+    """What is the same in every scrape: the family's HELP and TYPE lines, and the start of each of its series."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        described = family.help.replace("\\", r"\\").replace("\n", r"\n")
+        self.head = f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n"
+        self.starts: dict[tuple[str, ...], str] = {}
+
+    def start(self, labels: tuple[str, ...]) -> str:
+        """Make and keep a series' name with its labels, which prometheus_client sorts by name."""
+        pairs = sorted(zip(self._family.labels, labels, strict=True))
+        inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
+        start = self.starts[labels] = f"{self._family.name}{{{inside}}}" if inside else self._family.name
+        return start
+
+    def forget_if_more_than(self, limit: int) -> None:
+        """Drop what is kept where most of it must belong to series that are gone."""
+        if len(self.starts) > limit:
+            self.starts.clear()
+
+
+def number(value: float) -> str:
+    """Return a value as Go writes it: +Inf, NaN, and an exponent from 1e+06 on."""
+    value = float(value)
+    if -math.inf < value < 1e6:
+        return repr(value)
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    text = repr(value)
+    whole, point, fraction = text.partition(".")
+    if not point or "e" in fraction:  # so large that Python writes an exponent itself
+        return text
+    digits = (whole + fraction).rstrip("0")
+    mantissa = f"{digits[0]}.{digits[1:]}".rstrip(".")
+    return f"{mantissa}e+{len(whole) - 1:02d}"
+
+
+def _escaped(value: str) -> str:
+    # A lone surrogate, which JSON can carry, has no UTF-8: one worker's must not cost everybody's scrape.
+    readable = value.encode("utf-8", "replace").decode()
+    return readable.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -1,0 +1,103 @@
+"""Every metric family there is, in the order in which a scrape prints them. The documentation is checked against it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family: its name as printed, its type (gauge or counter), its help and its label names in order."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def _gauge(name: str, text: str, *labels: str) -> Family:
+    return Family(f"mempressure_{name}", "gauge", text, labels)
+
+
+def _counter(name: str, text: str, *labels: str) -> Family:
+    return Family(f"mempressure_{name}_total", "counter", text, labels)
+
+
+FAMILIES = (
+    _gauge("host_memory_total_bytes", "Memory of the host."),
+    _gauge("host_memory_available_bytes", "Memory of the host that new work can have without swapping."),
+    _gauge("host_memory_used_bytes", "Memory of the host in use: total less available."),
+    _gauge("host_memory_used_ratio", "Share of the host's memory in use, 0 to 1."),
+    _gauge("host_trend_bytes_per_second", "Robust slope of the host's used memory over the last minutes."),
+    _gauge("host_swap_total_bytes", "Swap space of the host."),
+    _gauge("host_swap_used_bytes", "Swap space of the host in use."),
+    _gauge("host_swap_free_bytes", "Swap space of the host not in use."),
+    _gauge("host_swap_used_ratio", "Share of the host's swap space in use, 0 to 1; 0 without swap."),
+    _gauge("host_level", "Pressure level of the host's memory: 1 for the one that holds, else 0.", "level"),
+    _counter("host_pressure_waiting_seconds", "Time since boot in which some task waited for memory (PSI some)."),
+    _counter("host_pressure_stalled_seconds", "Time since boot in which every task waited for memory (PSI full)."),
+    _gauge("app_memory_limit_bytes", "Memory that the application may use: its cgroup's limit or its budget.", "app"),
+    _gauge("app_memory_available_bytes", "Memory that the application has left below its limit.", "app"),
+    _gauge(
+        "app_memory_used_bytes",
+        "Memory of the application: its cgroup's working set, or the proportional memory of its processes.",
+        "app",
+    ),
+    _gauge(
+        "app_memory_used_ratio", "Share of the application's limit in use; above 1 where a budget is passed.", "app"
+    ),
+    _gauge("app_trend_bytes_per_second", "Robust slope of the application's used memory over the last minutes.", "app"),
+    _gauge(
+        "app_level", "Pressure level of the application's memory: 1 for the one that holds, else 0.", "app", "level"
+    ),
+    _counter(
+        "app_pressure_waiting_seconds",
+        "Time in which some task of the application's cgroup waited for memory (PSI some).",
+        "app",
+    ),
+    _counter(
+        "app_pressure_stalled_seconds",
+        "Time in which every task of the application's cgroup waited for memory (PSI full).",
+        "app",
+    ),
+    _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
+    _gauge(
+        "package_memory_bytes",
+        "Memory of the package over all workers; source tells whether it is measured now or was at import.",
+        "app",
+        "package",
+        "source",
+    ),
+    _gauge("package_loaded_workers", "Workers in which the package is loaded.", "app", "package"),
+    _gauge(
+        "package_last_used_timestamp_seconds", "When a worker last used the package, in Unix time.", "app", "package"
+    ),
+    _counter("package_loads", "Loads of the package.", "app", "package"),
+    _counter("package_refaults", "Loads of the package soon after it was unloaded.", "app", "package"),
+    _counter("package_load_seconds", "Time spent loading the package.", "app", "package"),
+    _counter(
+        "package_unloads", "Unloads of the package inside its workers, by mechanism.", "app", "package", "mechanism"
+    ),
+    _counter(
+        "package_reclaimed_bytes",
+        "Memory that unloading the package inside its workers gave back, as measured.",
+        "app",
+        "package",
+        "mechanism",
+    ),
+    _gauge(
+        "threshold_ratio",
+        "Usage at or above which a threshold is entered, and below which it is left.",
+        "threshold",
+        "edge",
+    ),
+    _gauge("alerts_enabled", "Whether alerts are wanted: 1 or 0."),
+    _gauge("suggestions_enabled", "Whether suggestions are wanted: 1 or 0."),
+    _gauge("unloading_enabled", "Whether packages are unloaded under memory pressure: 1 or 0."),
+    _gauge("sample_timestamp_seconds", "When the host's memory was measured, in Unix time."),
+    _gauge("node_info", "Name of the machine; always 1.", "node"),
+    _counter("series_dropped", "Series of applications and packages left out of a scrape because they are too many."),
+    _gauge("scrape_collector_success", "Whether the collector succeeded in this scrape: 1 or 0.", "collector"),
+    _gauge("scrape_collector_duration_seconds", "Time that the collector took in this scrape.", "collector"),
+    _counter("exporter_problems", "What could not be believed or measured and was left out, by kind.", "kind"),
+    _gauge("exporter_build_info", "Version of the exporter and of its Python; always 1.", "version", "python"),
+)
+"""Every family, in the order in which they are printed."""
