@@ -1,8 +1,11 @@
 """Memory pressure management for Python services: measure memory, alert on it, give idle packages' memory back."""
 
-from typing import TYPE_CHECKING, Any
+# Not typing's own: importing typing would be a quarter of a package host's start.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from mempressure.loader import LazyLoader, UnloadResult, get_lazy_loader
     from mempressure.monitor import MemoryMonitor
 
@@ -17,7 +20,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # The services and package hosts import parts of this package and must not pay for the rest.
     if name in _HOMES:
         from importlib import import_module

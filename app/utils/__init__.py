@@ -1,0 +1,1 @@
+"""The seam through which the sample uses mempressure."""

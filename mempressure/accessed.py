@@ -1,0 +1,57 @@
+"""The accessed bit: whether a module was used since the last look, at no cost between uses.
+
+A module's `__class__` is swapped for one whose first attribute access notes the module and swaps the class back: from
+then on reads are plain again (0.96x a never armed module, where a proxy object costs 40x). The agent looks, and arms
+again, at each tick. The bit proves use, never disuse: a function held elsewhere runs without touching its module.
+"""
+
+from collections.abc import Iterable
+from types import ModuleType
+
+_plain_getattribute = ModuleType.__getattribute__
+
+# A dict and not a set: its assignment of a constant key is atomic, and readers take it away whole.
+_used: dict[str, bool] = {}
+
+
+class ArmedModule(ModuleType):
+    """A module whose next attribute access will be noted."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> object:
+        # Look up first: the attribute must be found, or its AttributeError raised, whatever other threads do meanwhile.
+        value = _plain_getattribute(self, name)
+        # Dunder names are read by the import system, pickle and inspect on their way round; that is no use.
+        if not (name.startswith("__") and name.endswith("__")):
+            _used[_plain_getattribute(self, "__name__")] = True
+            disarm(self)
+        return value
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, tuple[str]]:
+        # cloudpickle knows modules by their exact type.
+        from importlib import import_module
+
+        return (import_module, (_plain_getattribute(self, "__name__"),))
+
+
+def arm(module: ModuleType) -> bool:
+    """Have the next access to `module` noted; False where its class is its own and must not be touched."""
+    if type(module) is not ModuleType:
+        return type(module) is ArmedModule
+    try:
+        module.__class__ = ArmedModule
+    except TypeError:  # an extension's module whose layout is its own
+        return False
+    return True
+
+
+def disarm(module: ModuleType) -> None:
+    """Make an armed module plain again."""
+    if type(module) is ArmedModule:
+        object.__setattr__(module, "__class__", ModuleType)
+
+
+def take_used(names: Iterable[str]) -> set[str]:
+    """Return which of the named modules were used since they were armed, and forget it."""
+    return {name for name in names if _used.pop(name, False)}

@@ -1,0 +1,118 @@
+"""Carrying out what the policy decided, by orders to the workers' agents.
+
+Nothing here decides: an agent checks once more, under its own locks, that what it is to unload is idle, and says why
+where it is not.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mempressure.client import give_order, socket_path
+from mempressure.errors import AgentUnreachableError
+from mempressure.node import AppReading, NodeReading
+from mempressure.policy import Action, Target
+from mempressure.state import WorkerState
+
+_log = logging.getLogger(__name__)
+
+MEASURE_TIMEOUT_SECONDS = 0.5
+STOP_TIMEOUT_SECONDS = 15.0
+SUCCESSOR_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one action brought: bytes measured, how many workers did it, and why the others did not."""
+
+    reclaimed_bytes: int
+    workers: int
+    skipped: tuple[str, ...]
+    errors: tuple[str, ...]
+    duration_seconds: float
+
+
+class Executor:
+    """Carries out actions on the workers of this machine.
+
+    Args:
+        read: returns what the workers published last.
+        clock: monotonic seconds.
+        sleep: waits between two looks at a worker's successor.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], NodeReading],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._sleep = sleep
+        self._measurements = 0
+
+    def measure(self) -> NodeReading:
+        """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands."""
+        self._measurements += 1
+        for app in self._read().apps.values():
+            for worker in app.workers:
+                order = {"id": f"measure.{self._measurements}", "op": "measure"}
+                try:
+                    give_order(socket_path(app.directory, worker.pid), order, timeout=MEASURE_TIMEOUT_SECONDS)
+                except AgentUnreachableError as error:
+                    _log.debug("worker not measured: %s", error)
+        return self._read()
+
+    def carry_out(self, action: Action, *, order_id: str) -> Outcome:
+        """Do one action on all its targets, one after the other; errors are in the outcome, none is raised."""
+        started = self._clock()
+        reclaimed, workers = 0, 0
+        skipped: list[str] = []
+        errors: list[str] = []
+        for target in action.targets:
+            try:
+                freed, reason = self._one(action, target, f"{order_id}.{target.worker.pid}")
+            except AgentUnreachableError as error:
+                errors.append(str(error))
+                continue
+            if reason is None:
+                workers += 1
+                reclaimed += freed
+            else:
+                skipped.append(f"worker {target.worker.pid}: {reason}")
+        return Outcome(reclaimed, workers, tuple(skipped), tuple(errors), self._clock() - started)
+
+    def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None]:
+        order = {"id": order_id, "op": action.mechanism, "idle_for": dict(target.idle_for)}
+        if action.mechanism == "stop":
+            order["package"] = action.packages[0]
+        path = socket_path(action.app.directory, target.worker.pid)
+        answer = give_order(path, order, timeout=STOP_TIMEOUT_SECONDS)
+        reason = answer.get("skipped")
+        if reason is not None:
+            return 0, str(reason)
+        if action.mechanism == "recycle":
+            return self._after_successor(action.app, target.worker)
+        return int(answer.get("reclaimed_bytes", 0)), None
+
+    def _after_successor(self, app: AppReading, retired: WorkerState) -> tuple[int, str | None]:
+        """Wait until another worker serves in the retired one's place; return how much less memory it has."""
+        known = {(worker.pid, worker.start_ticks) for worker in app.workers}
+        deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
+        while self._clock() < deadline:
+            now = self._read().apps.get(app.name)
+            workers = now.workers if now else ()
+            new = [w for w in workers if w.serving and (w.pid, w.start_ticks) not in known]
+            gone = all(w.pid != retired.pid for w in workers)
+            if new and gone:
+                held = retired.private_bytes + retired.hosts_bytes
+                return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes)), None
+            self._sleep(_POLL_SECONDS)
+        raise AgentUnreachableError(
+            f"worker {retired.pid} of {app.name} was recycled and no successor serves after "
+            f"{SUCCESSOR_TIMEOUT_SECONDS:g} s; see the log of its supervisor (pid {retired.supervisor_pid})"
+        )

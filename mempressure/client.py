@@ -1,0 +1,73 @@
+"""Giving orders to the agents in the workers, over their Unix sockets.
+
+An order is one JSON object on a line, its answer another. It carries an id: an agent that has seen it answers with
+the result it remembers and does nothing again.
+
+    {"id": "c12.0", "op": "stop", "package": "pandas", "idle_for": {"pandas": 60.0}}
+    {"id": "c12.0", "reclaimed_bytes": 73400320, "skipped": null}
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mempressure.errors import AgentUnreachableError
+
+OPERATIONS = ("measure", "trim", "stop", "recycle")
+"""What an agent can be ordered to do; measure only publishes its state anew."""
+
+MAX_LINE_BYTES = 64 << 10
+
+
+def socket_path(directory: Path, pid: int) -> Path:
+    """Return where the agent of worker `pid` listens."""
+    return directory / f"{pid}.sock"
+
+
+def give_order(path: Path, order: Mapping[str, Any], *, timeout: float = 5.0) -> dict[str, Any]:
+    """Send one order to the agent that listens at `path` and return its answer.
+
+    Args:
+        path: the agent's socket.
+        order: with at least `id` and `op`.
+        timeout: seconds for all of it.
+
+    Raises:
+        AgentUnreachableError: nobody listens, it took too long, the answer makes no sense, or the agent refused.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(os.fspath(path))
+            connection.sendall(json.dumps(order).encode() + b"\n")
+            line = _line(connection, deadline)
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+        raise AgentUnreachableError(f"agent at {path}: {reason} ({order.get('op')}, {timeout:g} s)") from error
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise AgentUnreachableError(f"agent at {path}: answered {line!r:.100}, which is no JSON line") from error
+    if not isinstance(answer, dict) or answer.get("id") != order.get("id"):
+        raise AgentUnreachableError(f"agent at {path}: answered {line!r:.100}, not order {order.get('id')!r}")
+    if "error" in answer:
+        raise AgentUnreachableError(f"agent at {path}: refused {order.get('op')}: {answer['error']}")
+    return answer
+
+
+def _line(connection: socket.socket, deadline: float) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        part = connection.recv(MAX_LINE_BYTES)
+        if not part:
+            raise ConnectionResetError(None, "closed the connection without an answer; the worker may have ended")
+        received += part
+        if len(received) > MAX_LINE_BYTES:
+            raise ConnectionAbortedError(None, f"answered more than {MAX_LINE_BYTES} bytes")
+    return bytes(received)

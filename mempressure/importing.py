@@ -1,0 +1,187 @@
+"""Importing on first use, and measuring what an import of a tracked package cost.
+
+A finder at the head of `sys.meta_path` looks at the top-level name of every import: packages that are not tracked pass
+at the cost of one dict look-up. At a tracked package's boundary, where code outside it causes one of its modules to be
+imported, time and anonymous memory are read before and after; nothing is measured module by module.
+
+A deferred module is the very object that the import system later fills, so its identity never changes and, once it is
+loaded, reading its attributes costs what it costs for any module.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Protocol
+
+from mempressure.process import anonymous_bytes
+
+_plain_getattribute = ModuleType.__getattribute__
+
+# What the import system and inspect read of a module they only pass by: answered without loading.
+_METADATA = frozenset(
+    f"__{name}__" for name in ("cached", "class", "dict", "doc", "file", "loader", "name", "package", "path", "spec")
+)
+
+
+class ImportListener(Protocol):
+    """Is told of every import that crossed a tracked package's boundary."""
+
+    def imported(self, package: str, *, root: bool, seconds: float, added_bytes: int) -> None:
+        """`package` grew by `added_bytes`, imports of other tracked packages in it not counted; `root` if it is new."""
+
+
+class DeferredModule(ModuleType):
+    """A module that is imported when one of its attributes is first asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _METADATA:
+            return _plain_getattribute(self, name)
+        # In the thread that is importing it this returns at once; other threads wait for the module's import lock.
+        real = import_module(_plain_getattribute(self, "__name__"))
+        return _plain_getattribute(self, name) if real is self else getattr(real, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _METADATA:
+            real = import_module(_plain_getattribute(self, "__name__"))
+            if real is not self:
+                setattr(real, name, value)
+                return
+        ModuleType.__setattr__(self, name, value)  # super() would look for a DeferredModule, which it no longer is
+
+    def __dir__(self) -> list[str]:
+        real = import_module(_plain_getattribute(self, "__name__"))
+        return sorted(vars(self)) if real is self else dir(real)
+
+    def __repr__(self) -> str:
+        return f"<module {_plain_getattribute(self, '__name__')!r}, imported on first use>"
+
+
+class TrackingFinder(MetaPathFinder):
+    """Finds nothing itself: wraps the loaders of tracked packages' modules where a boundary is crossed.
+
+    Args:
+        tracks: whether a top-level name is tracked.
+        listener: told of each import that was measured.
+    """
+
+    def __init__(self, tracks: Callable[[str], bool], listener: ImportListener) -> None:
+        self._tracks = tracks
+        self._listener = listener
+        self._deferred: dict[str, DeferredModule] = {}
+        self._local = threading.local()
+
+    def install(self) -> None:
+        """Put this finder before all others, once."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def uninstall(self) -> None:
+        """Take this finder away again."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def defer(self, name: str) -> ModuleType:
+        """Return module `name` if it is loaded, else the object that it will be loaded into."""
+        loaded = sys.modules.get(name)
+        if loaded is not None:
+            return loaded
+        # setdefault is atomic: two threads get the same object.
+        return self._deferred.setdefault(name, DeferredModule(name))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec that the other finders give, its loader wrapped; None where there is nothing to do."""
+        top = fullname.partition(".")[0]
+        if not self._tracks(top):
+            return None
+        if fullname not in self._deferred and self._stack()[-1:] == [top]:
+            return None
+        spec = self._found_by_others(fullname, path, target)
+        if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _BoundaryLoader(spec.loader, self, top)
+        return spec
+
+    def _found_by_others(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(fullname, path, target)
+                if spec is not None:
+                    return spec
+        return None
+
+    def _stack(self) -> list[str]:
+        try:
+            stack: list[str] = self._local.stack
+        except AttributeError:
+            stack = self._local.stack = []
+            self._local.inner_bytes = [0]
+        return stack
+
+    def deferred(self, fullname: str) -> DeferredModule | None:
+        """Return the object waiting to become module `fullname`, if there is one."""
+        return self._deferred.get(fullname)
+
+    def measured(self, package: str, *, root: bool, run: Callable[[], None]) -> None:
+        """Run an import of a module of `package` and tell the listener what it took."""
+        stack = self._stack()
+        inner: list[int] = self._local.inner_bytes
+        nested = stack[-1:] == [package]
+        stack.append(package)
+        inner.append(0)
+        before, started = anonymous_bytes(), time.perf_counter()
+        try:
+            run()
+        finally:
+            added, seconds = anonymous_bytes() - before, time.perf_counter() - started
+            stack.pop()
+            own = added - inner.pop()
+            if nested:
+                inner[-1] += added - own  # the enclosing boundary of the same package counts it as its own
+            else:
+                inner[-1] += added
+                self._listener.imported(package, root=root, seconds=seconds, added_bytes=own)
+
+
+class _BoundaryLoader(Loader):
+    """Stands for a module's loader until the module is executed, then is gone without a trace."""
+
+    def __init__(self, real: Loader, finder: TrackingFinder, package: str) -> None:
+        self._real = real
+        self._finder = finder
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created = self._real.create_module(spec)
+        # An extension makes its own object; the deferred one then passes every access on to it.
+        return created if created is not None else self._finder.deferred(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._real
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._real
+        pristine = dict(vars(module)) if type(module) is DeferredModule else None
+        try:
+            self._finder.measured(
+                self._package,
+                root=module.__name__ == self._package,
+                run=lambda: self._real.exec_module(module),
+            )
+        except BaseException:
+            if pristine is not None:  # the next access tries again, on an empty module
+                vars(module).clear()
+                vars(module).update(pristine)
+            raise
+        # Only now: other threads must never see half a module. One that put another in its place passes on to that.
+        if type(module) is DeferredModule and sys.modules.get(module.__name__) is module:
+            object.__setattr__(module, "__class__", ModuleType)

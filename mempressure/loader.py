@@ -1,0 +1,288 @@
+"""The lazy loader: what an application declares its heavy packages to.
+
+One loader a process, shared by all its threads. It tracks packages imported in the process, runs functions of isolated
+packages in processes of their own, and has an agent that publishes the state and takes orders.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from mempressure.configuration import Configuration, load_configuration
+from mempressure.errors import ConfigurationError
+from mempressure.isolation import IsolatedFunction, IsolatedPackage
+from mempressure.state import PackageState
+from mempressure.supervisor import is_supervisor
+from mempressure.tracking import PackageTracker
+from mempressure.trim import PressureCallbacks
+from mempressure.worker import ManagedWorker, package_states, unknown_package
+
+if TYPE_CHECKING:
+    from mempressure.monitor import MemoryMonitor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadResult:
+    """What unloading one package brought: bytes measured, or why it was left alone."""
+
+    package: str
+    mechanism: str
+    reclaimed_bytes: int
+    skipped_reason: str | None = None
+
+
+class LazyLoader:
+    """Loads packages on first use and gives their memory back.
+
+    Args:
+        configuration: as `load_configuration` gives it, which is the default.
+        with_agent: publish this process' state and take orders.
+    """
+
+    def __init__(self, *, configuration: Configuration | None = None, with_agent: bool = True) -> None:
+        self._configuration = load_configuration() if configuration is None else configuration
+        # Inside a package host the same declarations are made again; there nothing is to be managed.
+        self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
+        self._isolated: dict[str, IsolatedPackage] = {}
+        self._callbacks = PressureCallbacks()
+        self._tracker = PackageTracker(on_change=self._changed)
+        self._lock = threading.Lock()
+        self._monitor: MemoryMonitor | None = None
+        self._worker: ManagedWorker | None = None
+        self._start()
+
+    # Declaring
+
+    def import_module(
+        self, name: str, *, timeout: float | None = None, priority: int = 0, keep_loaded: bool = False
+    ) -> ModuleType:
+        """Return module `name`, imported when one of its attributes is first asked for, and track its package.
+
+        Args:
+            name: absolute, as for `importlib.import_module`.
+            timeout: seconds without use that make the package idle; the configured default otherwise.
+            priority: of two candidates the lower is unloaded first.
+            keep_loaded: leave it loaded unless the pressure is high.
+        """
+        self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
+        return self._tracker.defer(name)
+
+    def manage(self, name: str, *, timeout: float | None = None, priority: int = 0, keep_loaded: bool = False) -> None:
+        """Track the package of module `name` however it is imported, plain import statements included.
+
+        Raises:
+            ConfigurationError: the name is no absolute module name, or the timeout is negative.
+        """
+        self._tracker.track(
+            _checked_name(name), timeout=self._timeout(timeout), priority=priority, keep_loaded=keep_loaded
+        )
+
+    def isolated(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        keep_loaded: bool = False,
+        on_unload: Callable[[], object] | None = None,
+    ) -> Callable[[Callable[P, R]], IsolatedFunction[P, R]]:
+        """Declare a function whose body runs in the own process of package `name`; arguments and result are pickled.
+
+        Args:
+            name: the package; functions declared with the same name share its process.
+            timeout: seconds without a call that make it idle.
+            priority: of two candidates the lower is unloaded first.
+            keep_loaded: leave it loaded unless the pressure is high.
+            on_unload: called in the package's process before it ends.
+
+        Raises:
+            ConfigurationError: the package was declared before with other options.
+        """
+        options = {
+            "timeout": self._timeout(timeout),
+            "priority": priority,
+            "keep_loaded": keep_loaded,
+            "on_unload": on_unload,
+        }
+        package = self._isolated_package(_checked_name(name), options)
+
+        def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
+            return IsolatedFunction(function, package=package)
+
+        return decorate
+
+    def on_pressure(self, level: str) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
+        """Register a function to be called with the alert level, at `level` or above: to drop the app's own caches."""
+
+        def decorate(callback: Callable[[str], R]) -> Callable[[str], R]:
+            self._callbacks.add(level, callback)
+            return callback
+
+        return decorate
+
+    def using(self, name: str) -> AbstractContextManager[None]:
+        """Mark a tracked package as in use for the length of a `with` block.
+
+        Raises:
+            UnknownPackageError: the package is not tracked.
+        """
+        if name not in self._tracker:
+            raise unknown_package(name, self.packages())
+        return self._tracker.using(name)
+
+    # Giving back
+
+    def unload(self, name: str) -> UnloadResult:
+        """Give back the memory of an isolated package, between its calls.
+
+        Raises:
+            UnknownPackageError: the package is neither isolated nor tracked here.
+        """
+        if name in self._isolated:
+            reclaimed, reason = self._isolated[name].unload()
+            return UnloadResult(name, "stop", reclaimed, reason)
+        if name not in self._tracker:
+            raise unknown_package(name, self.packages())
+        reason = "it lives in this process, and only recycling the worker gives its memory back"
+        return UnloadResult(name.partition(".")[0], "recycle", 0, reason)
+
+    # Watching
+
+    @property
+    def monitor(self) -> "MemoryMonitor":
+        """Return this process' view of the host's memory."""
+        with self._lock:
+            if self._monitor is None:
+                from mempressure.monitor import MemoryMonitor  # most workers never ask, and need not pay for it
+
+                self._monitor = MemoryMonitor(
+                    thresholds=self._configuration.thresholds,
+                    cooldown_seconds=self._configuration.mempressure_alert_cooldown,
+                    packages=self.packages,
+                    app=self._configuration.app,
+                )
+            return self._monitor
+
+    def packages(self) -> list[PackageState]:
+        """Return every declared package as it is now in this process."""
+        return package_states(self._tracker, self._isolated, {})
+
+    def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
+        """Set the four thresholds for this process.
+
+        Raises:
+            ConfigurationError: they cannot be used together.
+        """
+        self.monitor.set_thresholds(thresholds)
+
+    def get_memory_pressure_alerts(self) -> list[dict[str, Any]]:
+        """Return the current alerts, as `MemoryMonitor` does."""
+        return self.monitor.get_memory_pressure_alerts()
+
+    def get_memory_optimization_suggestions(self) -> list[dict[str, Any]]:
+        """Return the current suggestions, the most urgent first, as `MemoryMonitor` does."""
+        return self.monitor.get_memory_optimization_suggestions()
+
+    def get_memory_pressure_summary(self) -> dict[str, Any]:
+        """Return memory, alerts, suggestions and history, as `MemoryMonitor` does."""
+        return self.monitor.get_memory_pressure_summary()
+
+    def force_garbage_collection(self) -> dict[str, Any]:
+        """Collect garbage now and return what it gave back, as `MemoryMonitor` does."""
+        return self.monitor.force_garbage_collection()
+
+    def close(self) -> None:
+        """Stop the agent, end the package hosts, and leave the import system as it was."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        for package in self._isolated.values():
+            package.close()
+        self._tracker.close()
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
+        self._lock = threading.Lock()
+        self._monitor = None
+        self._tracker.after_fork()
+        if self._worker is not None:
+            self._worker.forget()
+            self._worker = None
+        self._start(forked=True)
+
+    def _start(self, *, forked: bool = False) -> None:
+        # A supervisor that preloads the application serves nothing; its workers start their agents when forked.
+        if not self._with_agent or (not forked and is_supervisor()):
+            return
+        worker = ManagedWorker(
+            self._configuration, tracker=self._tracker, isolated=self._isolated, callbacks=self._callbacks
+        )
+        if worker.start():
+            self._worker = worker
+
+    def _changed(self) -> None:
+        if self._worker is not None:
+            self._worker.publish_soon()
+
+    def _isolated_package(self, name: str, options: dict[str, Any]) -> IsolatedPackage:
+        with self._lock:
+            package = self._isolated.get(name)
+            if package is None:
+                package = IsolatedPackage(name, on_change=self._changed, **options)
+                self._isolated[name] = package
+                return package
+        differing = [key for key, value in options.items() if getattr(package, key) != value]
+        if differing:
+            raise ConfigurationError(
+                f"package {name!r} is isolated already with another {', '.join(differing)}; declare it once alike"
+            )
+        return package
+
+    def _timeout(self, timeout: float | None) -> float:
+        if timeout is None:
+            return float(self._configuration.lazy_loading_unloading_memory_pressure_timeout)
+        if not timeout >= 0:
+            raise ConfigurationError(f"timeout={timeout!r} cannot be used; send seconds, 0 or more")
+        return float(timeout)
+
+
+def _checked_name(name: str) -> str:
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigurationError(f"package name {name!r} cannot be used; send an absolute one such as 'pandas'")
+    return name
+
+
+_loader: LazyLoader | None = None
+_loader_lock = threading.Lock()
+
+
+def get_lazy_loader() -> LazyLoader:
+    """Return this process' loader, made at the first call.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    global _loader  # noqa: PLW0603 -- one loader a process is what this function is for
+    with _loader_lock:
+        if _loader is None:
+            _loader = LazyLoader()
+        return _loader
+
+
+def _after_fork_in_child() -> None:
+    global _loader_lock  # noqa: PLW0603 -- a thread that is not here may hold the inherited one
+    _loader_lock = threading.Lock()
+    if _loader is not None:
+        _loader.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

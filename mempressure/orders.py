@@ -1,0 +1,67 @@
+"""What an agent accepts as an order: a package and a mechanism, never code."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mempressure.client import OPERATIONS
+
+_MAX_ID_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order, checked."""
+
+    id: str
+    op: str
+    package: str = ""
+    idle_for: Mapping[str, float] | None = None
+    """Seconds that each package must still be unused; None asks for nothing."""
+    level: str = "medium"
+    """The alert level that `on_pressure` callbacks are told."""
+
+
+def parse_order(line: bytes) -> Order:
+    """Read one line.
+
+    Raises:
+        ValueError: it is no order; the message says what to send.
+    """
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"an order is one JSON object on a line: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"an order is a JSON object, not {type(content).__name__}")
+    if unknown := sorted(content.keys() - {"id", "op", "package", "idle_for", "level"}):
+        raise ValueError(f"order has unknown keys {', '.join(unknown)}")
+    order_id = content.get("id")
+    if not isinstance(order_id, str) or not 0 < len(order_id) <= _MAX_ID_LENGTH:
+        raise ValueError(f"order id={order_id!r:.80} must be a text of 1 to {_MAX_ID_LENGTH} characters")
+    if content.get("op") not in OPERATIONS:
+        raise ValueError(f"order op={content.get('op')!r:.80} unknown; send one of {', '.join(OPERATIONS)}")
+    for key in ("package", "level"):
+        if not isinstance(content.get(key, ""), str):
+            raise ValueError(f"order {key}={content[key]!r:.80} must be a text")
+    return Order(
+        id=order_id,
+        op=content["op"],
+        package=content.get("package", ""),
+        idle_for=_seconds(content.get("idle_for")),
+        level=content.get("level", "medium"),
+    )
+
+
+def _seconds(value: Any) -> dict[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"order idle_for={value!r:.80} must map packages to seconds")
+    for package, seconds in value.items():
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not math.isfinite(seconds) or seconds < 0:
+            raise ValueError(f"order idle_for of {package}={seconds!r:.80} must be seconds, 0 or more")
+    return {package: float(seconds) for package, seconds in value.items()}

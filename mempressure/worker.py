@@ -1,0 +1,157 @@
+"""This process as a managed worker: what its agent publishes of it, and how it carries out orders."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mempressure.agent import Agent
+from mempressure.cgroup import own_cgroup
+from mempressure.configuration import Configuration
+from mempressure.errors import UnknownPackageError
+from mempressure.isolated_package import IsolatedPackage
+from mempressure.orders import Order
+from mempressure.sampling import WorkerSampler
+from mempressure.state import UNKNOWN, PackageState, WorkerState
+from mempressure.supervisor import Supervisor
+from mempressure.tracking import PackageTracker
+from mempressure.trim import PressureCallbacks, trim
+
+TRIM_GROWTH_BYTES = 1 << 20
+"""A trim after which private memory has grown by more than this has unshared pages, and is not done again."""
+
+
+class ManagedWorker:
+    """Publishes a loader's packages and carries out the orders that arrive for them.
+
+    Args:
+        configuration: names the app, its budget and the runtime directory.
+        tracker: the packages imported in this process.
+        isolated: the packages that live in processes of their own, by name.
+        callbacks: what the application wants called under pressure.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        tracker: PackageTracker,
+        isolated: Mapping[str, IsolatedPackage],
+        callbacks: PressureCallbacks,
+    ) -> None:
+        self._tracker = tracker
+        self._isolated = isolated
+        self._callbacks = callbacks
+        self._supervisor = Supervisor()
+        self._sampler = WorkerSampler(configuration, supervisor=self._supervisor, cgroup=own_cgroup(), clock=time.time)
+        self._retiring = False
+        self._agent = Agent(
+            self, runtime=configuration.runtime_directory, trusted_uids=configuration.mempressure_trusted_uids
+        )
+
+    def start(self) -> bool:
+        """Start the agent; return False, the reason being logged, where it cannot run."""
+        return self._agent.start()
+
+    def stop(self) -> None:
+        """Stop the agent and remove what it published."""
+        self._agent.stop()
+
+    def forget(self) -> None:
+        """Close what a forked child inherited of its parent's agent."""
+        self._agent.forget()
+
+    def publish_soon(self) -> None:
+        """Have the state published now: something was loaded or unloaded."""
+        self._agent.publish_soon()
+
+    def sample(self, *, thorough: bool) -> WorkerState:
+        """Measure this process and its package hosts; see `mempressure.agent`."""
+        self._tracker.tick()
+        hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
+        worker, memory = self._sampler.sample(hosts, thorough=thorough)
+        worker.packages = package_states(self._tracker, self._isolated, memory)
+        worker.serving = worker.serving and not self._retiring
+        return worker
+
+    def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+        """Carry out an order; see `mempressure.agent`."""
+        if order.op == "stop":
+            return self._stop(order), None
+        if order.op == "trim":
+            return self._trim(order), None
+        return self._recycle(order)
+
+    def _stop(self, order: Order) -> dict[str, Any]:
+        package = self._isolated.get(order.package)
+        if package is None:
+            raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
+        idle_for = (order.idle_for or {}).get(order.package)
+        reclaimed, reason = package.unload(idle_for=idle_for)
+        return {"reclaimed_bytes": reclaimed, "skipped": reason}
+
+    def _trim(self, order: Order) -> dict[str, Any]:
+        if self._supervisor.trim_refused:
+            return {"reclaimed_bytes": 0, "skipped": self._supervisor.trim_refused}
+        freed, problems = trim(self._callbacks, level=order.level)
+        if freed < -TRIM_GROWTH_BYTES:
+            self._sampler.trim_refused = f"trimming made it grow by {-freed} bytes"
+        return {"reclaimed_bytes": max(0, freed), "skipped": None, "problems": problems}
+
+    def _recycle(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+        reason = self._reason_not_to_recycle(order)
+        if reason is not None:
+            return {"reclaimed_bytes": 0, "skipped": reason}, None
+        self._retiring = True
+        return {"reclaimed_bytes": 0, "skipped": None}, self._supervisor.retire
+
+    def _reason_not_to_recycle(self, order: Order) -> str | None:
+        if not self._supervisor.kind:
+            return "no supervisor would replace it"
+        if self._supervisor.recycle_refused:
+            return self._supervisor.recycle_refused
+        if self._retiring or not self._supervisor.serving:
+            return "is ending already"
+        self._tracker.tick()  # a use since the last tick counts
+        now = time.time()
+        for package in self._tracker.states():
+            if not package.loaded or order.idle_for is None:
+                continue
+            if package.name not in order.idle_for:
+                return f"{package.name} was loaded meanwhile"
+            if package.active_calls or now - package.last_used < order.idle_for[package.name]:
+                return f"{package.name} was used {max(0.0, now - package.last_used):.1f} s ago"
+        return None
+
+
+def package_states(
+    tracker: PackageTracker, isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int]
+) -> list[PackageState]:
+    """Return every declared package as it is now; `memory` is each host's private memory in bytes."""
+    hosted = [_isolated_state(package, memory.get(package.name, 0)) for package in list(isolated.values())]
+    return tracker.states() + hosted
+
+
+def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError:
+    """Return the error for a name that is not declared here, naming those that are."""
+    names = ", ".join(sorted(package.name for package in known)) or "none"
+    return UnknownPackageError(f"package {name!r} is not managed here; known are {names}")
+
+
+def _isolated_state(package: IsolatedPackage, memory_bytes: int) -> PackageState:
+    return PackageState(
+        name=package.name,
+        mechanism="stop",
+        source="process",
+        timeout=package.timeout,
+        priority=package.priority,
+        keep_loaded=package.keep_loaded,
+        loaded=float(package.host_pid is not None),
+        active_calls=float(package.active_calls),
+        memory_bytes=float(memory_bytes),
+        last_used=UNKNOWN if package.last_used is None else package.last_used,
+        loads=float(package.loads),
+        refaults=float(package.refaults),
+        load_seconds=package.load_seconds,
+        unloads=float(package.unloads),
+        reclaimed_bytes=float(package.reclaimed_bytes),
+    )

@@ -1,0 +1,231 @@
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from mempressure import state
+from mempressure.agent import CONNECTIONS, Agent
+from mempressure.client import give_order, socket_path
+from mempressure.errors import AgentUnreachableError
+
+
+class Subject:
+    """Stands for the loader: counts what it is asked for."""
+
+    def __init__(self, make_worker):
+        self._make_worker = make_worker
+        self.samples = 0
+        self.orders = []
+        self.afterwards = []
+        self.release = threading.Event()
+        self.release.set()
+
+    def sample(self, *, thorough):
+        self.samples += 1
+        return self._make_worker(pid=os.getpid(), private_bytes=float(self.samples))
+
+    def carry_out(self, order):
+        self.orders.append(order.id)
+        self.release.wait(10)
+        if order.package == "broken":
+            raise RuntimeError("it broke")
+        return {"reclaimed_bytes": 10, "skipped": None}, lambda: self.afterwards.append(order.id)
+
+
+def until(condition, *, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def subject(make_worker):
+    return Subject(make_worker)
+
+
+@pytest.fixture
+def agent(subject, runtime_dir):
+    agent = Agent(subject, runtime=runtime_dir)
+    assert agent.start()
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def directory(runtime_dir):
+    return runtime_dir / str(os.geteuid())
+
+
+@pytest.fixture
+def path(directory):
+    return socket_path(directory, os.getpid())
+
+
+def published(directory):
+    return state.load(directory / f"{os.getpid()}.state", owner=os.geteuid())
+
+
+def order(path, **content):
+    return give_order(path, {"op": "stop", **content})
+
+
+def test_the_state_is_published_at_once_and_each_second(agent, subject, directory):
+    until((directory / f"{os.getpid()}.state").exists)
+    first = published(directory).private_bytes
+    until(lambda: published(directory).private_bytes > first)
+
+
+def test_a_measure_order_publishes_before_it_answers(agent, path, directory):
+    give_order(path, {"id": "m1", "op": "measure"})
+    before = published(directory).private_bytes
+    give_order(path, {"id": "m2", "op": "measure"})
+    assert published(directory).private_bytes > before
+
+
+def test_what_was_asked_for_soon_is_published_soon(agent, subject):
+    until(lambda: subject.samples > 0)
+    before, started = subject.samples, time.monotonic()
+    agent.publish_soon()
+    until(lambda: subject.samples > before)
+    assert time.monotonic() - started < 0.9
+
+
+def test_an_order_is_carried_out_once_whatever_is_asked_again(agent, subject, path):
+    first = order(path, id="a")
+    assert order(path, id="a") == first == {"id": "a", "reclaimed_bytes": 10, "skipped": None}
+    assert subject.orders == ["a"]
+    until(lambda: subject.afterwards == ["a"])
+
+
+def test_two_askers_at_once_share_one_act(agent, subject, path):
+    subject.release.clear()
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(order(path, id="same"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: subject.orders)
+    subject.release.set()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4
+    assert subject.orders == ["same"]
+
+
+def test_a_slow_order_delays_neither_state_nor_measurement(agent, subject, path):
+    subject.release.clear()
+    thread = threading.Thread(target=lambda: order(path, id="slow"))
+    thread.start()
+    until(lambda: subject.orders)
+    assert give_order(path, {"id": "m", "op": "measure"}, timeout=2) == {"id": "m"}
+    subject.release.set()
+    thread.join()
+
+
+def test_a_failing_order_is_told_and_remembered(agent, subject, path, caplog):
+    for _ in range(2):
+        with pytest.raises(AgentUnreachableError, match="refused stop: RuntimeError: it broke"):
+            order(path, id="b", package="broken")
+    assert subject.orders == ["b"]
+    assert order(path, id="c")["reclaimed_bytes"] == 10
+
+
+def test_nonsense_is_answered_with_what_to_send(agent, path):
+    with pytest.raises(AgentUnreachableError, match="not order 'x'"):
+        give_order(path, {"id": "x", "op": "eval"})
+
+
+def test_silent_and_endless_clients_do_not_block_others(agent, subject, path):
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS - 2):
+            silent = stack.enter_context(socket.socket(socket.AF_UNIX))
+            silent.connect(str(path))
+            silent.sendall(b'{"id":')
+        endless = stack.enter_context(socket.socket(socket.AF_UNIX))
+        endless.connect(str(path))
+        with contextlib.suppress(OSError):
+            endless.sendall(b"x" * 300_000)
+        assert order(path, id="through")["reclaimed_bytes"] == 10
+
+
+def test_connections_beyond_the_limit_are_closed(agent, path):
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONNECTIONS + 1)]
+        for connection in connections:
+            connection.settimeout(10)
+            connection.connect(str(path))
+        assert connections[-1].recv(1) == b""
+
+
+def test_the_socket_is_its_owners_alone(agent, path):
+    until(path.exists)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_stranger_is_refused(subject, runtime_dir, path, caplog, monkeypatch):
+    agent = Agent(subject, runtime=runtime_dir)
+    agent._trusted = set()  # nobody, not even who runs the test
+    assert agent.start()
+    try:
+        with pytest.raises(AgentUnreachableError):
+            order(path, id="a")
+        assert subject.orders == []
+        assert "neither root, this worker's own nor in MEMPRESSURE_TRUSTED_UIDS" in caplog.text
+    finally:
+        agent.stop()
+
+
+def test_stopping_leaves_no_file_and_no_thread(subject, runtime_dir, directory):
+    before = set(threading.enumerate())
+    agent = Agent(subject, runtime=runtime_dir)
+    agent.start()
+    until(lambda: subject.samples > 0)
+    agent.stop()
+    assert os.listdir(directory) == []
+    assert set(threading.enumerate()) == before
+
+
+def test_a_cleaned_runtime_directory_is_made_again(agent, subject, directory, path, runtime_dir):
+    until(lambda: subject.samples > 0)
+    for name in os.listdir(directory):
+        os.unlink(directory / name)
+    os.rmdir(directory)
+    until((directory / f"{os.getpid()}.state").exists)
+    until(path.exists)
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_a_directory_open_to_others_keeps_the_agent_off_and_says_how_to_mend_it(subject, runtime_dir, caplog):
+    runtime_dir.chmod(0o777)
+    with caplog.at_level(logging.ERROR):
+        assert not Agent(subject, runtime=runtime_dir).start()
+    assert "can be written to by others (mode 0777)" in caplog.text
+    assert "this worker is not managed" in caplog.text
+
+
+def test_a_state_that_cannot_be_written_is_told_once(agent, subject, directory, caplog, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    until(lambda: subject.samples > 0)
+    monkeypatch.setattr(state, "publish", full)
+    before = subject.samples
+    until(lambda: subject.samples >= before + 2)
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_a_forked_child_leaves_its_parents_files_alone(agent, subject, directory):
+    until(lambda: subject.samples > 0)
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            agent.forget()
+            agent.stop()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert json.dumps(sorted(os.listdir(directory))) == json.dumps([f"{os.getpid()}.sock", f"{os.getpid()}.state"])

@@ -1,0 +1,214 @@
+import importlib
+import os
+import sys
+import time
+
+import pytest
+
+import mempressure.loader
+from mempressure.client import give_order, socket_path
+from mempressure.configuration import load_configuration
+from mempressure.errors import AgentUnreachableError, ConfigurationError, UnknownPackageError
+from mempressure.loader import LazyLoader, UnloadResult
+from mempressure.node import read_node
+
+MODULE = "tests.unit.loaded_functions"
+
+
+def until(condition, *, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def configuration(runtime_dir, state_dir):
+    return load_configuration(
+        environ={
+            "MEMPRESSURE_APP": "shop",
+            "MEMPRESSURE_BUDGET": "1GiB",
+            "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
+            "MEMPRESSURE_STATE_DIR": str(state_dir),
+        }
+    )
+
+
+@pytest.fixture
+def loader(configuration, monkeypatch):
+    loader = LazyLoader(configuration=configuration)
+    monkeypatch.setattr(mempressure.loader, "_loader", loader)
+    yield loader
+    loader.close()
+
+
+@pytest.fixture
+def functions(loader):
+    sys.modules.pop(MODULE, None)
+    yield importlib.import_module(MODULE)
+    sys.modules.pop(MODULE, None)
+
+
+@pytest.fixture
+def published(runtime_dir):
+    """What the worker published, once it has."""
+
+    def read():
+        app = read_node(runtime_dir, on_problem=lambda problem: pytest.fail(str(problem))).apps.get("shop")
+        return app.workers[0] if app else None
+
+    until(lambda: read() is not None)
+    return read
+
+
+@pytest.fixture
+def ask(runtime_dir):
+    def give(order_id, op, **content):
+        path = socket_path(runtime_dir / str(os.geteuid()), os.getpid())
+        return give_order(path, {"id": order_id, "op": op, **content})
+
+    return give
+
+
+def package(worker, name):
+    return next(package for package in worker.packages if package.name == name)
+
+
+def test_an_isolated_package_is_published_stopped_by_order_and_started_again(functions, published, ask):
+    doubled, pid = functions.doubled(21)
+    assert doubled == 42
+    assert pid != os.getpid()
+    ask("m1", "measure")
+    state = package(published(), "decimal")
+    assert (state.mechanism, state.source, state.loaded, state.loads, state.timeout) == ("stop", "process", 1, 1, 5.0)
+    assert state.memory_bytes > 1 << 20
+    answer = ask("s1", "stop", package="decimal")
+    assert answer["skipped"] is None
+    assert answer["reclaimed_bytes"] == pytest.approx(state.memory_bytes, rel=0.2)
+    until(lambda: package(published(), "decimal").loaded == 0)
+    state = package(published(), "decimal")
+    assert (state.unloads, state.reclaimed_bytes) == (1, answer["reclaimed_bytes"])
+    again, new_pid = functions.doubled(4)
+    assert again == 8
+    assert new_pid != pid
+
+
+def test_an_order_that_wants_it_idle_longer_is_declined_with_the_reason(functions, ask):
+    functions.doubled(1)
+    answer = ask("s1", "stop", package="decimal", idle_for={"decimal": 60})
+    assert answer["reclaimed_bytes"] == 0
+    assert answer["skipped"].startswith("used 0.")
+
+
+def test_unload_gives_back_what_it_measured(functions, loader):
+    functions.doubled(1)
+    result = loader.unload("decimal")
+    assert (result.package, result.mechanism, result.skipped_reason) == ("decimal", "stop", None)
+    assert result.reclaimed_bytes > 1 << 20
+    assert loader.unload("decimal") == UnloadResult("decimal", "stop", 0, "not loaded")
+
+
+def test_inside_a_host_the_loader_is_inert(functions):
+    assert functions.loader_state() is False
+
+
+def test_a_tracked_package_lives_in_the_worker_and_says_what_would_unload_it(loader):
+    module = loader.import_module("wave", timeout=7)
+    assert callable(module.open)
+    result = loader.unload("wave")
+    assert (result.mechanism, result.reclaimed_bytes) == ("recycle", 0)
+    assert "only recycling the worker" in result.skipped_reason
+
+
+def test_unknown_packages_are_named_with_the_known_ones(loader, functions, ask):
+    loader.manage("wave")
+    with pytest.raises(UnknownPackageError, match=r"'nowhere' is not managed here; known are decimal, wave"):
+        loader.unload("nowhere")
+    with pytest.raises(UnknownPackageError):
+        loader.using("nowhere")
+    with pytest.raises(AgentUnreachableError, match="'nowhere' is not managed here"):
+        ask("s1", "stop", package="nowhere")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".relative", "pandas ", "a..b"])
+def test_a_name_that_is_no_module_is_refused(loader, name):
+    for declare in (loader.manage, loader.import_module, loader.isolated):
+        with pytest.raises(ConfigurationError, match="cannot be used"):
+            declare(name)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_a_timeout_that_is_none_is_refused(loader, timeout):
+    with pytest.raises(ConfigurationError, match="send seconds, 0 or more"):
+        loader.manage("wave", timeout=timeout)
+
+
+def test_declaring_a_package_twice_alike_shares_it_and_otherwise_is_refused(loader):
+    loader.isolated("decimal", timeout=5)
+    loader.isolated("decimal", timeout=5)
+    with pytest.raises(ConfigurationError, match="isolated already with another timeout, priority"):
+        loader.isolated("decimal", timeout=6, priority=1)
+
+
+def test_the_configured_timeout_is_the_default(loader):
+    loader.manage("wave")
+    assert loader.packages()[0].timeout == 60.0
+
+
+def test_nothing_is_recycled_without_a_supervisor(loader, ask):
+    assert ask("r1", "recycle")["skipped"] == "no supervisor would replace it"
+
+
+def test_trim_calls_back_and_reports_the_failures(loader, ask):
+    levels = []
+    loader.on_pressure("high")(levels.append)
+
+    @loader.on_pressure("warning")
+    def fails(level):
+        raise RuntimeError("cannot")
+
+    answer = ask("t1", "trim", level="high")
+    assert levels == ["high"]
+    assert answer["reclaimed_bytes"] >= 0
+    assert "RuntimeError: cannot" in answer["problems"][0]
+
+
+def test_a_forked_child_has_an_agent_and_hosts_of_its_own(loader, functions, runtime_dir):
+    _, host = functions.doubled(1)
+    directory = runtime_dir / str(os.geteuid())
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            path = socket_path(directory, os.getpid())
+            until(lambda: path.exists() and path.with_suffix(".state").exists())
+            _, own_host = functions.doubled(2)
+            os.write(write, b"ok" if own_host != host else b"shared")
+            loader.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert os.read(read, 10) == b"ok"
+    os.close(read)
+    os.close(write)
+    assert functions.doubled(3)[1] == host
+    assert not list(directory.glob(f"{pid}.*"))
+
+
+def test_closing_leaves_nothing_behind(configuration, runtime_dir):
+    loader = LazyLoader(configuration=configuration)
+    loader.import_module("wave")
+    finders = len(sys.meta_path)
+    loader.close()
+    assert len(sys.meta_path) == finders - 1
+    assert os.listdir(runtime_dir / str(os.geteuid())) == []
+
+
+def test_a_runtime_directory_open_to_others_leaves_the_application_working(configuration, runtime_dir, caplog):
+    runtime_dir.chmod(0o777)
+    loader = LazyLoader(configuration=configuration)
+    assert callable(loader.import_module("wave").open)
+    assert "this worker is not managed" in caplog.text
+    loader.close()
