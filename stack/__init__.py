@@ -1,0 +1,1 @@
+"""Runs everything together: the engines, both services, the sample and its load."""

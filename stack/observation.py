@@ -1,0 +1,86 @@
+"""Watching a run from outside: the sample's usage as its workers publish it, and the actuator's cycles."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mempressure.node import AppReading, read_node
+from stack.system import System
+
+
+class DeadlineError(Exception):
+    """What was waited for did not happen in time."""
+
+
+@dataclass(slots=True)
+class Observer:
+    """Looks at one system many times a second.
+
+    Attributes:
+        cycles: of the actuator, oldest first, each told once.
+        peak: the highest usage seen.
+    """
+
+    system: System
+    on_usage: Callable[[float], None] = lambda _: None
+    on_cycle: Callable[[dict[str, Any]], None] = lambda _: None
+    cycles: list[dict[str, Any]] = field(default_factory=list)
+    peak: float = 0.0
+
+    def app(self) -> AppReading | None:
+        """Return the sample as its workers published it last."""
+        return read_node(self.system.runtime_directory, on_problem=lambda _: None).apps.get("sample")
+
+    def usage(self) -> float:
+        """Return the sample's usage of its budget; 0 before its workers are there."""
+        app = self.app()
+        return app.memory.usage if app is not None and app.memory is not None else 0.0
+
+    def loaded(self) -> set[tuple[int, str]]:
+        """Return which packages are loaded in which worker (pid)."""
+        app = self.app()
+        workers = app.workers if app is not None else ()
+        return {(worker.pid, package.name) for worker in workers for package in worker.packages if package.loaded}
+
+    def look(self) -> float:
+        """Look once, tell what is new, and return the usage."""
+        usage = self.usage()
+        self.peak = max(self.peak, usage)
+        self.on_usage(usage)
+        known = {cycle["id"] for cycle in self.cycles}
+        history = self.system.get("actuator", "/api/packages/memory/history")["data"]["cycles"]
+        for cycle in reversed(history):
+            if cycle["id"] not in known:
+                self.cycles.append(cycle)
+                self.on_cycle(cycle)
+        return usage
+
+    def wait(self, condition: Callable[[float], bool], *, what: str, seconds: float) -> float:
+        """Look until `condition` holds for the usage; return when that was, in Unix seconds.
+
+        Raises:
+            DeadlineError: it did not within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            usage = self.look()
+            if condition(usage):
+                return time.time()
+            time.sleep(0.02)
+        raise DeadlineError(f"{what} did not happen within {seconds:g} s; usage is {self.usage():.1%}")
+
+
+def unloads(cycles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the cycles unloaded, a row each: app, package, mechanism, reclaimed_bytes."""
+    return [
+        {
+            "app": action["app"],
+            "package": "+".join(action["packages"]),
+            "mechanism": action["mechanism"],
+            "reclaimed_bytes": action["reclaimed_bytes"],
+        }
+        for cycle in cycles
+        for action in cycle["actions"]
+        if action["result"] == "done" and action["packages"]
+    ]

@@ -1,0 +1,82 @@
+"""Everything at once, until Ctrl-C: with a load that works the sample and lets it fall idle, in turns."""
+
+import signal
+import threading
+import time
+from types import FrameType
+
+from app.load import Load
+from stack.configuration import slack_url_file, usual_ports
+from stack.engines import ROOT, Engines, EnginesMissingError, find_engines
+from stack.system import System, run_system
+
+BUSY_SECONDS = 40.0
+IDLE_SECONDS = 50.0
+LOGS = ROOT / "build" / "logs" / "up"
+
+
+def run_up() -> int:
+    """Run until interrupted; return 1 if a part ended by itself."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    engines = _engines()
+    environ = {} if engines else {"MEMPRESSURE_HEARTBEAT_INTERVAL": "1"}
+    slack = slack_url_file()
+    print("starting")
+    with run_system(
+        usual_ports(), engines=engines, logs=LOGS, environ=environ, slack_url_file=slack, say=lambda s: print("  " + s)
+    ) as system:
+        _print_what_to_see(system, slack_configured=slack is not None)
+        status = _run(system, stopping)
+    print("stopped")
+    return status
+
+
+def _engines() -> Engines | None:
+    try:
+        return find_engines()
+    except EnginesMissingError as error:
+        print(f"{error}; running without them: the actuator evaluates the thresholds itself")
+        return None
+
+
+def _print_what_to_see(system: System, *, slack_configured: bool) -> None:
+    print(f"token         {system.directory / 'state' / 'token'}")
+    print(f"logs          {LOGS.relative_to(ROOT)}/")
+    if not slack_configured:
+        print("Slack         not configured; SLACK_URL_FILE names a file with its webhook's address")
+    print(f"try           curl -s {system.url('actuator')}/api/packages/memory/pressure-summary")
+    print("Ctrl-C stops everything.", flush=True)
+
+
+def _run(system: System, stopping: threading.Event) -> int:
+    load = Load(system.url("sample"))
+    load.start()
+    try:
+        while not stopping.is_set():
+            for change, text, seconds in (
+                (load.work, "clients use pandas, matplotlib and sympy", BUSY_SECONDS),
+                (load.fall_idle, "clients let them fall idle", IDLE_SECONDS),
+            ):
+                change()
+                print(
+                    f"{time.strftime('%H:%M:%S')} {text} ({load.requests} requests, {len(load.failures)} failed)",
+                    flush=True,
+                )
+                deadline = time.monotonic() + seconds
+                while time.monotonic() < deadline and not stopping.wait(0.5):
+                    if ended := system.processes.ended():
+                        print(f"{ended[0].name} ended by itself; the end of its log:\n{ended[0].log_end()}")
+                        return 1
+                if stopping.is_set():
+                    break
+        return 0
+    finally:
+        print("stopping", flush=True)
+        load.stop()
