@@ -1,0 +1,1 @@
+"""The actuator: takes Alertmanager's notifications and the operator's wishes, and has idle packages unloaded."""

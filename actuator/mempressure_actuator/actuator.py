@@ -1,0 +1,160 @@
+"""The actuator put together: what measures, decides, acts and remembers, and the state that all of it shares."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from mempressure.action import Executor, Outcome
+from mempressure.configuration import Configuration
+from mempressure.control import ControlLoop, Cycle
+from mempressure.directories import make_private
+from mempressure.monitor import MemoryMonitor, Observation
+from mempressure.node import NodeReading
+from mempressure.policy import Action, Rules
+from mempressure.settings import Settings, SettingsFile
+from mempressure_actuator.leases import Lease, live
+from mempressure_actuator.loop import LoopThread
+from mempressure_actuator.machine import NodeReader, Workers
+from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.store import Store, StoreError
+from mempressure_actuator.unloading import Requests
+
+_log = logging.getLogger(__name__)
+
+STORE_NAME = "actuator.sqlite"
+
+
+class Actuator:
+    """Everything behind the web pages.
+
+    Args:
+        configuration: the settings that hold for the whole run.
+        dry_run: decide and record, act not.
+        proc: where the kernel's files are.
+
+    Raises:
+        ConfigurationError: thresholds or the store cannot be used.
+        UnsafeDirectoryError: the state directory is open to others.
+    """
+
+    def __init__(self, configuration: Configuration, *, dry_run: bool = False, proc: str = "/proc") -> None:
+        self.configuration = configuration
+        self.node: str = configuration.node
+        self.dry_run = dry_run
+        self._settings = SettingsFile(make_private(configuration.state_directory), defaults=configuration.thresholds)
+        self._settings_lock = threading.Lock()
+        self.store = Store(configuration.state_directory / STORE_NAME)
+        self.metrics = Metrics(
+            dry_run=dry_run, leases=lambda: len(self.leases()), queue_length=lambda: self.loop.arrivals.count
+        )
+        self._monitor = MemoryMonitor(
+            thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown
+        )
+        self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
+        self.stopping = threading.Event()
+        acting = threading.Lock()
+        machine = Workers(
+            Executor(self._reader.read), dry_run=dry_run, stopping=self.stopping, observe=self._observe_action
+        )
+        self.requests = Requests(machine, acting=acting, rules=self.rules, record=self._record)
+        self.loop = LoopThread(
+            ControlLoop(
+                machine,
+                rules=self.rules,
+                record=self._record,
+                critical_ratio=configuration.mempressure_critical_ratio,
+                sleep=self._rest,
+            ),
+            evaluate=self.evaluate,
+            leases=self.leases,
+            heartbeat_interval=configuration.mempressure_heartbeat_interval,
+            metrics=self.metrics,
+            acting=acting,
+            stopping=self.stopping,
+        )
+
+    def start(self) -> None:
+        """Start to act."""
+        self.loop.start()
+
+    def stop(self) -> None:
+        """End the loop between two actions, then close the store."""
+        self.stopping.set()
+        self.loop.stop()
+        self.store.close()
+
+    def settings(self) -> Settings:
+        """Return what people set at run time."""
+        with self._settings_lock:
+            return self._settings.read()
+
+    def change_settings(self, change: Callable[[Settings], Settings]) -> Settings:
+        """Change what people set, store it, and return it; the loop looks at once.
+
+        Raises:
+            OSError: it cannot be stored; what was set before stays.
+            ConfigurationError: `change` refused.
+        """
+        with self._settings_lock:
+            settings = self._settings.update(change)
+        self.loop.notify((), now=time.monotonic())
+        return settings
+
+    def rules(self) -> Rules:
+        """Return what the operator settled on, as it is now."""
+        settings, configuration = self.settings(), self.configuration
+        return Rules(
+            thresholds=settings.thresholds,
+            keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
+            recycle_from=configuration.mempressure_recycle,
+            recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
+            unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
+        )
+
+    def leases(self) -> list[Lease]:
+        """Return the leases that live."""
+        seconds = self.configuration.mempressure_lease
+        return list(live(self.store.leases, now=time.time(), seconds=seconds).values())
+
+    def evaluate(self) -> tuple[NodeReading, Observation]:
+        """Look at the node without asking any worker, and judge it by the thresholds as they are set now.
+
+        Raises:
+            MeasureError: the host cannot be measured.
+        """
+        settings = self.settings()
+        reading = self._reader.read()
+        with self._settings_lock:
+            monitor = self._monitor
+            if monitor.thresholds != settings.thresholds:
+                monitor.set_thresholds(settings.thresholds.as_dict())
+            monitor.enable_memory_pressure_alerts(settings.alerts_enabled)
+            monitor.enable_memory_optimization_suggestions(settings.suggestions_enabled)
+        return reading, monitor.observe(reading)
+
+    def _rest(self, seconds: float) -> None:
+        self.stopping.wait(seconds)
+
+    def _observe_action(self, action: Action, outcome: Outcome) -> None:
+        self.metrics.observe_action(action, outcome)
+        self.loop.observe_action(outcome)
+
+    def _record(self, cycle: Cycle) -> None:
+        self.metrics.observe_cycle(cycle)
+        _log.info(
+            "cycle: id=%s scope=%s app=%s trigger=%s strategy=%s outcome=%s usage_before=%.4f usage_after=%.4f",
+            cycle.id,
+            cycle.scope,
+            cycle.app,
+            cycle.trigger,
+            cycle.strategy,
+            cycle.outcome,
+            cycle.usage_before,
+            cycle.usage_after,
+        )
+        try:
+            self.store.record(cycle)
+        except StoreError as error:  # what was done is done; the workers matter more than their history
+            self.metrics.store_errors.inc()
+            _log.error("cycle not recorded: id=%s reason=%s", cycle.id, error)

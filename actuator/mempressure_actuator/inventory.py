@@ -1,0 +1,67 @@
+"""What the apps on this machine hold, as the API shows it: a pure function of a reading."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mempressure.node import AppReading, NodeReading
+from mempressure.settings import Settings
+from mempressure.state import PackageState, WorkerState
+
+
+def inventory(reading: NodeReading, settings: Settings) -> list[dict[str, Any]]:
+    """Return every app with its workers and packages; sizes in bytes, times in seconds, None where not known."""
+    return [_app(app, settings, reading.sampled) for _, app in sorted(reading.apps.items())]
+
+
+def _app(app: AppReading, settings: Settings, now: float) -> dict[str, Any]:
+    holders: dict[str, list[PackageState]] = {}
+    for worker in app.workers:
+        for package in worker.packages:
+            holders.setdefault(package.name, []).append(package)
+    memory = app.memory
+    return {
+        "app": app.name,
+        "uid": app.uid,
+        "used": app.used_bytes,
+        "limit": memory.total if memory else None,
+        "usage_percent": memory.usage if memory else None,
+        "workers": [_worker(worker, now) for worker in app.workers],
+        "packages": [_package(app.name, name, holders[name], settings, now) for name in sorted(holders)],
+    }
+
+
+def _worker(worker: WorkerState, now: float) -> dict[str, Any]:
+    return {
+        "pid": worker.pid,
+        "started": worker.started,
+        "sampled": worker.sampled,
+        "age_seconds": max(0.0, now - worker.started),
+        "private_bytes": int(worker.private_bytes),
+        "proportional_bytes": int(worker.proportional_bytes),
+        "hosts_bytes": int(worker.hosts_bytes),
+        "serving": worker.serving,
+        "supervisor": worker.supervisor or None,
+        "trim_refused": worker.trim_refused or None,
+        "recycle_refused": worker.recycle_refused or None,
+    }
+
+
+def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> dict[str, Any]:
+    holders = list(holders)
+    loaded = [package for package in holders if package.loaded]
+    options = (loaded or holders)[0]
+    used = [package.last_used for package in loaded]
+    return {
+        "package": name,
+        "mechanism": options.mechanism,
+        "source": options.source,
+        "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
+        "loaded_workers": len(loaded),
+        "workers": len(holders),
+        "active_calls": int(sum(package.active_calls for package in loaded)),
+        # Idle for as long as the worker that used it last; one that cannot tell leaves it unknown.
+        "idle_seconds": max(0.0, now - max(used)) if used and min(used) >= 0 else None,
+        "timeout": options.timeout,
+        "priority": options.priority,
+        "keep_loaded": settings.keep_loaded(app, name, declared=any(package.keep_loaded for package in holders)),
+    }

@@ -1,0 +1,207 @@
+"""The one thread that acts: who is under pressure, and a cycle for each, one after the other.
+
+It is woken by a notification and otherwise looks each second. Whoever else wants something done to a worker (the API)
+takes the same lock, so that two acts never overlap.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mempressure.action import Outcome
+from mempressure.control import ControlLoop, Pressure
+from mempressure.monitor import Observation
+from mempressure.node import NodeReading
+from mempressure.thresholds import ALERT_LEVELS, relieved
+from mempressure_actuator.heartbeat import reason_to_be_autonomous
+from mempressure_actuator.leases import Lease
+from mempressure_actuator.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+MIN_TURN_SECONDS = 0.1
+"""Between two turns, however many notifications arrive."""
+ERROR_REPEAT_SECONDS = 60.0
+"""An error that stays is logged this often; each is counted."""
+
+Scope = tuple[str, str]
+"""Scope and app."""
+
+
+def pressures(leases: Iterable[Lease], held: Mapping[Scope, float]) -> list[Pressure]:
+    """Return one pressure a scope, the host's first; of a scope's leases the highest level's speaks for it.
+
+    Args:
+        leases: those that live.
+        held: the scopes that the actuator itself finds under pressure, and since when; empty unless it is autonomous.
+    """
+    found = {(scope, app): Pressure(scope, app, "autonomous", since) for (scope, app), since in held.items()}
+    levels = tuple(ALERT_LEVELS.values())
+    for lease in sorted(leases, key=lambda lease: levels.index(lease.level)):
+        found[(lease.scope, lease.app)] = Pressure(
+            lease.scope,
+            lease.app,
+            "webhook",
+            lease.opened,
+            alert_key=lease.fingerprint,
+            alert_level=lease.level,
+        )
+    return [found[scope] for scope in sorted(found, key=lambda scope: (scope[0] != "host", scope[1]))]
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Notifications that the loop has not looked at: the first arrival for each scope, in monotonic seconds."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _first: dict[Scope, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, scopes: Iterable[Scope], now: float) -> None:
+        """Note a notification about these scopes."""
+        with self._lock:
+            self.count += 1
+            for scope in scopes:
+                self._first.setdefault(scope, now)
+
+    def take(self) -> dict[Scope, float]:
+        """Return what arrived since the last call."""
+        with self._lock:
+            taken, self._first, self.count = self._first, {}, 0
+        return taken
+
+
+class LoopThread:
+    """Runs the control loop in a thread of its own.
+
+    Args:
+        control: opens the cycles.
+        evaluate: measures the node passively; returns what was read and what the monitor makes of it.
+        leases: returns the leases that live.
+        heartbeat_interval: seconds.
+        metrics: where turns, errors and autonomy show.
+        acting: held during a cycle.
+        stopping: set once no further action may begin.
+    """
+
+    def __init__(
+        self,
+        control: ControlLoop,
+        *,
+        evaluate: Callable[[], tuple[NodeReading, Observation]],
+        leases: Callable[[], Iterable[Lease]],
+        heartbeat_interval: float,
+        metrics: Metrics,
+        acting: threading.Lock,
+        stopping: threading.Event,
+    ) -> None:
+        self.arrivals = Arrivals()
+        self._control = control
+        self._evaluate = evaluate
+        self._leases = leases
+        self._interval = heartbeat_interval
+        self._metrics = metrics
+        self._acting = acting
+        self._stopping = stopping
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control-loop", daemon=True)
+        self._started = time.monotonic()
+        self._last_heartbeat: float | None = None
+        self._autonomous = ""
+        self._held: dict[Scope, float] = {}
+        self._arrived: float | None = None
+        self._last_error = ("", 0.0)
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._started = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the action that runs end, begin no other, and return once the thread has ended."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def notify(self, scopes: Iterable[Scope], *, now: float) -> None:
+        """Have the loop look at once: a notification about these scopes was received, and stored, at `now`."""
+        self.arrivals.add(scopes, now)
+        self._wake.set()
+
+    def heartbeat(self) -> None:
+        """Note that a heartbeat was received now."""
+        self._last_heartbeat = time.monotonic()
+        self._metrics.last_heartbeat.set_to_current_time()
+        if self._autonomous:
+            self._wake.set()
+
+    def observe_action(self, outcome: Outcome) -> None:
+        """Note how long after its notification an action of the present cycle gave memory back."""
+        if self._arrived is not None and outcome.reclaimed_bytes > 0:
+            self._metrics.reaction_duration.observe(time.monotonic() - self._arrived)
+            self._arrived = None
+
+    def turn(self) -> None:
+        """Look once at everything, and run a cycle for each scope that is under pressure and due."""
+        arrived = self.arrivals.take()
+        reading, observation = self._evaluate()
+        self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
+        self._held = {
+            (report.scope, report.app): self._held.get((report.scope, report.app), observation.sampled)
+            for report in observation.scopes
+            if report.held
+        }
+        for pressure in pressures(self._leases(), self._held if self._autonomous else {}):
+            memory = reading.memory(pressure.scope, pressure.app)
+            if self._stopping.is_set() or memory is None or relieved(memory.usage, observation.thresholds):
+                continue
+            with self._acting:
+                self._arrived = arrived.get(pressure.key)
+                try:
+                    self._control.run([pressure])
+                finally:
+                    self._arrived = None
+        self._metrics.last_turn.set_to_current_time()
+
+    def _settle_autonomy(self, *, alerts_enabled: bool) -> None:
+        reason = reason_to_be_autonomous(
+            last=self._last_heartbeat,
+            started=self._started,
+            now=time.monotonic(),
+            interval=self._interval,
+            alerts_enabled=alerts_enabled,
+        )
+        if reason and not self._autonomous:
+            _log.warning("autonomous, the thresholds are evaluated here: reason=%s", reason)
+        elif self._autonomous and not reason:
+            _log.info("no longer autonomous, alerts lead again")
+        self._autonomous = reason
+        self._metrics.autonomous.set(bool(reason))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            began = time.monotonic()
+            try:
+                self.turn()
+            except Exception as error:  # noqa: BLE001 -- the loop outlives whatever a turn meets
+                self._on_error(error)
+            self._stopping.wait(max(0.0, began + MIN_TURN_SECONDS - time.monotonic()))
+            self._wake.wait(max(0.0, began + TICK_SECONDS - time.monotonic()))
+
+    def _on_error(self, error: Exception) -> None:
+        self._metrics.loop_errors.inc()
+        text, told = self._last_error
+        now = time.monotonic()
+        if repr(error) != text or now - told >= ERROR_REPEAT_SECONDS:
+            self._last_error = (repr(error), now)
+            _log.error("turn of the control loop failed, the next one comes: error=%s", error, exc_info=error)

@@ -1,0 +1,140 @@
+"""The actuator's metrics. The table in docs/actuator.md says what each is for."""
+
+import platform
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from mempressure.action import Outcome
+from mempressure.control import Cycle
+from mempressure.policy import Action
+from mempressure.state import MECHANISMS
+from mempressure_actuator.notification import RESULTS
+
+WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed")
+
+MAX_PACKAGE_SERIES = 1000
+"""(app, package) pairs whose recycling is counted one by one: names come from workers and are not ours to bound."""
+
+_ACTION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_REACTION_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
+
+
+def action_result(outcome: Outcome) -> str:
+    """Return done, failed or skipped, as an action's record says it."""
+    if outcome.workers:
+        return "done"
+    return "failed" if outcome.errors else "skipped"
+
+
+class Metrics:
+    """Every metric, in a registry of its own.
+
+    Args:
+        dry_run: whether the actuator only decides.
+        leases: returns how many leases live.
+        queue_length: returns how many notifications the loop has not looked at yet.
+    """
+
+    def __init__(self, *, dry_run: bool, leases: Callable[[], int], queue_length: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.webhooks = self._counter("webhooks", "Requests to the webhook.", {"result": WEBHOOK_RESULTS})
+        self.alerts = self._counter("alerts", "Alerts received by the webhook.", {"result": RESULTS})
+        self.truncated_alerts = self._counter("truncated_alerts", "Alerts that Alertmanager's max_alerts left out.")
+        self.actions = Counter(
+            "mempressure_actuator_actions",
+            "Actions on workers.",
+            ("mechanism", "result"),
+            registry=self.registry,
+        )
+        for mechanism in MECHANISMS:
+            for result in ("done", "skipped", "failed"):
+                self.actions.labels(mechanism, result)
+        self.reclaimed = self._counter("reclaimed_bytes", "Memory given back, measured.", {"mechanism": MECHANISMS})
+        self.cycles = Counter(
+            "mempressure_actuator_cycles", "Cycles that acted.", ("trigger", "outcome"), registry=self.registry
+        )
+        self.loop_errors = self._counter("loop_errors", "Turns of the control loop that failed.")
+        self.store_errors = self._counter("store_errors", "Writes to the store that failed.")
+        self.problems = self._counter("problems", "State files and directories found that cannot be believed.")
+        self.series_dropped = self._counter("series_dropped", "Recycled packages not counted by name.")
+        self.action_duration = Histogram(
+            "mempressure_actuator_action_duration_seconds",
+            "Time that an action took on all its workers.",
+            ("mechanism",),
+            buckets=_ACTION_BUCKETS,
+            registry=self.registry,
+        )
+        self.reaction_duration = Histogram(
+            "mempressure_actuator_reaction_duration_seconds",
+            "Time from the receipt of a notification to the end of the first action that gave memory back for it.",
+            buckets=_REACTION_BUCKETS,
+            registry=self.registry,
+        )
+        self._gauge("leases", "Leases that live.").set_function(leases)
+        self._gauge("queue_length", "Notifications stored that the loop has not looked at.").set_function(queue_length)
+        self.last_heartbeat = self._gauge("last_heartbeat_timestamp_seconds", "Time of the last heartbeat; 0: none.")
+        self.last_turn = self._gauge("last_turn_timestamp_seconds", "Time of the control loop's last turn.")
+        self.autonomous = self._gauge("autonomous", "1 while the actuator evaluates the thresholds itself.")
+        self._gauge("dry_run", "1 where the actuator decides and records but does not act.").set(dry_run)
+        Info("mempressure_actuator_build", "The version that runs.", registry=self.registry).info(
+            {"version": version("mempressure"), "python": platform.python_version()}
+        )
+        labels = ("app", "package", "mechanism")
+        self._unloads = Counter("mempressure_package_unloads", "Unloads of a package.", labels, registry=self.registry)
+        self._package_reclaimed = Counter(
+            "mempressure_package_reclaimed_bytes", "Memory given back by unloads.", labels, registry=self.registry
+        )
+        self._counted_packages: set[tuple[str, str]] = set()
+
+    def observe_action(self, action: Action, outcome: Outcome) -> None:
+        """Count one action and what it brought."""
+        self.actions.labels(action.mechanism, action_result(outcome)).inc()
+        self.action_duration.labels(action.mechanism).observe(outcome.duration_seconds)
+        self.reclaimed.labels(action.mechanism).inc(outcome.reclaimed_bytes)
+        if action.mechanism == "recycle" and outcome.workers:
+            self._observe_recycled(action, outcome)
+
+    def observe_cycle(self, cycle: Cycle) -> None:
+        """Count one finished cycle."""
+        self.cycles.labels(cycle.trigger, cycle.outcome).inc()
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics in the format that an Accept header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _observe_recycled(self, action: Action, outcome: Outcome) -> None:
+        """Count what the exporter cannot: the recycled worker took its own counters with it.
+
+        The worker's memory came back in one piece; the packages share it as they shared the memory before.
+        """
+        sizes = dict.fromkeys(action.packages, 0.0)
+        for target in action.targets:
+            for package in target.worker.packages:
+                if package.name in sizes:
+                    sizes[package.name] += package.memory_bytes
+        total = sum(sizes.values())
+        for name, size in sizes.items():
+            pair = (action.app.name, name)
+            if pair not in self._counted_packages and len(self._counted_packages) >= MAX_PACKAGE_SERIES:
+                self.series_dropped.inc()
+                continue
+            self._counted_packages.add(pair)
+            share = size / total if total else 1 / len(sizes)
+            self._unloads.labels(*pair, "recycle").inc(outcome.workers)
+            self._package_reclaimed.labels(*pair, "recycle").inc(outcome.reclaimed_bytes * share)
+
+    def _counter(self, name: str, meaning: str, labels: dict[str, Iterable[str]] | None = None) -> Counter:
+        """Make a counter whose series are all there from the start, at 0."""
+        counter = Counter(f"mempressure_actuator_{name}", meaning, tuple(labels or ()), registry=self.registry)
+        for values in (labels or {}).values():
+            for value in values:
+                counter.labels(value)
+        return counter
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"mempressure_actuator_{name}", meaning, registry=self.registry)

@@ -1,0 +1,125 @@
+"""The webhook of Alertmanager: check, store, answer 202; what follows is the control loop's business.
+
+Alertmanager repeats a notification that was answered 5xx, and gives up at once on one that was answered 4xx. So a fault
+of the sender is 4xx and a fault of ours 503.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+
+from flask import Blueprint, Response
+
+from mempressure_actuator.access import require_token
+from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.answers import RequestError, failure, json_bytes, require_size, success
+from mempressure_actuator.leases import Key, Lease, changed
+from mempressure_actuator.notification import (
+    Alert,
+    Notification,
+    NotificationError,
+    PressureAlert,
+    Verdict,
+    judge,
+    parse,
+)
+from mempressure_actuator.store import Delivered, StoreError
+from mempressure_actuator.token import Token
+
+_log = logging.getLogger(__name__)
+
+_STORED = frozenset({"accepted", "resolved", "unknown"})
+_ERROR_RESULTS = {401: "unauthorized", 413: "too_large", 415: "unsupported", 503: "failed"}
+
+
+def create_blueprint(actuator: Actuator, *, token: Token) -> Blueprint:
+    """Return the webhook, to be mounted in a Flask application."""
+    blueprint = Blueprint("mempressure_webhook", __name__)
+
+    @blueprint.errorhandler(RequestError)
+    def refuse(error: RequestError) -> Response:
+        actuator.metrics.webhooks.labels(_ERROR_RESULTS.get(error.status, "invalid")).inc()
+        return failure(error)
+
+    @blueprint.post("/webhook/alertmanager")
+    def alertmanager() -> Response:
+        received = time.monotonic()
+        require_token(token)
+        require_size()
+        try:
+            notification = parse(json_bytes())
+        except NotificationError as error:
+            raise RequestError(400, "invalid_notification", str(error)) from None
+        return _take(actuator, notification, received)
+
+    return blueprint
+
+
+def _take(actuator: Actuator, notification: Notification, received: float) -> Response:
+    verdicts = [(alert, judge(alert, node=actuator.node)) for alert in notification.alerts]
+    kept = [(alert, verdict) for alert, verdict in verdicts if _is_kept(alert, verdict, actuator.node)]
+    pressures = [verdict.pressure for _, verdict in verdicts if verdict.pressure is not None]
+    if kept:
+        _store(actuator, kept, pressures)
+    results = _counted(actuator, notification, verdicts)
+    if results["heartbeat"]:
+        actuator.loop.heartbeat()
+    if pressures:
+        actuator.loop.notify({(p.scope, p.app) for p in pressures if p.firing}, now=received)
+    if results["invalid"] == len(verdicts):
+        raise RequestError(400, "invalid_notification", next(verdict.problem for _, verdict in verdicts))
+    accepted = bool(kept or results["heartbeat"])
+    actuator.metrics.webhooks.labels("accepted" if accepted else "ignored").inc()
+    return success({"alerts": results}, status=202 if accepted else 200)
+
+
+def _is_kept(alert: Alert, verdict: Verdict, node: str) -> bool:
+    """Return whether an alert is worth the disk: one of this node, and no heartbeat, which comes every few seconds."""
+    return verdict.result in _STORED and alert.labels.get("node") == node
+
+
+def _store(actuator: Actuator, kept: Iterable[tuple[Alert, Verdict]], pressures: Iterable[PressureAlert]) -> None:
+    now = time.time()
+    seconds = actuator.configuration.mempressure_lease
+
+    def change(leases: Mapping[Key, Lease]) -> Mapping[Key, Lease]:
+        return changed(leases, pressures, now=now, seconds=seconds)
+
+    try:
+        actuator.store.deliver([_delivered(alert, verdict) for alert, verdict in kept], change, received=now)
+    except StoreError as error:
+        actuator.metrics.store_errors.inc()
+        _log.error("notification not stored, Alertmanager will repeat it: reason=%s", error)
+        raise RequestError(503, "not_stored", "the notification could not be stored; send it again") from error
+
+
+def _delivered(alert: Alert, verdict: Verdict) -> Delivered:
+    pressure = verdict.pressure
+    return Delivered(
+        alertname=alert.name[:200],
+        status=alert.status,
+        result=verdict.result,
+        scope=pressure.scope if pressure else "",
+        app=pressure.app if pressure else "",
+        level=pressure.level if pressure else "",
+        fingerprint=alert.fingerprint,
+        starts_at=alert.starts_at.timestamp(),
+    )
+
+
+def _counted(
+    actuator: Actuator, notification: Notification, verdicts: Iterable[tuple[Alert, Verdict]]
+) -> dict[str, int]:
+    results = dict.fromkeys(("accepted", "resolved", "heartbeat", "other_node", "unknown", "invalid"), 0)
+    for _, verdict in verdicts:
+        results[verdict.result] += 1
+        actuator.metrics.alerts.labels(verdict.result).inc()
+        if verdict.problem:
+            _log.warning("alert invalid: reason=%s", verdict.problem)
+    if notification.truncated_alerts:
+        actuator.metrics.truncated_alerts.inc(notification.truncated_alerts)
+        _log.warning(
+            "alerts left out by Alertmanager: number=%d; set max_alerts of the receiver to 0",
+            notification.truncated_alerts,
+        )
+    return results

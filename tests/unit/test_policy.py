@@ -1,0 +1,336 @@
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempressure.node import AppReading
+from mempressure.policy import Rules, choose_strategy, make_plan
+from mempressure.state import PackageState, WorkerState
+from mempressure.thresholds import Thresholds
+
+NOW = 10_000.0
+THRESHOLDS = Thresholds()
+LIMITS = {"normal": 5, "high": 7, "critical": 10}
+
+
+def package(name="pandas", *, idle=1e6, mechanism="stop", loaded=1.0, **options):
+    last_used = -1.0 if idle is None else max(0.0, NOW - idle)
+    defaults = {"source": "process", "timeout": 60.0, "memory_bytes": 1e6}
+    return PackageState(name=name, mechanism=mechanism, loaded=loaded, last_used=last_used, **{**defaults, **options})
+
+
+def worker(*packages, pid=1, app="shop", **options):
+    defaults = {"started": 0.0, "sampled": NOW, "supervisor": "gunicorn", "trim_refused": "no trim in this test"}
+    return WorkerState(
+        app=app, pid=pid, start_ticks=pid, pid_namespace="ns", packages=list(packages), **{**defaults, **options}
+    )
+
+
+def reading(*workers, name="shop"):
+    return AppReading(name, 1000, Path("/none"), workers, None)
+
+
+def rules(*, keep=(), **options):
+    def keep_loaded(app, name, declared):
+        return declared or name in keep
+
+    return Rules(thresholds=options.pop("thresholds", THRESHOLDS), keep_loaded=keep_loaded, **options)
+
+
+def plan(*apps, usage, trimmed=None, increasing=False, **options):
+    settled = rules(**options)
+    strategy = choose_strategy(usage, settled.thresholds, increasing=increasing)
+    return make_plan(apps, usage=usage, strategy=strategy, rules=settled, now=NOW, trimmed=trimmed)
+
+
+def unloaded(made):
+    return {(action.app.name, name) for action in made.actions for name in action.packages}
+
+
+def reasons(made):
+    return {skip.package: skip.reason for skip in made.skips}
+
+
+@pytest.mark.parametrize(
+    ("usage", "increasing", "name", "most", "pause", "overrides", "idle"),
+    [
+        (0.75, False, "normal", 5, 15.0, False, (60.0, 300.0)),
+        (0.8499, True, "normal", 5, 15.0, False, (60.0, 300.0)),
+        (0.85, False, "high", 7, 5.0, True, (30.0, 150.0)),
+        (0.9499, False, "high", 7, 5.0, True, (30.0, 150.0)),
+        (0.85, True, "high", 8, 5.0, True, (30.0, 150.0)),
+        (0.95, False, "critical", 10, 0.0, True, (30.0, 30.0)),
+        (1.2, True, "critical", 10, 0.0, True, (30.0, 30.0)),
+    ],
+)
+def test_every_row_of_the_strategy_table(usage, increasing, name, most, pause, overrides, idle):
+    strategy = choose_strategy(usage, THRESHOLDS, increasing=increasing)
+    assert (strategy.name, strategy.most_packages, strategy.pause_seconds) == (name, most, pause)
+    assert strategy.overrides_preferences is overrides
+    assert (strategy.idle_seconds(60.0), strategy.idle_seconds(300.0)) == idle
+
+
+def test_a_short_timeout_is_halved_when_critical():
+    assert choose_strategy(0.95, THRESHOLDS).idle_seconds(20.0) == 10.0
+
+
+def test_the_ratio_of_critical_and_the_threshold_of_high_can_be_set():
+    thresholds = Thresholds(aggressive_unload=0.88)
+    assert choose_strategy(0.87, thresholds, critical_ratio=0.99).name == "normal"
+    assert choose_strategy(0.88, thresholds, critical_ratio=0.99).name == "high"
+    assert choose_strategy(0.99, thresholds, critical_ratio=0.99).name == "critical"
+
+
+@pytest.mark.parametrize(
+    ("usage", "idle", "is_candidate"),
+    [
+        (0.82, 59.9, False),
+        (0.82, 60.0, True),
+        (0.86, 29.9, False),
+        (0.86, 30.0, True),
+        (0.96, 29.9, False),
+        (0.96, 30.0, True),
+    ],
+)
+def test_a_package_is_a_candidate_once_idle_as_the_strategy_asks(usage, idle, is_candidate):
+    made = plan(reading(worker(package(idle=idle))), usage=usage)
+    assert unloaded(made) == ({("shop", "pandas")} if is_candidate else set())
+    assert ("pandas" in reasons(made)) is not is_candidate
+
+
+@pytest.mark.parametrize(("usage", "most"), [(0.82, 5), (0.86, 7), (0.96, 10)])
+def test_at_most_so_many_packages_a_cycle(usage, most):
+    made = plan(reading(worker(*(package(f"p{number:02}") for number in range(20)))), usage=usage)
+    assert len(unloaded(made)) == most
+    assert [reason for reason in reasons(made).values() if "limit" in reason] == [
+        f"the limit of {most} packages a cycle is reached"
+    ] * (20 - most)
+
+
+def test_eight_packages_where_the_trend_is_increasing():
+    made = plan(reading(worker(*(package(f"p{n}") for n in range(20)))), usage=0.86, increasing=True)
+    assert len(unloaded(made)) == 8
+
+
+def test_a_package_counts_once_however_many_workers_hold_it():
+    names = [f"p{number}" for number in range(5)]
+    workers = [worker(*(package(name) for name in names), pid=pid) for pid in range(1, 9)]
+    made = plan(reading(*workers), usage=0.82)
+    assert len(unloaded(made)) == 5
+    assert all(len(action.targets) == 8 for action in made.actions)
+
+
+@pytest.mark.parametrize(("usage", "kept"), [(0.82, True), (0.86, False), (0.96, False)])
+@pytest.mark.parametrize("source", ["user", "declared"])
+def test_keep_loaded_is_respected_under_normal_only(usage, kept, source):
+    held = package(keep_loaded=source == "declared")
+    made = plan(reading(worker(held)), usage=usage, keep=("pandas",) if source == "user" else ())
+    assert (unloaded(made) == set()) is kept
+    assert (reasons(made).get("pandas") == "is kept loaded by preference") is kept
+
+
+@pytest.mark.parametrize("usage", [0.82, 0.86, 0.92, 0.99])
+@pytest.mark.parametrize("mechanism", ["stop", "recycle"])
+def test_a_package_in_use_is_never_touched(usage, mechanism):
+    held = package(mechanism=mechanism, active_calls=1.0)
+    made = plan(reading(worker(held), worker(pid=2)), usage=usage, recycle_from="normal")
+    assert made.actions == ()
+    assert "is in use" in reasons(made)["pandas"]
+
+
+def test_where_some_workers_use_a_package_it_ends_in_the_others():
+    made = plan(reading(worker(package(idle=1.0), pid=1), worker(package(), pid=2)), usage=0.82)
+    assert [target.worker.pid for target in made.actions[0].targets] == [2]
+
+
+def test_below_unload_packages_only_hosts_of_isolated_packages_end():
+    busy = worker(package("pandas"), package("numpy", mechanism="recycle"), trim_refused="")
+    made = plan(reading(busy, worker(pid=2)), usage=0.78, recycle_from="normal")
+    assert [action.mechanism for action in made.actions] == ["stop"]
+
+
+def test_the_mildest_mechanism_comes_first():
+    held = worker(package("pandas"), package("numpy", mechanism="recycle"), trim_refused="")
+    made = plan(reading(held, worker(pid=2)), usage=0.86)
+    assert [action.mechanism for action in made.actions] == ["trim", "stop", "recycle"]
+
+
+@pytest.mark.parametrize(
+    ("recycle_from", "usages"),
+    [("normal", (0.82, 0.86, 0.92)), ("high", (0.86, 0.92)), ("emergency", (0.92,)), ("never", ())],
+)
+def test_recycling_begins_where_the_operator_says(recycle_from, usages):
+    held = reading(worker(package(mechanism="recycle")), worker(pid=2))
+    recycled = [u for u in (0.82, 0.86, 0.92) if plan(held, usage=u, recycle_from=recycle_from).actions]
+    assert tuple(recycled) == usages
+
+
+@pytest.mark.parametrize(("usage", "recycled"), [(0.86, False), (0.8999, False), (0.90, True), (0.99, True)])
+def test_a_sole_worker_is_recycled_at_emergency_only(usage, recycled):
+    made = plan(reading(worker(package(mechanism="recycle"))), usage=usage)
+    assert bool(made.actions) is recycled
+    assert ("only worker" in reasons(made).get("pandas", "")) is not recycled
+
+
+@pytest.mark.parametrize("usage", [0.86, 0.8999])
+def test_a_worker_that_alone_serves_is_a_sole_worker(usage):
+    made = plan(reading(worker(package(mechanism="recycle")), worker(pid=2, serving=False)), usage=usage)
+    assert made.actions == ()
+    assert "only worker" in reasons(made)["pandas"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"recycle_refused": "granian"}, "granian"),
+        ({"supervisor": ""}, "no supervisor"),
+        ({"serving": False}, "not serving"),
+        ({"started": NOW - 59}, "less than 60 s"),
+    ],
+)
+def test_a_worker_that_cannot_be_recycled_is_left_alone_even_at_emergency(options, reason):
+    held = worker(package(mechanism="recycle"), **options)
+    made = plan(reading(held, worker(pid=2), worker(pid=3)), usage=0.99)
+    assert made.actions == ()
+    assert reason in reasons(made)["pandas"]
+
+
+def test_a_worker_is_recycled_only_once_all_that_it_is_recycled_for_is_idle():
+    held = worker(package("numpy", mechanism="recycle"), package("sympy", mechanism="recycle", idle=1.0))
+    made = plan(reading(held, worker(pid=2)), usage=0.86)
+    assert made.actions == ()
+    assert reasons(made)["numpy"] == "worker 1: sympy was used 1.0 s ago, idle is 30 s"
+
+
+def test_a_recycled_worker_counts_as_the_packages_it_held():
+    names = [f"p{number}" for number in range(4)]
+    workers = [
+        worker(*(package(f"{pid}{name}", mechanism="recycle") for name in names), pid=pid) for pid in range(1, 5)
+    ]
+    made = plan(reading(*workers), usage=0.86)
+    assert [action.mechanism for action in made.actions] == ["recycle"]  # two would be eight
+
+
+def test_a_trim_counts_nothing_and_is_not_repeated_soon():
+    workers = [worker(*(package(f"p{n}") for n in range(9)), pid=pid, trim_refused="") for pid in (1, 2, 3)]
+    made = plan(reading(*workers), usage=0.82, trimmed={(1, 1): NOW - 59, (2, 2): NOW - 60})
+    assert [a.targets[0].worker.pid for a in made.actions if a.mechanism == "trim"] == [2, 3]
+    assert len(unloaded(made)) == 5
+
+
+def test_the_lower_priority_goes_first_then_the_longest_unused():
+    packages = [package("old", idle=900), package("older", idle=5000), package("dear", idle=9000, priority=1)]
+    made = plan(reading(worker(*packages)), usage=0.82)
+    assert [action.packages[0] for action in made.actions] == ["older", "old", "dear"]
+
+
+def test_the_worker_is_told_how_long_the_package_must_still_be_unused():
+    made = plan(reading(worker(package(timeout=100.0))), usage=0.86)
+    assert made.actions[0].targets[0].idle_for == {"pandas": 50.0}
+
+
+def test_nothing_is_planned_where_unloading_is_turned_off():
+    made = plan(reading(worker(package(), trim_refused="")), usage=0.99, unloading_enabled=False)
+    assert made.actions == ()
+
+
+def test_what_is_not_loaded_is_neither_planned_nor_skipped():
+    made = plan(reading(worker(package(loaded=0.0))), usage=0.99)
+    assert (made.actions, made.skips) == ((), ())
+
+
+packages = st.builds(
+    package,
+    st.sampled_from([f"p{number}" for number in range(14)]),
+    idle=st.one_of(st.none(), st.floats(0, 400)),
+    mechanism=st.sampled_from(["stop", "recycle", "evict"]),
+    loaded=st.sampled_from([0.0, 1.0]),
+    timeout=st.floats(0, 300),
+    priority=st.integers(-2, 2),
+    active_calls=st.sampled_from([0.0, 0.0, 1.0]),
+    keep_loaded=st.booleans(),
+)
+pids = itertools.count(1)
+usages = st.one_of(st.floats(0, 1.3), st.floats(0.75, 0.96))
+
+
+@st.composite
+def apps(draw):
+    made = []
+    for number in range(draw(st.integers(1, 3))):
+        workers = draw(
+            st.lists(
+                st.builds(
+                    lambda held, **options: worker(*held, pid=next(pids), **options),
+                    st.lists(packages, max_size=14, unique_by=lambda p: p.name),
+                    serving=st.booleans(),
+                    supervisor=st.sampled_from(["gunicorn", "gunicorn", ""]),
+                    started=st.sampled_from([0.0, 0.0, NOW - 10]),
+                    trim_refused=st.sampled_from(["", "forked"]),
+                    recycle_refused=st.sampled_from(["", "", "refused"]),
+                ),
+                max_size=4,
+            )
+        )
+        made.append(reading(*workers, name=f"app{number}"))
+    return made
+
+
+@given(
+    apps(),
+    usages,
+    st.sampled_from(["normal", "high", "emergency", "never"]),
+    st.booleans(),
+    st.sets(st.sampled_from([f"p{number}" for number in range(14)])),
+)
+def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, keep):
+    made = plan(*given_apps, usage=usage, recycle_from=recycle_from, increasing=increasing, keep=tuple(keep))
+    strategy = choose_strategy(usage, THRESHOLDS, increasing=increasing)
+    assert len(unloaded(made)) <= strategy.most_packages
+    for action in made.actions:
+        for target in action.targets:
+            held = [p for p in target.worker.packages if p.name in action.packages]
+            concerned = [p for p in held if p.mechanism == action.mechanism]
+            assert not any(p.active_calls for p in concerned)
+            assert all(p.last_used < 0 or NOW - p.last_used >= strategy.idle_seconds(p.timeout) for p in concerned)
+            if strategy.name == "normal":
+                assert not any(p.keep_loaded or p.name in keep for p in concerned)
+            assert set(target.idle_for) == set(action.packages)
+        if action.mechanism == "recycle":
+            assert usage >= THRESHOLDS.unload_packages
+            assert recycle_from != "never"
+            serving = [w for w in action.app.workers if w.serving]
+            assert len(serving) > 1 or usage >= THRESHOLDS.emergency
+            assert set(action.packages) == {
+                p.name for p in action.targets[0].worker.packages if p.loaded and p.mechanism == "recycle"
+            }
+    order = [("trim", "stop", "recycle").index(action.mechanism) for action in made.actions]
+    assert order == sorted(order)
+
+
+@given(apps(), st.floats(0, 1.3))
+def test_every_loaded_package_that_something_could_unload_is_planned_or_said_to_be_left_alone(given_apps, usage):
+    made = plan(*given_apps, usage=usage)
+    mentioned = unloaded(made) | {(skip.app, skip.package) for skip in made.skips}
+    stops = {
+        (app.name, p.name)
+        for app in given_apps
+        for w in app.workers
+        for p in w.packages
+        if p.loaded and p.mechanism == "stop"
+    }
+    assert stops <= mentioned
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=4), usages)
+def test_the_last_serving_worker_is_recycled_at_emergency_only(workers, usage):
+    held = [
+        worker(*([package(mechanism="recycle")] if holds else []), pid=pid, serving=serving)
+        for pid, (serving, holds) in enumerate(workers, start=1)
+    ]
+    made = plan(reading(*held), usage=usage, recycle_from="normal")
+    if made.actions and usage < THRESHOLDS.emergency:
+        assert sum(serving for serving, _ in workers) > 1
+    assert all(action.targets[0].worker.serving for action in made.actions)
