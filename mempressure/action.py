@@ -6,12 +6,12 @@ where it is not.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mempressure.client import give_order, socket_path
 from mempressure.errors import AgentUnreachableError
-from mempressure.node import AppReading, NodeReading
+from mempressure.node import NodeReading
 from mempressure.policy import Action, Target
 from mempressure.state import WorkerState
 
@@ -21,6 +21,7 @@ MEASURE_TIMEOUT_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 15.0
 SUCCESSOR_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_MOST_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Executor:
         self._sleep = sleep
         self._measurements = 0
 
+    def look(self) -> NodeReading:
+        """Return what the workers published last, asking nobody."""
+        return self._read()
+
     def measure(self) -> NodeReading:
         """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands."""
         self._measurements += 1
@@ -87,32 +92,48 @@ class Executor:
         return Outcome(reclaimed, workers, tuple(skipped), tuple(errors), self._clock() - started)
 
     def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None]:
-        order = {"id": order_id, "op": action.mechanism, "idle_for": dict(target.idle_for)}
+        order = {
+            "id": order_id,
+            "op": action.mechanism,
+            "idle_for": dict(target.idle_for),
+            "level": action.level,
+        }
         if action.mechanism == "stop":
             order["package"] = action.packages[0]
+        # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
+        known = self._workers(action.app.name) if action.mechanism == "recycle" else ()
         path = socket_path(action.app.directory, target.worker.pid)
         answer = give_order(path, order, timeout=STOP_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
             return 0, str(reason)
         if action.mechanism == "recycle":
-            return self._after_successor(action.app, target.worker)
-        return int(answer.get("reclaimed_bytes", 0)), None
+            return self._after_successor(action.app.name, target.worker, known), None
+        reclaimed = answer.get("reclaimed_bytes")
+        if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
+            raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
+        return reclaimed, None
 
-    def _after_successor(self, app: AppReading, retired: WorkerState) -> tuple[int, str | None]:
-        """Wait until another worker serves in the retired one's place; return how much less memory it has."""
-        known = {(worker.pid, worker.start_ticks) for worker in app.workers}
+    def _workers(self, app: str) -> tuple[WorkerState, ...]:
+        reading = self._read().apps.get(app)
+        return reading.workers if reading is not None else ()
+
+    def _after_successor(self, app: str, retired: WorkerState, before: Iterable[WorkerState]) -> int:
+        """Wait until a worker that was not there `before` serves in place of the retired one.
+
+        Return how many bytes less it holds, with its package hosts.
+        """
+        known = {(worker.pid, worker.start_ticks) for worker in before}
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
-            now = self._read().apps.get(app.name)
-            workers = now.workers if now else ()
+            workers = self._workers(app)
             new = [w for w in workers if w.serving and (w.pid, w.start_ticks) not in known]
             gone = all(w.pid != retired.pid for w in workers)
             if new and gone:
                 held = retired.private_bytes + retired.hosts_bytes
-                return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes)), None
+                return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes))
             self._sleep(_POLL_SECONDS)
         raise AgentUnreachableError(
-            f"worker {retired.pid} of {app.name} was recycled and no successor serves after "
+            f"worker {retired.pid} of {app} was recycled and no successor serves after "
             f"{SUCCESSOR_TIMEOUT_SECONDS:g} s; see the log of its supervisor (pid {retired.supervisor_pid})"
         )

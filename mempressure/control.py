@@ -7,13 +7,16 @@ the loop opens a cycle for each when one is due, and ends it as soon as a new me
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from mempressure.action import Outcome
+from mempressure.cycle import Cycle, Pressure, record_of
+from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
-from mempressure.policy import Action, Plan, Rules, Skip, Strategy, choose_strategy, make_plan
+from mempressure.policy import Action, Plan, Rules, identity, make_plan
+from mempressure.strategy import Strategy, choose_strategy
 from mempressure.thresholds import relieved
+from mempressure.trend import Window, direction
 
 _log = logging.getLogger(__name__)
 
@@ -27,85 +30,14 @@ FUTILE_RATIO = 0.01
 class Machine(Protocol):
     """Measures and acts: `mempressure.action.Executor`, or a fake in a test."""
 
+    def look(self) -> NodeReading:
+        """Return what the workers published last, asking nobody."""
+
     def measure(self) -> NodeReading:
         """Measure now."""
 
     def carry_out(self, action: Action, *, order_id: str) -> Outcome:
         """Do one action."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pressure:
-    """A scope under pressure and who said so: "host" with app "", or "app" with its name."""
-
-    scope: str
-    app: str
-    trigger: str
-    """webhook, autonomous or api."""
-    since: float = 0.0
-    """When the pressure was first heard of, in Unix seconds; 0 where that is not known."""
-    alert_key: str = ""
-    """Which alert said so: its fingerprint."""
-    alert_level: str = ""
-    """And its level."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Return what identifies the scope."""
-        return (self.scope, self.app)
-
-
-@dataclass(slots=True, kw_only=True)
-class ActionRecord:
-    """One action of a cycle, as it is kept."""
-
-    app: str
-    mechanism: str
-    packages: tuple[str, ...]
-    reason: str
-    reclaimed_bytes: int
-    workers: int
-    skipped: tuple[str, ...]
-    errors: tuple[str, ...]
-    started: float
-    duration_seconds: float
-
-    @property
-    def result(self) -> str:
-        """Return done, skipped or failed."""
-        if self.workers:
-            return "done"
-        return "failed" if self.errors else "skipped"
-
-
-@dataclass(slots=True, kw_only=True)
-class Cycle:
-    """One cycle: what was measured before and after (bytes, ratios, Unix seconds), what was done, what was left."""
-
-    id: str
-    scope: str
-    app: str
-    trigger: str
-    alert_key: str
-    alert_level: str = ""
-    pressure_since: float
-    strategy: str
-    started: float
-    usage_before: float
-    used_before: int
-    usage_after: float = 0.0
-    used_after: int = 0
-    ended: float = 0.0
-    outcome: str = ""
-    actions: list[ActionRecord] = field(default_factory=list)
-    skips: tuple[Skip, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        content = asdict(self)
-        for action, record in zip(content["actions"], self.actions, strict=True):
-            action["result"] = record.result
-        return content
 
 
 class ControlLoop:
@@ -136,8 +68,9 @@ class ControlLoop:
         self._critical_ratio = critical_ratio
         self._clock = clock
         self._sleep = sleep
-        self._due: dict[tuple[str, str], float] = {}
+        self._ended: dict[tuple[str, str], float] = {}
         self._futile: dict[tuple[str, str], tuple[str, frozenset[object]]] = {}
+        self._trends: dict[tuple[str, str], Window] = {}
         self._left_alone: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
         self._trimmed: dict[tuple[int, int], float] = {}
         self._cycles = 0
@@ -146,31 +79,69 @@ class ControlLoop:
         """Open a cycle for every scope that is under pressure and due; return those that acted."""
         cycles = []
         for pressure in pressures:
-            if self._clock() >= self._due.get(pressure.key, 0.0):
+            if self._is_due(pressure):
                 cycle = self._cycle(pressure)
                 if cycle is not None:
                     cycles.append(cycle)
         return cycles
+
+    def _is_due(self, pressure: Pressure) -> bool:
+        """Return whether the scope is under pressure still, and its last cycle as long ago as the strategy asks.
+
+        The strategy is that of the usage now: where it has become critical, nothing waits for a pause that began
+        under a milder one.
+        """
+        reading = self._machine.look()
+        memory = reading.memory(pressure.scope, pressure.app)
+        if memory is None:
+            self._forget(pressure)
+            return False
+        trend = self._trends.setdefault(pressure.key, Window())
+        trend.add(reading.sampled, memory.used)
+        rules = self._rules()
+        if relieved(memory.usage, rules.thresholds):
+            self._forget(pressure)
+            return False
+        if pressure.key not in self._ended:
+            return True
+        since = self._clock() - self._ended[pressure.key]
+        # Negative where the clock was set back: what it would then wait for could be hours away.
+        return not 0 <= since < self._strategy(pressure, memory, rules).pause_seconds
+
+    def _forget(self, pressure: Pressure) -> None:
+        """End an episode: the next one begins without the pauses and refusals of this one."""
+        for memory in (self._ended, self._futile, self._left_alone):
+            memory.pop(pressure.key, None)
+
+    def _strategy(self, pressure: Pressure, memory: MemoryReading, rules: Rules) -> Strategy:
+        trend = self._trends[pressure.key]
+        return choose_strategy(
+            memory.usage,
+            rules.thresholds,
+            critical_ratio=self._critical_ratio,
+            increasing=direction(trend.slope, total_bytes=memory.total) == "increasing",
+        )
 
     def _cycle(self, pressure: Pressure) -> Cycle | None:
         rules = self._rules()
         reading = self._machine.measure()
         memory = reading.memory(pressure.scope, pressure.app)
         if memory is None or relieved(memory.usage, rules.thresholds):
-            self._futile.pop(pressure.key, None)
             return None
-        strategy = choose_strategy(memory.usage, rules.thresholds, critical_ratio=self._critical_ratio)
+        strategy = self._strategy(pressure, memory, rules)
+        futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
+        candidates = _candidates(reading, pressure)
         plan = make_plan(
-            _candidates(reading, pressure),
+            candidates,
             usage=memory.usage,
             strategy=strategy,
             rules=rules,
             now=reading.sampled,
             trimmed=self._trimmed,
+            futile=futile if futile_strategy == strategy.name else (),
         )
-        actions = self._worthwhile(pressure, strategy, plan)
         self._log_left_alone(pressure, plan)
-        if not actions:
+        if not plan.actions:
             return None
         self._cycles += 1
         cycle = Cycle(
@@ -190,13 +161,14 @@ class ControlLoop:
             used_after=memory.used,
             skips=plan.skips,
         )
-        self._act(cycle, actions, rules)
-        self._close(cycle, pressure, strategy, actions, memory.total)
+        self._act(cycle, plan.actions, rules)
+        self._close(cycle, pressure, strategy, plan.actions, memory.total)
+        self._forget_gone(reading)
         return cycle
 
-    def _worthwhile(self, pressure: Pressure, strategy: Strategy, plan: Plan) -> list[Action]:
-        name, futile = self._futile.get(pressure.key, ("", frozenset()))
-        return [action for action in plan.actions if name != strategy.name or _identity(action) not in futile]
+    def _forget_gone(self, reading: NodeReading) -> None:
+        living = {(worker.pid, worker.start_ticks) for app in reading.apps.values() for worker in app.workers}
+        self._trimmed = {worker: when for worker, when in self._trimmed.items() if worker in living}
 
     def _act(self, cycle: Cycle, actions: Iterable[Action], rules: Rules) -> None:
         unreplaced: set[str] = set()
@@ -211,7 +183,7 @@ class ControlLoop:
             if action.mechanism == "trim":
                 for target in action.targets:
                     self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
-            cycle.actions.append(_recorded(action, outcome, started))
+            cycle.actions.append(record_of(action, outcome, started=started))
             # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
             self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
             if relieved(cycle.usage_after, rules.thresholds):
@@ -241,13 +213,13 @@ class ControlLoop:
             cycle.outcome = "effective" if freed >= FUTILE_RATIO * total else "futile"
         if cycle.outcome == "futile":
             name, known = self._futile.get(pressure.key, ("", frozenset()))
-            tried = frozenset(_identity(action) for action in actions)
+            tried = frozenset(identity(action) for action in actions)
             self._futile[pressure.key] = (strategy.name, tried | known if name == strategy.name else tried)
         else:
             self._futile.pop(pressure.key, None)
         # Trimming counts nothing: a cycle that only trimmed does not hold up the one that unloads.
-        unloaded = any(action.packages for action in cycle.actions)
-        self._due[pressure.key] = cycle.ended + (strategy.pause_seconds if unloaded else 0.0)
+        if any(action.packages for action in cycle.actions):
+            self._ended[pressure.key] = cycle.ended
         self._record(cycle)
 
     def _log_left_alone(self, pressure: Pressure, plan: Plan) -> None:
@@ -262,27 +234,3 @@ def _candidates(reading: NodeReading, pressure: Pressure) -> list[AppReading]:
     if pressure.scope == "host":
         return list(reading.apps.values())
     return [app for name, app in reading.apps.items() if name == pressure.app]
-
-
-def _identity(action: Action) -> tuple[object, ...]:
-    """Name an action with the workers and loads it is for, so that it differs once anything about it changed."""
-    held = tuple(
-        (target.worker.pid, target.worker.start_ticks, tuple(p.loads for p in target.worker.packages))
-        for target in action.targets
-    )
-    return (action.mechanism, action.app.name, action.packages, held)
-
-
-def _recorded(action: Action, outcome: Outcome, started: float) -> ActionRecord:
-    return ActionRecord(
-        app=action.app.name,
-        mechanism=action.mechanism,
-        packages=action.packages,
-        reason=action.reason,
-        reclaimed_bytes=outcome.reclaimed_bytes,
-        workers=outcome.workers,
-        skipped=outcome.skipped,
-        errors=outcome.errors,
-        started=started,
-        duration_seconds=outcome.duration_seconds,
-    )

@@ -1,48 +1,18 @@
 """What to unload: pure functions from what was measured to what should be done.
 
-Nothing here looks at a clock, a file or a process. The strategy is chosen from the usage measured now, never from the
-alert that drew attention to it.
+Nothing here looks at a clock, a file or a process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mempressure.configuration import RECYCLE_CHOICES
 from mempressure.node import AppReading
 from mempressure.state import PackageState, WorkerState
-from mempressure.thresholds import Thresholds
+from mempressure.strategy import Strategy
+from mempressure.thresholds import ALERT_LEVELS, Thresholds, entered
 
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Strategy:
-    """How hard to unload: see the table in docs/concepts.md."""
-
-    name: str
-    most_packages: int
-    """(app, package) pairs a cycle."""
-    pause_seconds: float
-    """Until the next cycle."""
-    overrides_preferences: bool
-
-    def idle_seconds(self, timeout: float) -> float:
-        """Return how long a package with this timeout must have been unused to be a candidate."""
-        if self.name == "critical":
-            return min(30.0, timeout / 2)
-        return timeout / 2 if self.name == "high" else timeout
-
-
-def choose_strategy(
-    usage: float, thresholds: Thresholds, *, critical_ratio: float = 0.95, increasing: bool = False
-) -> Strategy:
-    """Return the strategy for a usage: normal, high from aggressive_unload on, critical from `critical_ratio` on."""
-    if usage >= critical_ratio:
-        return Strategy("critical", 10, 0.0, overrides_preferences=True)
-    if usage >= thresholds.aggressive_unload:
-        return Strategy("high", 8 if increasing else 7, 5.0, overrides_preferences=True)
-    return Strategy("normal", 5, 15.0, overrides_preferences=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +35,8 @@ class Action:
     targets: tuple[Target, ...]
     expected_bytes: int
     reason: str
+    level: str = "medium"
+    """The alert level of the pressure, for the application's `on_pressure` callbacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +68,46 @@ class Rules:
     unloading_enabled: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Situation:
+    """What `make_plan` was given besides the apps."""
+
+    usage: float
+    strategy: Strategy
+    rules: Rules
+    now: float
+
+    def reason_to_keep(self, app: AppReading, package: PackageState) -> str | None:
+        if package.active_calls:
+            return "is in use"
+        kept = self.rules.keep_loaded(app.name, package.name, package.keep_loaded)
+        if kept and not self.strategy.overrides_preferences:
+            return "is kept loaded by preference"
+        needed = self.strategy.idle_seconds(package.timeout)
+        idle = self.now - package.last_used
+        if package.last_used >= 0 and idle < needed:
+            return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+        return None
+
+    def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
+        if worker.recycle_refused:
+            return worker.recycle_refused
+        if not worker.supervisor:
+            return "no supervisor would replace it"
+        if not worker.serving:
+            return "is not serving"
+        if self.now - worker.started < self.rules.recycle_min_lifetime:
+            return f"lives for less than {self.rules.recycle_min_lifetime:g} s"
+        sole = sum(other.serving for other in app.workers) == 1
+        if sole and self.usage < self.rules.thresholds.emergency:
+            return "is the only worker; recycled at emergency only"
+        return None
+
+    def why(self, held: Iterable[tuple[WorkerState, PackageState]]) -> str:
+        used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
+        return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
+
+
 def make_plan(
     apps: Iterable[AppReading],
     *,
@@ -104,6 +116,7 @@ def make_plan(
     rules: Rules,
     now: float,
     trimmed: Mapping[tuple[int, int], float] | None = None,
+    futile: Collection[object] = (),
 ) -> Plan:
     """Return what one cycle should do for these apps, mildest mechanism first.
 
@@ -114,132 +127,108 @@ def make_plan(
         rules: the operator's settings.
         now: Unix seconds, of the measurement.
         trimmed: when each worker, by (pid, start_ticks), was last trimmed.
+        futile: identities of actions that brought nothing and are not worth repeating.
     """
     if not rules.unloading_enabled:
         return Plan((), ())
     apps = list(apps)
+    situation = _Situation(usage=usage, strategy=strategy, rules=rules, now=now)
+    stops, skips = _stops(apps, situation)
+    trims: list[Action] = []
+    recycles: list[Action] = []
     # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
-    stop_only = usage < rules.thresholds.unload_packages
-    stops, skips = _stops(apps, strategy=strategy, rules=rules, now=now)
-    actions: list[Action] = [] if stop_only else list(_trims(apps, now=now, trimmed=trimmed or {}))
-    chosen, left = _most_valuable(stops, strategy.most_packages)
-    actions += chosen
-    if not stop_only and _recycling_allowed(strategy, usage, rules):
-        emergency = usage >= rules.thresholds.emergency
-        recycles, refused = _recycles(apps, strategy=strategy, rules=rules, now=now, emergency=emergency)
-        chosen, more_left = _most_valuable(recycles, strategy.most_packages - len(chosen))
-        actions += chosen
-        left += more_left
-        skips += refused
+    if usage >= rules.thresholds.unload_packages:
+        trims = list(_trims(apps, situation, trimmed or {}))
+        if _recycling_allowed(situation):
+            recycles, refused = _recycles(apps, situation)
+            skips += refused
+    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in futile]
+    chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
     skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
-    return Plan(tuple(actions), tuple(skips))
+    return Plan(tuple(chosen), tuple(skips))
 
 
-def _trims(apps: Iterable[AppReading], *, now: float, trimmed: Mapping[tuple[int, int], float]) -> Iterator[Action]:
+def identity(action: Action) -> tuple[object, ...]:
+    """Name an action with the workers and loads it is for, so that it differs once anything about it changed."""
+    held = tuple(
+        (target.worker.pid, target.worker.start_ticks, tuple(package.loads for package in target.worker.packages))
+        for target in action.targets
+    )
+    return (action.mechanism, action.app.name, action.packages, held)
+
+
+def _trims(
+    apps: Iterable[AppReading], situation: _Situation, trimmed: Mapping[tuple[int, int], float]
+) -> Iterator[Action]:
+    level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
     for app in apps:
         for worker in app.workers:
-            last = trimmed.get((worker.pid, worker.start_ticks))
-            if worker.trim_refused or not worker.serving or (last is not None and now - last < TRIM_INTERVAL_SECONDS):
+            since = situation.now - trimmed.get((worker.pid, worker.start_ticks), -TRIM_INTERVAL_SECONDS)
+            # Negative where the clock was set back: better once too often than never again.
+            if worker.trim_refused or not worker.serving or 0 <= since < TRIM_INTERVAL_SECONDS:
                 continue
-            yield Action("trim", app, (), (Target(worker, {}),), 0, "gives back garbage without unloading anything")
+            reason = "gives back garbage without unloading anything"
+            yield Action("trim", app, (), (Target(worker, {}),), 0, reason, level=level)
 
 
-def _stops(
-    apps: Iterable[AppReading], *, strategy: Strategy, rules: Rules, now: float
-) -> tuple[list[Action], list[Skip]]:
+def _stops(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[Action], list[Skip]]:
     actions, skips = [], []
     for app in apps:
         for name, holders in _loaded(app, "stop").items():
-            idle: list[Target] = []
-            reasons: list[str] = []
-            for worker, package in holders:
-                reason = _reason_to_keep(app, package, strategy=strategy, rules=rules, now=now)
-                if reason:
-                    reasons.append(reason)
-                else:
-                    idle.append(Target(worker, {name: strategy.idle_seconds(package.timeout)}))
+            reasons = [situation.reason_to_keep(app, package) for _, package in holders]
+            idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
             if idle:
-                size = sum(p.memory_bytes for w, p in holders if any(t.worker is w for t in idle))
-                actions.append(Action("stop", app, (name,), tuple(idle), int(size), _why(strategy, holders, now)))
+                targets = tuple(
+                    Target(worker, {name: situation.strategy.idle_seconds(package.timeout)}) for worker, package in idle
+                )
+                size = int(sum(package.memory_bytes for _, package in idle))
+                actions.append(Action("stop", app, (name,), targets, size, situation.why(idle)))
             else:
-                skips.append(Skip(app.name, name, reasons[0]))
-    return actions, skips
+                skips.append(Skip(app.name, name, reasons[0] or ""))
+    return sorted(actions, key=_rank), skips
 
 
-def _recycles(
-    apps: Iterable[AppReading], *, strategy: Strategy, rules: Rules, now: float, emergency: bool
-) -> tuple[list[Action], list[Skip]]:
+def _recycles(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[Action], list[Skip]]:
     actions, skips = [], []
     for app in apps:
         for worker in app.workers:
             held = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
             if not held:
                 continue
-            reason = _reason_not_to_recycle(app, worker, rules=rules, now=now, emergency=emergency)
-            busy = None
-            for package in held:
-                kept = _reason_to_keep(app, package, strategy=strategy, rules=rules, now=now)
-                if kept and package.name:
-                    busy = busy or f"{package.name} {kept}"
-            if reason or busy:
-                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason or busy}") for package in held]
+            kept = ((package.name, situation.reason_to_keep(app, package)) for package in held)
+            busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
+            reason = situation.reason_not_to_recycle(app, worker) or busy
+            if reason:
+                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
                 continue
-            idle_for = {package.name: strategy.idle_seconds(package.timeout) for package in held}
+            idle_for = {package.name: situation.strategy.idle_seconds(package.timeout) for package in held}
             size = int(sum(package.memory_bytes for package in held))
-            why = _why(strategy, [(worker, package) for package in held], now)
+            why = situation.why((worker, package) for package in held)
             actions.append(Action("recycle", app, tuple(idle_for), (Target(worker, idle_for),), size, why))
-    return actions, skips
+    return sorted(actions, key=_rank), skips
 
 
-def _reason_to_keep(
-    app: AppReading, package: PackageState, *, strategy: Strategy, rules: Rules, now: float
-) -> str | None:
-    if package.active_calls:
-        return "is in use"
-    if not strategy.overrides_preferences and rules.keep_loaded(app.name, package.name, package.keep_loaded):
-        return "is kept loaded by preference"
-    needed = strategy.idle_seconds(package.timeout)
-    idle = now - package.last_used
-    if package.last_used >= 0 and idle < needed:
-        return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
-    return None
-
-
-def _reason_not_to_recycle(
-    app: AppReading, worker: WorkerState, *, rules: Rules, now: float, emergency: bool
-) -> str | None:
-    if worker.recycle_refused:
-        return worker.recycle_refused
-    if not worker.supervisor:
-        return "no supervisor would replace it"
-    if not worker.serving:
-        return "is not serving"
-    if now - worker.started < rules.recycle_min_lifetime:
-        return f"lives for less than {rules.recycle_min_lifetime:g} s"
-    if sum(other.serving for other in app.workers) == 1 and not emergency:
-        return "is the only worker; recycled at emergency only"
-    return None
-
-
-def _recycling_allowed(strategy: Strategy, usage: float, rules: Rules) -> bool:
+def _recycling_allowed(situation: _Situation) -> bool:
+    rules = situation.rules
     if rules.recycle_from == "never":
         return False
     if rules.recycle_from == "emergency":
-        return usage >= rules.thresholds.emergency
-    order = RECYCLE_CHOICES.index
-    reached = "normal" if strategy.name == "normal" else "high"
-    return order(reached) >= order(rules.recycle_from)
+        return situation.usage >= rules.thresholds.emergency
+    return rules.recycle_from == "normal" or situation.strategy.name != "normal"
 
 
-def _most_valuable(actions: Sequence[Action], room: int) -> tuple[list[Action], list[Action]]:
-    """Split actions into those that fit and the rest: lowest priority first, then the longest unused."""
+def _within_limit(actions: Iterable[Action], most: int) -> tuple[list[Action], list[Action]]:
+    """Split actions into those of one cycle and the rest; one package of one app counts once, trimming nothing.
+
+    The first that unloads is always taken: a worker that holds more packages than the limit could never be recycled.
+    """
     chosen: list[Action] = []
     left: list[Action] = []
     counted: set[tuple[str, str]] = set()
-    for action in sorted(actions, key=_rank):
+    for action in actions:
         pairs = {(action.app.name, package) for package in action.packages}
-        if len(counted | pairs) > room:
+        if counted and len(counted | pairs) > most:
             left.append(action)
         else:
             counted |= pairs
@@ -248,7 +237,8 @@ def _most_valuable(actions: Sequence[Action], room: int) -> tuple[list[Action], 
 
 
 def _rank(action: Action) -> tuple[int, float, str, tuple[str, ...], int]:
-    held = [p for t in action.targets for p in t.worker.packages if p.name in action.packages]
+    """Order actions: the lowest priority first, then the longest unused."""
+    held = [p for target in action.targets for p in target.worker.packages if p.name in action.packages]
     priority = max(package.priority for package in held)
     last_used = max(package.last_used for package in held)
     return (priority, last_used, action.app.name, action.packages, action.targets[0].worker.pid)
@@ -261,10 +251,3 @@ def _loaded(app: AppReading, mechanism: str) -> dict[str, list[tuple[WorkerState
             if package.loaded and package.mechanism == mechanism:
                 packages.setdefault(package.name, []).append((worker, package))
     return packages
-
-
-def _why(strategy: Strategy, holders: Sequence[tuple[WorkerState, PackageState]], now: float) -> str:
-    idle = min(
-        now - package.last_used if package.last_used >= 0 else now - worker.started for worker, package in holders
-    )
-    return f"unused for {idle:.0f} s under strategy {strategy.name}"

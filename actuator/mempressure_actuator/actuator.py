@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from mempressure.action import Executor, Outcome
 from mempressure.configuration import Configuration
-from mempressure.control import ControlLoop, Cycle
+from mempressure.control import ControlLoop
+from mempressure.cycle import Cycle
 from mempressure.directories import make_private
 from mempressure.monitor import MemoryMonitor, Observation
 from mempressure.node import NodeReading

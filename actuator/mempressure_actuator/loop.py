@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mempressure.action import Outcome
-from mempressure.control import ControlLoop, Pressure
+from mempressure.control import ControlLoop
+from mempressure.cycle import Pressure
 from mempressure.monitor import Observation
 from mempressure.node import NodeReading
-from mempressure.thresholds import ALERT_LEVELS, relieved
+from mempressure.thresholds import ALERT_LEVELS
 from mempressure_actuator.heartbeat import reason_to_be_autonomous
 from mempressure_actuator.leases import Lease
 from mempressure_actuator.metrics import Metrics
@@ -153,7 +154,7 @@ class LoopThread:
     def turn(self) -> None:
         """Look once at everything, and run a cycle for each scope that is under pressure and due."""
         arrived = self.arrivals.take()
-        reading, observation = self._evaluate()
+        _, observation = self._evaluate()
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._held = {
             (report.scope, report.app): self._held.get((report.scope, report.app), observation.sampled)
@@ -161,9 +162,8 @@ class LoopThread:
             if report.held
         }
         for pressure in pressures(self._leases(), self._held if self._autonomous else {}):
-            memory = reading.memory(pressure.scope, pressure.app)
-            if self._stopping.is_set() or memory is None or relieved(memory.usage, observation.thresholds):
-                continue
+            if self._stopping.is_set():
+                break
             with self._acting:
                 self._arrived = arrived.get(pressure.key)
                 try:

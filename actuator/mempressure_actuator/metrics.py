@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from mempressure.action import Outcome
-from mempressure.control import Cycle
+from mempressure.cycle import Cycle
 from mempressure.policy import Action
 from mempressure.state import MECHANISMS
 from mempressure_actuator.notification import RESULTS

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mempressure.control import Cycle
+from mempressure.cycle import Cycle
 from mempressure.errors import ConfigurationError, MempressureError
 from mempressure_actuator.database import connect, open_writer, own
 from mempressure_actuator.leases import Key, Lease

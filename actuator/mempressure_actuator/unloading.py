@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mempressure.control import ActionRecord, Cycle, Machine
+from mempressure.control import Machine
+from mempressure.cycle import ActionRecord, Cycle
 from mempressure.errors import MempressureError, UnknownPackageError
 from mempressure.node import AppReading, NodeReading
-from mempressure.policy import Action, Plan, Rules, Strategy, Target, make_plan
+from mempressure.policy import Action, Plan, Rules, Target, make_plan
 from mempressure.state import WorkerState
+from mempressure.strategy import Strategy
 
 MAX_WAITING = 4
 """Requests that may wait for the workers; more are refused, so that they never use up the server's threads."""

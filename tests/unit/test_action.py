@@ -7,6 +7,7 @@ from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Target
 from mempressure.state import PackageState
+from tests.clock import Clock
 
 
 class Agents:
@@ -25,17 +26,6 @@ class Agents:
         return answer
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-
-
 @pytest.fixture
 def agents(monkeypatch):
     agents = Agents()
@@ -45,7 +35,7 @@ def agents(monkeypatch):
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture
@@ -80,7 +70,10 @@ def test_every_worker_is_ordered_with_an_id_of_its_own(agents, app, clock):
     outcome = executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c1.0")
     assert (outcome.reclaimed_bytes, outcome.workers, outcome.skipped, outcome.errors) == (10, 2, (), ())
     assert agents.orders == [
-        (pid, {"id": f"c1.0.{pid}", "op": "stop", "package": "pandas", "idle_for": {"pandas": 60.0}})
+        (
+            pid,
+            {"id": f"c1.0.{pid}", "op": "stop", "package": "pandas", "idle_for": {"pandas": 60.0}, "level": "medium"},
+        )
         for pid in (11, 12)
     ]
 
@@ -108,6 +101,7 @@ def test_a_recycled_worker_is_waited_out_until_its_successor_serves(agents, app,
     sequence = iter(
         [
             reading(app, old, sibling),
+            reading(app, old, sibling),
             reading(app, old, sibling, booting),
             reading(app, sibling, booting),
             reading(app, sibling, serving),
@@ -121,7 +115,7 @@ def test_a_recycled_worker_is_waited_out_until_its_successor_serves(agents, app,
 def test_a_successor_does_not_count_while_the_old_worker_still_drains(agents, app, clock, make_worker):
     old, sibling = app.workers
     new = make_worker(pid=13, start_ticks=13, private_bytes=20.0)
-    sequence = iter([reading(app, old, sibling, new), reading(app, sibling, new)])
+    sequence = iter([reading(app, old, sibling), reading(app, old, sibling, new), reading(app, sibling, new)])
     assert executor(clock, lambda: next(sequence)).carry_out(recycle(app), order_id="c").workers == 1
     assert next(sequence, None) is None
 
@@ -133,11 +127,28 @@ def test_a_successor_that_never_comes_is_an_error_that_says_where_to_look(agents
     assert "no successor serves after 60 s; see the log of its supervisor" in outcome.errors[0]
 
 
+def test_the_successor_of_another_worker_is_not_taken_for_its_own(agents, app, clock, make_worker):
+    old, sibling = app.workers
+    earlier = make_worker(pid=13, start_ticks=13, private_bytes=20.0)  # of a worker recycled in the same cycle
+    own = make_worker(pid=14, start_ticks=14, private_bytes=30.0)
+    sequence = iter(
+        [reading(app, old, sibling, earlier), reading(app, sibling, earlier), reading(app, sibling, earlier, own)]
+    )
+    outcome = executor(clock, lambda: next(sequence)).carry_out(recycle(app), order_id="c")
+    assert (outcome.reclaimed_bytes, outcome.workers) == (70, 1)
+
+
+@pytest.mark.parametrize("nonsense", [-1, None, "5", 1.5, True, 1 << 70])
+def test_a_nonsensical_answer_is_an_error_of_its_worker_alone(agents, app, clock, nonsense):
+    agents.answers[(11, "stop")] = {"id": "x", "reclaimed_bytes": nonsense, "skipped": None}
+    outcome = executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c")
+    assert (outcome.reclaimed_bytes, outcome.workers) == (5, 1)
+    assert "reclaimed_bytes=" in outcome.errors[0]
+
+
 def test_a_worker_that_declines_is_not_waited_for(agents, app, clock):
     agents.answers[(11, "recycle")] = {"id": "c", "reclaimed_bytes": 0, "skipped": "sympy was used 1.0 s ago"}
-
-    def read():
-        raise AssertionError("nothing to wait for")
-
-    outcome = executor(clock, read).carry_out(recycle(app), order_id="c")
+    before = clock.now
+    outcome = executor(clock, lambda: reading(app)).carry_out(recycle(app), order_id="c")
     assert outcome.skipped == ("worker 11: sympy was used 1.0 s ago",)
+    assert clock.now == before

@@ -1,0 +1,97 @@
+"""What one cycle of the control loop measured, did and left alone: the record that is kept of it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mempressure.action import Outcome
+from mempressure.policy import Action, Skip
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """A scope under pressure and who said so: "host" with app "", or "app" with its name."""
+
+    scope: str
+    app: str
+    trigger: str
+    """webhook, autonomous or api."""
+    since: float = 0.0
+    """When the pressure was first heard of, in Unix seconds; 0 where that is not known."""
+    alert_key: str = ""
+    """Which alert said so: its fingerprint."""
+    alert_level: str = ""
+    """And its level."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what identifies the scope."""
+        return (self.scope, self.app)
+
+
+@dataclass(slots=True, kw_only=True)
+class ActionRecord:
+    """One action of a cycle, as it is kept."""
+
+    app: str
+    mechanism: str
+    packages: tuple[str, ...]
+    reason: str
+    reclaimed_bytes: int
+    workers: int
+    skipped: tuple[str, ...]
+    errors: tuple[str, ...]
+    started: float
+    duration_seconds: float
+
+    @property
+    def result(self) -> str:
+        """Return done, skipped or failed."""
+        if self.workers:
+            return "done"
+        return "failed" if self.errors else "skipped"
+
+
+@dataclass(slots=True, kw_only=True)
+class Cycle:
+    """One cycle: what was measured before and after (bytes, ratios, Unix seconds), what was done, what was left."""
+
+    id: str
+    scope: str
+    app: str
+    trigger: str
+    alert_key: str
+    alert_level: str = ""
+    pressure_since: float
+    strategy: str
+    started: float
+    usage_before: float
+    used_before: int
+    usage_after: float = 0.0
+    used_after: int = 0
+    ended: float = 0.0
+    outcome: str = ""
+    actions: list[ActionRecord] = field(default_factory=list)
+    skips: tuple[Skip, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        content = asdict(self)
+        for action, record in zip(content["actions"], self.actions, strict=True):
+            action["result"] = record.result
+        return content
+
+
+def record_of(action: Action, outcome: Outcome, *, started: float) -> ActionRecord:
+    """Return the record of an action that began at `started`, in Unix seconds."""
+    return ActionRecord(
+        app=action.app.name,
+        mechanism=action.mechanism,
+        packages=action.packages,
+        reason=action.reason,
+        reclaimed_bytes=outcome.reclaimed_bytes,
+        workers=outcome.workers,
+        skipped=outcome.skipped,
+        errors=outcome.errors,
+        started=started,
+        duration_seconds=outcome.duration_seconds,
+    )
