@@ -18,11 +18,13 @@ class Observer:
     """Looks at one system many times a second.
 
     Attributes:
+        app_name: the sample's.
         cycles: of the actuator, oldest first, each told once.
         peak: the highest usage seen.
     """
 
     system: System
+    app_name: str = "sample"
     on_usage: Callable[[float], None] = lambda _: None
     on_cycle: Callable[[dict[str, Any]], None] = lambda _: None
     cycles: list[dict[str, Any]] = field(default_factory=list)
@@ -30,7 +32,7 @@ class Observer:
 
     def app(self) -> AppReading | None:
         """Return the sample as its workers published it last."""
-        return read_node(self.system.runtime_directory, on_problem=lambda _: None).apps.get("sample")
+        return read_node(self.system.runtime_directory, on_problem=lambda _: None).apps.get(self.app_name)
 
     def usage(self) -> float:
         """Return the sample's usage of its budget; 0 before its workers are there."""

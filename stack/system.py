@@ -20,7 +20,6 @@ BUDGET = "384MiB"
 """What the sample may use: its workers, with every package loaded, take some 90 % of it."""
 
 SAMPLE_ENVIRONMENT = {
-    "MEMPRESSURE_APP": "sample",
     "MEMPRESSURE_BUDGET": BUDGET,
     "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": "10",
     "MEMPRESSURE_RECYCLE": "normal",
@@ -58,6 +57,17 @@ class System:
         answer.raise_for_status()
         return answer.json()
 
+    def bring_up(self, name: str, start: "Start") -> Process:
+        """Start a part, wait until it is ready, and return its process.
+
+        Raises:
+            StartError: it did not come up.
+        """
+        process, ready = start(self)
+        self.running[name] = process
+        process.wait_until(lambda: self.healthy(name, ready))
+        return process
+
     def healthy(self, name: str, path: str) -> bool:
         """Return whether a part answers 200."""
         try:
@@ -74,6 +84,7 @@ def run_system(
     logs: Path,
     environ: Mapping[str, str] | None = None,
     slack_url_file: Path | None = None,
+    sample: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[System]:
     """Start everything, wait until it is ready, and stop it at the end of the block.
@@ -84,6 +95,7 @@ def run_system(
         logs: a directory for the parts' logs.
         environ: settings besides the sample's own.
         slack_url_file: holds the address of Slack's webhook.
+        sample: start the sample too.
         say: is told of each part that is ready.
 
     Raises:
@@ -102,10 +114,8 @@ def run_system(
     try:
         with Processes(logs=logs, environ=settings) as processes:
             system = System(ports, directory, processes, {})
-            for name, start in _parts(engines, slack_url_file).items():
-                process, ready = start(system)
-                system.running[name] = process
-                process.wait_until(lambda ready=ready, name=name: system.healthy(name, ready))  # type: ignore[misc]  # mypy cannot infer a lambda's defaults
+            for name, start in _parts(engines, slack_url_file, sample=sample).items():
+                system.bring_up(name, start)
                 say(f"{name:13} {system.url(name)}")
             yield system
     finally:
@@ -115,12 +125,13 @@ def run_system(
 Start = Callable[[System], tuple[Process, str]]
 
 
-def _parts(engines: Engines | None, slack_url_file: Path | None) -> dict[str, Start]:
+def _parts(engines: Engines | None, slack_url_file: Path | None, *, sample: bool) -> dict[str, Start]:
     parts: dict[str, Start] = {"exporter": start_exporter, "actuator": start_actuator}
     if engines is not None:
         parts["alertmanager"] = lambda system: _start_alertmanager(system, engines, slack_url_file)
         parts["prometheus"] = lambda system: _start_prometheus(system, engines)
-    parts["sample"] = start_sample
+    if sample:
+        parts["sample"] = start_sample
     return parts
 
 
@@ -138,7 +149,7 @@ def start_actuator(system: System) -> tuple[Process, str]:
     return system.processes.start("actuator", command), "/-/ready"
 
 
-def start_sample(system: System) -> tuple[Process, str]:
+def start_sample(system: System, *, app: str = "sample") -> tuple[Process, str]:
     """Start the sample under gunicorn, two workers of four threads; return it and the path that says it is ready."""
     command = [
         *(sys.executable, "-m", "gunicorn", "app.main:app", "--chdir", str(ROOT)),
@@ -146,7 +157,7 @@ def start_sample(system: System) -> tuple[Process, str]:
         *("--worker-class", "gthread", "--threads", "4", "--keep-alive", "75"),
         "--no-control-socket",  # it would lie in the home directory, one for all gunicorns
     ]
-    return system.processes.start("sample", command), "/ping"
+    return system.processes.start("sample", command, environ={"MEMPRESSURE_APP": app}), "/ping"
 
 
 def _start_alertmanager(system: System, engines: Engines, slack_url_file: Path | None) -> tuple[Process, str]:
