@@ -9,187 +9,29 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from mempressure import trend
-from mempressure.alerts import DEFAULT_COOLDOWN_SECONDS, Alert, AlertHistory, current_alert
-from mempressure.memory import MemoryReading, host_memory
+from mempressure.alerts import DEFAULT_COOLDOWN_SECONDS, AlertHistory, current_alert
+from mempressure.memory import host_memory
 from mempressure.node import NodeReading
+from mempressure.observation import (
+    PROCESS_GAP_SECONDS,
+    SCOPE_GAP_SECONDS,
+    Held,
+    Observation,
+    Process,
+    ScopeReport,
+    Series,
+)
 from mempressure.process import private_bytes
 from mempressure.state import PackageState
 from mempressure.suggestions import (
     PackageMemory,
     Sample,
-    Suggestion,
-    by_priority,
-    package_suggestions,
-    scope_suggestions,
 )
-from mempressure.thresholds import Thresholds, entered, pressure_level
+from mempressure.thresholds import Thresholds, entered
 
 _log = logging.getLogger(__name__)
-
-SERIES_LENGTH = 30
-"""Samples of a series at most: Theil-Sen looks at every pair, so this bounds what a trend costs."""
-SERIES_SECONDS = 900.0
-"""How far back a series reaches at most."""
-TREND_SECONDS = 30.0
-"""How far a series must reach back to have a trend: what grows for less is a request, or an application starting."""
-SCOPE_GAP_SECONDS = 5.0
-PROCESS_GAP_SECONDS = 10.0
-"""Samples of a series are this far apart at least, so that it spans minutes however often one looks."""
-_CLOCK_SET_BACK_SECONDS = 10.0
-
-_Held = tuple[str, int, int, PackageState]
-"""A package in a worker: the app, the worker's pid and its start in ticks."""
-_Process = tuple[str, int, int, str, float]
-"""A package's own process: the same, the package, and which load it is, since one that starts again starts anew."""
-
-
-class Series:
-    """Bytes over time, never changed: `after` returns the next one. What is read from one needs no lock."""
-
-    __slots__ = ("_slope", "samples")
-
-    def __init__(self, samples: tuple[Sample, ...] = ()) -> None:
-        self.samples = samples
-        self._slope: float | None = None
-
-    def after(self, now: float, value: float, *, gap: float) -> "Series":
-        """Return the series with a sample more, or itself where the last sample is less than `gap` seconds old."""
-        if not self.samples:
-            return Series(((now, value),))
-        since = now - self.samples[-1][0]
-        if since <= -_CLOCK_SET_BACK_SECONDS:
-            return Series(((now, value),))
-        if since < gap:  # below 0: another thread measured later and was here earlier
-            return self
-        kept = [sample for sample in self.samples[1 - SERIES_LENGTH :] if now - sample[0] <= SERIES_SECONDS]
-        return Series((*kept, (now, value)))
-
-    @property
-    def slope(self) -> float | None:
-        """Return the slope in bytes per second, computed once; None where there are too few samples."""
-        if self._slope is None and self.samples and self.samples[-1][0] - self.samples[0][0] >= TREND_SECONDS:
-            self._slope = trend.slope(self.samples)
-        return self._slope
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeReport:
-    """One scope at the time of an observation."""
-
-    scope: str
-    app: str
-    memory: MemoryReading | None
-    """None for an app with neither limit nor budget."""
-    used_bytes: int
-    total_bytes: int
-    """What a trend is measured against: the scope's total, or the host's where it has none."""
-    held: tuple[str, ...]
-    """The thresholds that hold, lowest first."""
-    alert: Alert | None
-    series: Series
-
-    @property
-    def direction(self) -> str:
-        """Return increasing, stable or decreasing."""
-        return trend.direction(self.series.slope, total_bytes=self.total_bytes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return an entry of the summary's `scopes`; what needs a limit is None where there is none."""
-        memory = self.memory
-        return {
-            "scope": self.scope,
-            "app": self.app,
-            "total": memory.total if memory else None,
-            "available": memory.available if memory else None,
-            "used": self.used_bytes,
-            "percent": _percent(memory.used, memory.total) if memory else None,
-            "memory_pressure_level": pressure_level(memory.usage) if memory else None,
-            "alert_level": self.alert.level if self.alert else None,
-            "memory_trend": self.direction,
-            "trend_bytes_per_second": self.series.slope,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
-    """What a monitor knows at one time, in Unix seconds."""
-
-    sampled: float
-    host: MemoryReading
-    scopes: tuple[ScopeReport, ...]
-    """The host, then apps."""
-    packages: Mapping[str, tuple[PackageMemory, ...]]
-    """The loaded packages of each app."""
-    new_alerts: tuple[Alert, ...]
-    """Those that entered the history with this observation."""
-    history: tuple[Alert, ...]
-    """Newest first."""
-    thresholds: Thresholds
-    alerts_enabled: bool
-    suggestions_enabled: bool
-
-    @property
-    def alerts(self) -> tuple[Alert, ...]:
-        """Return the alerts that hold, one a scope at most; none while alerts are turned off."""
-        return tuple(report.alert for report in self.scopes if report.alert)
-
-    def suggestions(self) -> list[Suggestion]:
-        """Return the suggestions, most urgent first; none while suggestions are turned off."""
-        if not self.suggestions_enabled:
-            return []
-        found: list[Suggestion] = []
-        totals: dict[str, int] = {}
-        for report in self.scopes:
-            if report.memory is None:
-                continue
-            if report.scope == "app":
-                totals[report.app] = report.memory.total
-            found += scope_suggestions(
-                report.memory,
-                scope=report.scope,
-                app=report.app,
-                held=report.held,
-                thresholds=self.thresholds,
-                slope=report.series.slope,
-            )
-        for app, packages in self.packages.items():
-            scope, total = ("app", totals[app]) if app in totals else ("host", self.host.total)
-            found += package_suggestions(packages, scope=scope, total_bytes=total)
-        return by_priority(found)
-
-    def system_memory(self) -> dict[str, Any]:
-        """Return the host's memory: bytes, percentages 0-100, its pressure level and the time."""
-        host = self.host
-        return {
-            "total": host.total,
-            "available": host.available,
-            "used": host.used,
-            "percent": _percent(host.used, host.total),
-            "swap_total": host.swap_total,
-            "swap_used": host.swap_used,
-            "swap_percent": _percent(host.swap_used, host.swap_total),
-            "swap_available": host.swap_free,
-            "memory_pressure_level": pressure_level(host.usage),
-            "timestamp": self.sampled,
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """Return everything as plain data for JSON; `system_memory` and `memory_trend` are the host's."""
-        return {
-            "system_memory": self.system_memory(),
-            "current_alerts": [alert.as_dict() for alert in self.alerts],
-            "optimization_suggestions": [suggestion.as_dict() for suggestion in self.suggestions()],
-            "alert_history": [alert.as_dict() for alert in self.history],
-            "memory_trend": self.scopes[0].direction,
-            "last_check": self.sampled,
-            "alerts_enabled": self.alerts_enabled,
-            "suggestions_enabled": self.suggestions_enabled,
-            "scopes": [report.as_dict() for report in self.scopes],
-        }
 
 
 class MemoryMonitor:
@@ -227,7 +69,7 @@ class MemoryMonitor:
         self._suggestions_enabled = True
         self._history = AlertHistory(cooldown_seconds=cooldown_seconds)
         self._scopes: dict[tuple[str, str], tuple[tuple[str, ...], Series]] = {}
-        self._processes: dict[_Process, Series] = {}
+        self._processes: dict[Process, Series] = {}
 
     @property
     def thresholds(self) -> Thresholds:
@@ -314,7 +156,7 @@ class MemoryMonitor:
         ]
         return self._observed(reading, held, whole_node=True)
 
-    def _observed(self, reading: NodeReading, held: list[_Held] | None, *, whole_node: bool) -> Observation:
+    def _observed(self, reading: NodeReading, held: list[Held] | None, *, whole_node: bool) -> Observation:
         with self._lock:
             scopes = self._scope_reports(reading, whole_node=whole_node)
             new = tuple(report.alert for report in scopes if report.alert and self._history.add(report.alert))
@@ -357,7 +199,7 @@ class MemoryMonitor:
             reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series))
         return tuple(reports)
 
-    def _package_memories(self, held: list[_Held], now: float) -> dict[str, tuple[PackageMemory, ...]]:
+    def _package_memories(self, held: list[Held], now: float) -> dict[str, tuple[PackageMemory, ...]]:
         known, self._processes = self._processes, {}
         sizes: dict[tuple[str, str], float] = {}
         processes: dict[tuple[str, str], list[tuple[Sample, ...]]] = {}
@@ -382,7 +224,3 @@ class MemoryMonitor:
             return private_bytes(proc=self._proc)
         except OSError:  # not Linux, or a process that may not read its own smaps
             return None
-
-
-def _percent(part: int, total: int) -> float:
-    return 100 * part / total if total else 0.0

@@ -13,7 +13,7 @@ import prometheus_client
 from mempressure.configuration import load_configuration
 from mempressure.errors import MempressureError
 from mempressure.web import logs
-from mempressure.web.server import parse_listen_address
+from mempressure.web.address import parse_listen_address
 from mempressure_actuator import server
 from mempressure_actuator.access import is_loopback
 from mempressure_actuator.actuator import Actuator

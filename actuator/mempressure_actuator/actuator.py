@@ -10,8 +10,9 @@ from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
 from mempressure.cycle import Cycle
 from mempressure.directories import make_private
-from mempressure.monitor import MemoryMonitor, Observation
+from mempressure.monitor import MemoryMonitor
 from mempressure.node import NodeReading
+from mempressure.observation import Observation
 from mempressure.policy import Action, Rules
 from mempressure.settings import Settings, SettingsFile
 from mempressure_actuator.leases import Lease, live

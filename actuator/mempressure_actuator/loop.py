@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from mempressure.action import Outcome
 from mempressure.control import ControlLoop
 from mempressure.cycle import Pressure
-from mempressure.monitor import Observation
 from mempressure.node import NodeReading
+from mempressure.observation import Observation
 from mempressure.thresholds import ALERT_LEVELS
 from mempressure_actuator.heartbeat import reason_to_be_autonomous
 from mempressure_actuator.leases import Lease

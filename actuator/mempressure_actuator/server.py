@@ -19,7 +19,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from mempressure.errors import ConfigurationError
-from mempressure.web.server import ListenAddress
+from mempressure.web.address import ListenAddress
 from mempressure_actuator.answers import MAX_BODY_BYTES
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,184 @@
+"""What one look at the node amounted to: every scope with its trend, thresholds and alert, and the suggestions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mempressure import trend
+from mempressure.alerts import Alert
+from mempressure.memory import MemoryReading
+from mempressure.state import PackageState
+from mempressure.suggestions import (
+    PackageMemory,
+    Sample,
+    Suggestion,
+    by_priority,
+    package_suggestions,
+    scope_suggestions,
+)
+from mempressure.thresholds import Thresholds, pressure_level
+
+SERIES_LENGTH = 30
+"""Samples of a series at most: Theil-Sen looks at every pair, so this bounds what a trend costs."""
+SERIES_SECONDS = 900.0
+"""How far back a series reaches at most."""
+TREND_SECONDS = 30.0
+"""How far a series must reach back to have a trend: what grows for less is a request, or an application starting."""
+SCOPE_GAP_SECONDS = 5.0
+PROCESS_GAP_SECONDS = 10.0
+"""Samples of a series are this far apart at least, so that it spans minutes however often one looks."""
+_CLOCK_SET_BACK_SECONDS = 10.0
+
+Held = tuple[str, int, int, PackageState]
+"""A package in a worker: the app, the worker's pid and its start in ticks."""
+Process = tuple[str, int, int, str, float]
+"""A package's own process: the same, the package, and which load it is, since one that starts again starts anew."""
+
+
+class Series:
+    """Bytes over time, never changed: `after` returns the next one. What is read from one needs no lock."""
+
+    __slots__ = ("_slope", "samples")
+
+    def __init__(self, samples: tuple[Sample, ...] = ()) -> None:
+        self.samples = samples
+        self._slope: float | None = None
+
+    def after(self, now: float, value: float, *, gap: float) -> "Series":
+        """Return the series with a sample more, or itself where the last sample is less than `gap` seconds old."""
+        if not self.samples:
+            return Series(((now, value),))
+        since = now - self.samples[-1][0]
+        if since <= -_CLOCK_SET_BACK_SECONDS:
+            return Series(((now, value),))
+        if since < gap:  # below 0: another thread measured later and was here earlier
+            return self
+        kept = [sample for sample in self.samples[1 - SERIES_LENGTH :] if now - sample[0] <= SERIES_SECONDS]
+        return Series((*kept, (now, value)))
+
+    @property
+    def slope(self) -> float | None:
+        """Return the slope in bytes per second, computed once; None where there are too few samples."""
+        if self._slope is None and self.samples and self.samples[-1][0] - self.samples[0][0] >= TREND_SECONDS:
+            self._slope = trend.slope(self.samples)
+        return self._slope
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeReport:
+    """One scope at the time of an observation."""
+
+    scope: str
+    app: str
+    memory: MemoryReading | None
+    """None for an app with neither limit nor budget."""
+    used_bytes: int
+    total_bytes: int
+    """What a trend is measured against: the scope's total, or the host's where it has none."""
+    held: tuple[str, ...]
+    """The thresholds that hold, lowest first."""
+    alert: Alert | None
+    series: Series
+
+    @property
+    def direction(self) -> str:
+        """Return increasing, stable or decreasing."""
+        return trend.direction(self.series.slope, total_bytes=self.total_bytes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return an entry of the summary's `scopes`; what needs a limit is None where there is none."""
+        memory = self.memory
+        return {
+            "scope": self.scope,
+            "app": self.app,
+            "total": memory.total if memory else None,
+            "available": memory.available if memory else None,
+            "used": self.used_bytes,
+            "percent": _percent(memory.used, memory.total) if memory else None,
+            "memory_pressure_level": pressure_level(memory.usage) if memory else None,
+            "alert_level": self.alert.level if self.alert else None,
+            "memory_trend": self.direction,
+            "trend_bytes_per_second": self.series.slope,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a monitor knows at one time, in Unix seconds."""
+
+    sampled: float
+    host: MemoryReading
+    scopes: tuple[ScopeReport, ...]
+    """The host, then apps."""
+    packages: Mapping[str, tuple[PackageMemory, ...]]
+    """The loaded packages of each app."""
+    new_alerts: tuple[Alert, ...]
+    """Those that entered the history with this observation."""
+    history: tuple[Alert, ...]
+    """Newest first."""
+    thresholds: Thresholds
+    alerts_enabled: bool
+    suggestions_enabled: bool
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Return the alerts that hold, one a scope at most; none while alerts are turned off."""
+        return tuple(report.alert for report in self.scopes if report.alert)
+
+    def suggestions(self) -> list[Suggestion]:
+        """Return the suggestions, most urgent first; none while suggestions are turned off."""
+        if not self.suggestions_enabled:
+            return []
+        found: list[Suggestion] = []
+        totals: dict[str, int] = {}
+        for report in self.scopes:
+            if report.memory is None:
+                continue
+            if report.scope == "app":
+                totals[report.app] = report.memory.total
+            found += scope_suggestions(
+                report.memory,
+                scope=report.scope,
+                app=report.app,
+                held=report.held,
+                thresholds=self.thresholds,
+                slope=report.series.slope,
+            )
+        for app, packages in self.packages.items():
+            scope, total = ("app", totals[app]) if app in totals else ("host", self.host.total)
+            found += package_suggestions(packages, scope=scope, total_bytes=total)
+        return by_priority(found)
+
+    def system_memory(self) -> dict[str, Any]:
+        """Return the host's memory: bytes, percentages 0-100, its pressure level and the time."""
+        host = self.host
+        return {
+            "total": host.total,
+            "available": host.available,
+            "used": host.used,
+            "percent": _percent(host.used, host.total),
+            "swap_total": host.swap_total,
+            "swap_used": host.swap_used,
+            "swap_percent": _percent(host.swap_used, host.swap_total),
+            "swap_available": host.swap_free,
+            "memory_pressure_level": pressure_level(host.usage),
+            "timestamp": self.sampled,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain data for JSON; `system_memory` and `memory_trend` are the host's."""
+        return {
+            "system_memory": self.system_memory(),
+            "current_alerts": [alert.as_dict() for alert in self.alerts],
+            "optimization_suggestions": [suggestion.as_dict() for suggestion in self.suggestions()],
+            "alert_history": [alert.as_dict() for alert in self.history],
+            "memory_trend": self.scopes[0].direction,
+            "last_check": self.sampled,
+            "alerts_enabled": self.alerts_enabled,
+            "suggestions_enabled": self.suggestions_enabled,
+            "scopes": [report.as_dict() for report in self.scopes],
+        }
+
+
+def _percent(part: int, total: int) -> float:
+    return 100 * part / total if total else 0.0
