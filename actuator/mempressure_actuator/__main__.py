@@ -4,12 +4,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import prometheus_client
 
+from mempressure import __version__
 from mempressure.configuration import load_configuration
 from mempressure.errors import MempressureError
 from mempressure.web import logs
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--dry-run", action="store_true", help="decide and record, but unload nothing")
     logs.add_arguments(result)
-    result.add_argument("--version", action="version", version=f"%(prog)s {version('mempressure')}")
+    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return result
 
 

@@ -2,11 +2,11 @@
 
 import platform
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from mempressure import __version__
 from mempressure.action import Outcome
 from mempressure.cycle import Cycle
 from mempressure.policy import Action
@@ -81,7 +81,7 @@ class Metrics:
         self.autonomous = self._gauge("autonomous", "1 while the actuator evaluates the thresholds itself.")
         self._gauge("dry_run", "1 where the actuator decides and records but does not act.").set(dry_run)
         Info("mempressure_actuator_build", "The version that runs.", registry=self.registry).info(
-            {"version": version("mempressure"), "python": platform.python_version()}
+            {"version": __version__, "python": platform.python_version()}
         )
         labels = ("app", "package", "mechanism")
         self._unloads = Counter("mempressure_package_unloads", "Unloads of a package.", labels, registry=self.registry)

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from mempressure import __version__
 from mempressure.configuration import load_configuration
 from mempressure.errors import ConfigurationError
 from mempressure.web import logs
 from mempressure.web.address import ListenAddress, parse_listen_address
 from mempressure.web.connection import TEXT, Page, Request, Response
 from mempressure.web.server import Server
-from mempressure_exporter import __version__
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.exposition import CONTENT_TYPE, Exposition
 from mempressure_exporter.families import FAMILIES

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from mempressure import __version__
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import MeasureError, MemoryReading, host_memory, pressure
@@ -14,7 +15,6 @@ from mempressure.settings import SettingsFile
 from mempressure.state import UNKNOWN, StateError, WorkerState
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
 from mempressure.trend import Window
-from mempressure_exporter import __version__
 from mempressure_exporter.counters import Counters, PackageTotals
 from mempressure_exporter.exposition import Sample
 

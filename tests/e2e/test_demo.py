@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from stack.engines import ROOT
+from tests.waiting import until
 
 
 def processes_of(marker):
@@ -56,12 +56,15 @@ def stack(tmp_path):
         output.close()
 
 
-def until(condition, *, seconds, process):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.output.read_text()
-        assert time.monotonic() < deadline, process.output.read_text()
-        time.sleep(0.1)
+def told_that_it_runs(process):
+    """Wait until `up` says that everything runs, and return all that it said."""
+
+    def told():
+        text = process.output.read_text()
+        assert process.poll() is None, text
+        return "Ctrl-C stops everything" in text and text
+
+    return until(told, lambda: f"everything to run, after:\n{process.output.read_text()}", seconds=60)
 
 
 @pytest.mark.timeout(240)
@@ -93,8 +96,7 @@ def test_ctrl_c_stops_everything_that_up_started_and_nothing_else(stack, engines
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     try:
         process = stack("up")
-        until(lambda: "Ctrl-C stops everything" in process.output.read_text(), seconds=60, process=process)
-        told = process.output.read_text()
+        told = told_that_it_runs(process)
         for part in ("exporter", "actuator", "alertmanager", "prometheus", "sample"):
             assert f"{part} " in told
         assert len(process.left()) >= 5
@@ -110,10 +112,7 @@ def test_ctrl_c_stops_everything_that_up_started_and_nothing_else(stack, engines
 @pytest.mark.timeout(120)
 def test_killed_outright_it_leaves_no_process(stack, engines):
     process = stack("up")
-    until(lambda: "Ctrl-C stops everything" in process.output.read_text(), seconds=60, process=process)
+    told_that_it_runs(process)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while process.left():
-        assert time.monotonic() < deadline, process.left()
-        time.sleep(0.1)
+    until(lambda: not process.left(), lambda: f"the end of processes {process.left()}", seconds=30)

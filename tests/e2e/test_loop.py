@@ -55,7 +55,7 @@ def test_people_hear_of_pressure_in_slack_and_not_of_what_is_for_machines(start,
 
 @pytest.mark.timeout(120)
 def test_without_engines_the_actuator_judges_for_itself_and_gives_the_memory_back(start):
-    system, load, observer = start(engines=None, environ={"MEMPRESSURE_HEARTBEAT_INTERVAL": "0.5"})
+    _, load, observer = start(engines=None, environ={"MEMPRESSURE_HEARTBEAT_INTERVAL": "0.5"})
     observer.wait(lambda usage: usage >= 0.8, what="pressure", seconds=60)
     load.fall_idle()
     observer.wait(lambda usage: usage < 0.75, what="relief", seconds=60)
