@@ -1,12 +1,15 @@
-"""Fixtures that any test may ask for: a `/proc` of its own, temporary directories, worker states, a umask."""
+"""Fixtures that any test may ask for: a `/proc` of its own, directories, worker states, isolated packages, a umask."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.state import PackageState, WorkerState, publish
+from tests.unit import isolated_functions
 
 GIB_IN_KB = 1 << 20
 NAMESPACE = "pid:[4026531836]"
@@ -146,6 +149,43 @@ def publish_worker(runtime_dir: Path) -> Callable[..., WorkerState]:
         return worker
 
     return published
+
+
+@pytest.fixture
+def make_package() -> Iterator[Callable[..., IsolatedPackage]]:
+    """A builder of isolated packages, "json" unless named otherwise; they are closed in the end."""
+    made = []
+
+    def make(name: str = "json", **options) -> IsolatedPackage:
+        made.append(IsolatedPackage(name, **options))
+        return made[-1]
+
+    yield make
+    for package in made:
+        package.close()
+
+
+@pytest.fixture
+def package(make_package: Callable[..., IsolatedPackage]) -> IsolatedPackage:
+    """An isolated package that nothing has used."""
+    return make_package()
+
+
+@pytest.fixture
+def isolate(package: IsolatedPackage) -> Callable[..., IsolatedFunction]:
+    """Isolate a function in `package`."""
+    return lambda function: IsolatedFunction(function, package=package)
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """Fail where a test leaves a process behind, be it a zombie."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    yield
+    isolated_functions.recursive_package.close()
+    isolated_functions.other_package.close()
+    after = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert after == []
 
 
 @pytest.fixture

@@ -1,29 +1,28 @@
 """The real process, on a `/proc` tree and state files of the test's own."""
 
-import argparse
 import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from mempressure import __version__
 from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
-from mempressure_exporter import __version__
-from mempressure_exporter.__main__ import argument_parser, pages
+from mempressure_exporter.__main__ import pages
+from tests.engines import run_tool
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -110,7 +109,7 @@ class Exporter:
     def __init__(self, process, log):
         self.process = process
         self._log = log
-        eventually(lambda: "listening: " in self.log or process.poll() is not None)
+        until(lambda: "listening: " in self.log or process.poll() is not None, "the exporter's start", seconds=DEADLINE)
         self.port = int(re.search(r"listening: address=127\.0\.0\.1:(\d+)", self.log)[1])
 
     @property
@@ -136,13 +135,6 @@ class Exporter:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
         connection.sendall(sends)
         return connection
-
-
-def eventually(condition):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -232,14 +224,9 @@ def test_the_exposition(exporter, proc, publish_worker):
 
 
 def test_promtool_finds_nothing_to_say(exporter, proc, publish_worker):
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.fail("promtool is not installed; make engines")
     publish_fixture(proc, publish_worker)
     _, _, text = exporter.get()
-    done = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    done = run_tool("promtool", "check", "metrics", stdin=text)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -419,7 +406,6 @@ def test_a_wrong_setting_is_named(refused, variable, value):
 def test_the_version():
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=DEADLINE, check=True)
     assert done.stdout == f"mempressure-exporter {__version__}\n"
-    assert __version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_every_line_of_a_json_log_is_json(start, runtime_dir):
@@ -436,24 +422,3 @@ def test_it_imports_only_what_it_needs():
     )
     imported = {name.partition(".")[0] for name in done.stdout.split()}
     assert not imported & {"prometheus_client", "flask", "requests", "psutil", "yaml", "hypercorn", "asyncio"}
-
-
-def documented(page, heading):
-    """Return the first two cells of each row of the table under a heading, without their back quotes."""
-    section = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
-    return {row[1].strip(" `"): row[2].strip(" `") for row in rows}
-
-
-def test_the_documentation_lists_every_flag_with_its_default():
-    actions = argument_parser()._actions
-    defaults = {action.option_strings[-1]: action.default for action in actions}
-    printed = {flag: "" if default == argparse.SUPPRESS else str(default) for flag, default in defaults.items()}
-    assert documented("exporter.md", "Flags") == printed
-    page = (ROOT / "docs" / "exporter.md").read_text()
-    for choice in [choice for action in actions for choice in action.choices or ()]:
-        assert f"`{choice}`" in page
-
-
-def test_the_documentation_lists_every_endpoint():
-    assert documented("exporter.md", "Endpoints").keys() == pages(None, telemetry_path="/metrics").keys()

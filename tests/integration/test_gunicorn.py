@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,9 @@ from mempressure.policy import Action, Target
 from stack.engines import ROOT
 from stack.processes import Processes, free_port
 from stack.system import SAMPLE_ENVIRONMENT
+from tests.waiting import until
+
+DEADLINE = 60.0
 
 
 class Sample:
@@ -74,22 +76,23 @@ def load(sample):
         load.stop()
 
 
-def until(condition, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def holds(worker, *names):
     return set(names) <= {package.name for package in worker.packages if package.loaded}
+
+
+def every_worker_holds(sample, *names):
+    until(
+        lambda: all(holds(worker, *names) for worker in sample.serving()),
+        f"every worker to hold {' and '.join(names)}",
+        seconds=DEADLINE,
+    )
 
 
 @pytest.mark.parametrize("worker_class", ["sync", "gthread"])
 def test_recycling_under_load_loses_no_request_and_gives_the_memory_back(sample, load, worker_class):
     sample.start("--workers", "2", "--worker-class", worker_class, "--threads", "4")
     clients = load("ping", "derivative", "report")
-    until(lambda: all(holds(worker, "sympy", "pandas") for worker in sample.serving()))
+    every_worker_holds(sample, "sympy", "pandas")
     executor = Executor(sample.read)
     for _ in range(4):
         # It is in use all the time: recycled all the same, so that requests are under way when it happens.
@@ -100,8 +103,8 @@ def test_recycling_under_load_loses_no_request_and_gives_the_memory_back(sample,
         assert (outcome.workers, outcome.skipped, outcome.errors) == (1, (), ())
         assert outcome.reclaimed_bytes > 20 << 20
         before = clients.requests
-        until(lambda before=before: clients.requests > before + 200)
-        until(lambda: all(holds(worker, "sympy") for worker in sample.serving()))
+        until(lambda before=before: clients.requests > before + 200, "200 more requests", seconds=DEADLINE)
+        every_worker_holds(sample, "sympy")
     clients.stop()
     assert clients.failures == []
     assert clients.requests > 1000
@@ -137,6 +140,10 @@ def test_a_worker_killed_outright_is_no_longer_counted(sample):
     sample.start("--workers", "2")
     victim = sample.serving()[0]
     os.kill(victim.pid, 9)
-    until(lambda: victim.pid not in {worker.pid for worker in sample.app.workers})
-    until(lambda: len(sample.serving()) == 2)
+    until(
+        lambda: victim.pid not in {worker.pid for worker in sample.app.workers},
+        "the killed worker to be left out",
+        seconds=DEADLINE,
+    )
+    until(lambda: len(sample.serving()) == 2, "its successor", seconds=DEADLINE)
     # What it could not remove itself its successor has removed: the fixture looks.

@@ -1,12 +1,11 @@
 """The configuration of Prometheus and Alertmanager, asked through promtool and amtool."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.engines import run_tool
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus/prometheus.yml"
@@ -24,16 +23,9 @@ RECEIVERS = {
 }
 
 
-def run(name, *arguments):
-    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}{ROOT / '.engines/usr/bin'}")
-    if found is None:
-        pytest.fail(f'{name} is not installed; run "make engines"')
-    return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
-
-
 def routed_to(labels):
     pairs = [f"{name}={value}" for name, value in labels.items()]
-    done = run("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *pairs)
+    done = run_tool("amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *pairs)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
@@ -44,13 +36,13 @@ def alert_labels():
 
 
 def test_prometheus_accepts_its_configuration():
-    done = run("promtool", "check", "config", PROMETHEUS)
+    done = run_tool("promtool", "check", "config", PROMETHEUS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 rule files found" in done.stdout
 
 
 def test_alertmanager_accepts_its_configuration():
-    done = run("amtool", "check-config", ALERTMANAGER)
+    done = run_tool("amtool", "check-config", ALERTMANAGER)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,10 +1,8 @@
 """The rules, asked through promtool; and proof that the promtool tests notice when a rule loses what it promises."""
 
-import os
 import random
 import re
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import yaml
 
 from mempressure.alerts import Alert
 from mempressure.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds, entered
+from tests.engines import run_tool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "rules/memory_pressure.yml"
@@ -21,13 +20,6 @@ RUNBOOKS = "https://github.com/mempressure/mempressure/blob/main/docs/runbooks/"
 LEVEL_ALERTS = {f"MemoryPressure{level.capitalize()}": level for level in ALERT_LEVELS.values()}
 SEVERITIES = {"warning": "info", "medium": "warning", "high": "critical", "emergency": "critical"}
 DEADBAND = re.compile(r' or scope:\S+ >= on \(node\) group_left \(\) \S+, edge="exit"\} and on [^{]+ALERTS\{[^}]+\}')
-
-
-def promtool(*arguments):
-    found = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{ROOT / '.engines/usr/bin'}")
-    if found is None:
-        pytest.fail('promtool is not installed; run "make engines"')
-    return subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
 def rules(key):
@@ -57,11 +49,11 @@ def run_changed(folder, change, *, tests):
     assert yaml.safe_dump(document) != before, "the change found nothing to change: bring it in line with the rules"
     (folder / "rules").mkdir()
     (folder / "rules/memory_pressure.yml").write_text(yaml.safe_dump(document, sort_keys=False))
-    checked = promtool("check", "rules", folder / "rules/memory_pressure.yml")
+    checked = run_tool("promtool", "check", "rules", folder / "rules/memory_pressure.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     (folder / "tests/rules").mkdir(parents=True)
     copies = [shutil.copy(ROOT / f"tests/rules/{name}_test.yml", folder / "tests/rules") for name in tests]
-    return promtool("test", "rules", *copies)
+    return run_tool("promtool", "test", "rules", *copies)
 
 
 def changing(pattern, replacement, *, alert=None):
@@ -73,7 +65,7 @@ def changing(pattern, replacement, *, alert=None):
 
 
 def test_the_rules_are_valid():
-    done = promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    done = run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -82,7 +74,7 @@ def test_the_rules_pass(path):
     assert set(yaml.safe_load(path.read_text())) == {"rule_files", "evaluation_interval", "tests"}
     # promtool 2.42 would take a minute for a test that names no interval.
     assert all("interval" in test for test in yaml.safe_load(path.read_text())["tests"])
-    done = promtool("test", "rules", path)
+    done = run_tool("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -172,7 +164,7 @@ def test_the_alerts_answer_as_the_library_does(tmp_path, seed):
     path.write_text(
         yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1s", "tests": [test]}, width=9999)
     )
-    done = promtool("test", "rules", path)
+    done = run_tool("promtool", "test", "rules", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

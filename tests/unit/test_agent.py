@@ -4,14 +4,16 @@ import logging
 import os
 import socket
 import threading
-import time
 
 import pytest
 
+from mempressure import agent as agent_module
 from mempressure import state
 from mempressure.agent import CONNECTIONS, Agent
 from mempressure.client import give_order, socket_path
 from mempressure.errors import AgentUnreachableError
+from tests.forking import in_child
+from tests.waiting import until
 
 
 class Subject:
@@ -37,16 +39,14 @@ class Subject:
         return {"reclaimed_bytes": 10, "skipped": None}, lambda: self.afterwards.append(order.id)
 
 
-def until(condition, *, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def subject(make_worker):
     return Subject(make_worker)
+
+
+@pytest.fixture
+def rare_ticks(monkeypatch):
+    monkeypatch.setattr(agent_module, "TICK_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -67,6 +67,10 @@ def path(directory):
     return socket_path(directory, os.getpid())
 
 
+def wait_for_state(directory):
+    until((directory / f"{os.getpid()}.state").exists, "the state file")
+
+
 def published(directory):
     return state.load(directory / f"{os.getpid()}.state", owner=os.geteuid())
 
@@ -76,9 +80,9 @@ def order(path, **content):
 
 
 def test_the_state_is_published_at_once_and_each_second(agent, subject, directory):
-    until((directory / f"{os.getpid()}.state").exists)
+    wait_for_state(directory)
     first = published(directory).private_bytes
-    until(lambda: published(directory).private_bytes > first)
+    until(lambda: published(directory).private_bytes > first, "another state")
 
 
 def test_a_measure_order_publishes_before_it_answers(agent, path, directory):
@@ -88,19 +92,18 @@ def test_a_measure_order_publishes_before_it_answers(agent, path, directory):
     assert published(directory).private_bytes > before
 
 
-def test_what_was_asked_for_soon_is_published_soon(agent, subject):
-    until(lambda: subject.samples > 0)
-    before, started = subject.samples, time.monotonic()
+def test_what_was_asked_for_soon_is_published_soon(rare_ticks, agent, subject):
+    until(lambda: subject.samples > 0, "the first sample")
+    before = subject.samples
     agent.publish_soon()
-    until(lambda: subject.samples > before)
-    assert time.monotonic() - started < 0.9
+    until(lambda: subject.samples > before, "a sample before the next tick")
 
 
 def test_an_order_is_carried_out_once_whatever_is_asked_again(agent, subject, path):
     first = order(path, id="a")
     assert order(path, id="a") == first == {"id": "a", "reclaimed_bytes": 10, "skipped": None}
     assert subject.orders == ["a"]
-    until(lambda: subject.afterwards == ["a"])
+    until(lambda: subject.afterwards == ["a"], "what follows the answer")
 
 
 def test_two_askers_at_once_share_one_act(agent, subject, path):
@@ -109,7 +112,7 @@ def test_two_askers_at_once_share_one_act(agent, subject, path):
     threads = [threading.Thread(target=lambda: answers.append(order(path, id="same"))) for _ in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: subject.orders)
+    until(lambda: subject.orders, "the order to be carried out")
     subject.release.set()
     for thread in threads:
         thread.join()
@@ -121,7 +124,7 @@ def test_a_slow_order_delays_neither_state_nor_measurement(agent, subject, path)
     subject.release.clear()
     thread = threading.Thread(target=lambda: order(path, id="slow"))
     thread.start()
-    until(lambda: subject.orders)
+    until(lambda: subject.orders, "the order to be carried out")
     assert give_order(path, {"id": "m", "op": "measure"}, timeout=2) == {"id": "m"}
     subject.release.set()
     thread.join()
@@ -163,7 +166,7 @@ def test_connections_beyond_the_limit_are_closed(agent, path):
 
 
 def test_the_socket_is_its_owners_alone(agent, path):
-    until(path.exists)
+    until(path.exists, "the socket")
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -184,19 +187,19 @@ def test_stopping_leaves_no_file_and_no_thread(subject, runtime_dir, directory):
     before = set(threading.enumerate())
     agent = Agent(subject, runtime=runtime_dir)
     agent.start()
-    until(lambda: subject.samples > 0)
+    until(lambda: subject.samples > 0, "the first sample")
     agent.stop()
     assert os.listdir(directory) == []
     assert set(threading.enumerate()) == before
 
 
-def test_a_cleaned_runtime_directory_is_made_again(agent, subject, directory, path, runtime_dir):
-    until(lambda: subject.samples > 0)
+def test_a_cleaned_runtime_directory_is_made_again(agent, directory, path):
+    wait_for_state(directory)
     for name in os.listdir(directory):
         os.unlink(directory / name)
     os.rmdir(directory)
-    until((directory / f"{os.getpid()}.state").exists)
-    until(path.exists)
+    wait_for_state(directory)
+    until(path.exists, "the socket")
     assert order(path, id="after")["reclaimed_bytes"] == 10
 
 
@@ -212,20 +215,18 @@ def test_a_state_that_cannot_be_written_is_told_once(agent, subject, directory, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    until(lambda: subject.samples > 0)
+    until(lambda: subject.samples > 0, "the first sample")
     monkeypatch.setattr(state, "publish", full)
     before = subject.samples
-    until(lambda: subject.samples >= before + 2)
+    until(lambda: subject.samples >= before + 2, "two more samples")
     assert caplog.text.count("No space left on device") == 1
 
 
-def test_a_forked_child_leaves_its_parents_files_alone(agent, subject, directory):
-    until(lambda: subject.samples > 0)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            agent.forget()
-            agent.stop()
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+def test_a_forked_child_leaves_its_parents_files_alone(agent, directory):
+    def child():
+        agent.forget()
+        agent.stop()
+
+    wait_for_state(directory)
+    in_child(child)
     assert json.dumps(sorted(os.listdir(directory))) == json.dumps([f"{os.getpid()}.sock", f"{os.getpid()}.state"])

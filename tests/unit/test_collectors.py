@@ -3,31 +3,25 @@ import os
 
 import pytest
 
+from mempressure import __version__
 from mempressure.configuration import load_configuration
 from mempressure.errors import ConfigurationError
 from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
-from mempressure_exporter import __version__, collectors
+from mempressure_exporter import collectors
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.exposition import Exposition
 from mempressure_exporter.families import FAMILIES
+from tests.clock import Clock
 
 GIB = 1 << 30
 MIB = 1 << 20
 STARTED = 1e9
 
 
-class Clock:
-    def __init__(self):
-        self.now = STARTED
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(STARTED)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import importlib
 import os
 import sys
-import time
 
 import pytest
 
@@ -11,15 +10,10 @@ from mempressure.configuration import load_configuration
 from mempressure.errors import AgentUnreachableError, ConfigurationError, UnknownPackageError
 from mempressure.loader import LazyLoader, UnloadResult
 from mempressure.node import read_node
+from tests.forking import in_child
+from tests.waiting import until
 
 MODULE = "tests.unit.loaded_functions"
-
-
-def until(condition, *, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def published(runtime_dir):
         app = read_node(runtime_dir, on_problem=lambda problem: pytest.fail(str(problem))).apps.get("shop")
         return app.workers[0] if app else None
 
-    until(lambda: read() is not None)
+    until(lambda: read() is not None, "the first state")
     return read
 
 
@@ -85,7 +79,7 @@ def test_an_isolated_package_is_published_stopped_by_order_and_started_again(fun
     answer = ask("s1", "stop", package="decimal")
     assert answer["skipped"] is None
     assert answer["reclaimed_bytes"] == pytest.approx(state.memory_bytes, rel=0.2)
-    until(lambda: package(published(), "decimal").loaded == 0)
+    until(lambda: package(published(), "decimal").loaded == 0, "the unloading to be published")
     state = package(published(), "decimal")
     assert (state.unloads, state.reclaimed_bytes) == (1, answer["reclaimed_bytes"])
     again, new_pid = functions.doubled(4)
@@ -176,23 +170,14 @@ def test_trim_calls_back_and_reports_the_failures(loader, ask):
 def test_a_forked_child_has_an_agent_and_hosts_of_its_own(loader, functions, runtime_dir):
     _, host = functions.doubled(1)
     directory = runtime_dir / str(os.geteuid())
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            path = socket_path(directory, os.getpid())
-            until(lambda: path.exists() and path.with_suffix(".state").exists())
-            _, own_host = functions.doubled(2)
-            os.write(write, b"ok" if own_host != host else b"shared")
-            loader.close()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert os.read(read, 10) == b"ok"
-    os.close(read)
-    os.close(write)
+
+    def child():
+        path = socket_path(directory, os.getpid())
+        until(lambda: path.exists() and path.with_suffix(".state").exists(), "the child's own files")
+        assert functions.doubled(2)[1] != host
+        loader.close()
+
+    pid = in_child(child)
     assert functions.doubled(3)[1] == host
     assert not list(directory.glob(f"{pid}.*"))
 

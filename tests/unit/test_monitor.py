@@ -4,21 +4,19 @@ import logging
 import mmap
 import os
 import threading
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mempressure import monitor as module
 from mempressure.alerts import Alert
 from mempressure.errors import ConfigurationError
 from mempressure.memory import MeasureError, MemoryReading
-from mempressure.monitor import SERIES_LENGTH, MemoryMonitor, Series
+from mempressure.monitor import MemoryMonitor
 from mempressure.node import AppReading, NodeReading, app_memory
+from mempressure.observation import SERIES_LENGTH
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
+from tests.clock import Clock
 
 KB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 TEN_KEYS = [
@@ -41,20 +39,12 @@ LOOKS = [
 ]
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1703123456.789
-
-    def __call__(self):
-        return self.now
-
-
 class Host:
     """A monitor, its clock and its `/proc`."""
 
     def __init__(self, proc, **options):
         self.proc = proc
-        self.clock = Clock()
+        self.clock = Clock(1703123456.789)
         self.monitor = MemoryMonitor(proc=proc.path, clock=self.clock, **options)
 
     def use(self, ratio, *, swap=0.0):
@@ -240,19 +230,6 @@ def test_the_trend_follows_memory_and_needs_half_a_minute(host):
     assert trend == "decreasing"
 
 
-@given(waits=st.lists(st.floats(-30, 2000), max_size=120))
-def test_a_series_is_bounded_ordered_and_no_denser_than_its_gap(waits):
-    now, series = 1e9, Series()
-    for wait in waits:
-        now += wait
-        series = series.after(now, 1.0, gap=5.0)
-        times = [time for time, _ in series.samples]
-        assert 1 <= len(times) <= SERIES_LENGTH
-        assert all(later - earlier >= 5.0 for earlier, later in pairwise(times))
-        assert times[-1] - times[0] <= module.SERIES_SECONDS
-        assert -10.0 < now - times[-1] < 5.0
-
-
 def test_looking_often_makes_a_series_no_shorter(host):
     for step in range(1000):
         host.use(0.30 + 0.0001 * step)
@@ -261,13 +238,6 @@ def test_looking_often_makes_a_series_no_shorter(host):
     samples = host.monitor.check().scopes[0].series.samples
     assert len(samples) == SERIES_LENGTH
     assert samples[-1][0] - samples[0][0] == pytest.approx(29 * 5)
-
-
-def test_a_slope_is_worked_out_once(monkeypatch):
-    calls = []
-    monkeypatch.setattr(module.trend, "slope", lambda samples: calls.append(samples) or 5.0)
-    series = Series(tuple((1e9 + 10 * i, 0.0) for i in range(10)))
-    assert (series.slope, series.slope, len(calls)) == (5.0, 5.0, 1)
 
 
 def test_packages_of_this_process_get_suggestions(proc):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.node import AppReading
-from mempressure.policy import Rules, choose_strategy, make_plan
+from mempressure.policy import Rules, make_plan
 from mempressure.state import PackageState, WorkerState
+from mempressure.strategy import choose_strategy
 from mempressure.thresholds import Thresholds
 
 NOW = 10_000.0

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mempressure.control import ActionRecord, Cycle
+from mempressure.cycle import ActionRecord, Cycle
 from mempressure.errors import ConfigurationError
 from mempressure.policy import Skip
 from mempressure_actuator import store as store_module

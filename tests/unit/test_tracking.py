@@ -4,19 +4,20 @@ import pytest
 
 from mempressure.accessed import disarm
 from mempressure.tracking import PackageTracker
+from tests.clock import Clock
 
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+HOLDS_MEMORY = """
+import mmap
+# Straight from the kernel: an allocator may have that much to spare from the tests before.
+VALUE = mmap.mmap(-1, 8_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for start in range(0, len(VALUE), mmap.PAGESIZE):
+    VALUE[start] = 1
+"""
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def changes():
 def tracker(clock, changes, tmp_path, monkeypatch):
     package = tmp_path / "tracked_one"
     (package / "deep" / "deeper").mkdir(parents=True)
-    (package / "__init__.py").write_text("VALUE = b\"x\" * 8_000_000\n")
+    (package / "__init__.py").write_text(HOLDS_MEMORY)
     (package / "deep" / "__init__.py").write_text("VALUE = 2\n")
     (package / "deep" / "deeper" / "__init__.py").write_text("VALUE = 3\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,5 +1,3 @@
-import io
-import json
 import logging
 import socket
 import threading
@@ -7,12 +5,11 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mempressure.errors import ConfigurationError
-from mempressure.web import logs
-from mempressure.web.server import Limits, ListenAddress, Response, Server, parse_listen_address
+from mempressure.web.address import ListenAddress
+from mempressure.web.connection import Limits, Response
+from mempressure.web.server import Server
+from tests.waiting import until
 
 DEADLINE = 10.0
 LOOPBACK = ListenAddress("127.0.0.1", 0)
@@ -100,13 +97,6 @@ def client():
         yield lambda server, sends=b"": stack.enter_context(closing(Client(server, sends)))
 
 
-def eventually(condition):
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
 @contextmanager
 def in_thread(function):
     thread = threading.Thread(target=function)
@@ -114,45 +104,6 @@ def in_thread(function):
     yield thread
     thread.join(DEADLINE)
     assert not thread.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("text", "host", "port"),
-    [
-        ("127.0.0.1:10061", "127.0.0.1", 10061),
-        (":10061", "", 10061),
-        ("[::1]:10061", "::1", 10061),
-        ("[::]:0", "::", 0),
-        ("localhost:65535", "localhost", 65535),
-        ("my-host.example:1", "my-host.example", 1),
-    ],
-)
-def test_a_listen_address_is_read_and_written(text, host, port):
-    address = parse_listen_address(text)
-    assert address == (host, port)
-    assert str(address) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "10061", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", ":65536", ":-1", ":123456", "h:٣"),
-        *("::1:10061", "[::1]", "[1]:1", "[]:1", "[::1:1", "http://h:1", "h:1/", "h :1", "h:1\n"),
-    ],
-)
-def test_an_error_names_the_listen_address(text):
-    with pytest.raises(ConfigurationError) as caught:
-        parse_listen_address(text)
-    assert repr(text) in str(caught.value)
-
-
-@given(st.text())
-def test_any_text_is_an_address_or_a_configuration_error(text):
-    try:
-        address = parse_listen_address(text)
-    except ConfigurationError:
-        return
-    assert 0 <= address.port <= 65535
 
 
 def test_many_requests_on_one_connection(start, client):
@@ -284,8 +235,8 @@ def test_a_whole_request_of_a_client_that_sends_no_more_is_answered(start, clien
 def test_a_client_that_does_not_read_is_ended(start, client):
     server = start(response_seconds=0.3)
     one = client(server, GET.replace(b"/hello", b"/large"))
-    eventually(lambda: server._waiting_since and None in server._waiting_since.values())
-    eventually(lambda: not server._waiting_since)
+    until(lambda: None in server._waiting_since.values(), "the answer to begin")
+    until(lambda: not server._waiting_since, "the client to be ended")
     assert client(server).ask()[0] == 200
     assert one.has_ended() is False  # what was sent is there to read
 
@@ -294,7 +245,7 @@ def test_where_there_are_too_many_the_longest_idle_makes_room(start, client):
     server = start(connections=4)
     kept = client(server)
     idle = [client(server) for _ in range(3)]
-    eventually(lambda: len(server._waiting_since) == 4)
+    until(lambda: len(server._waiting_since) == 4, "four connections that wait")
     kept.ask()
     new = client(server)
     assert new.ask()[0] == 200
@@ -390,43 +341,3 @@ def test_an_empty_host_is_every_address(start, client):
         with socket.create_connection((host, port), timeout=DEADLINE) as connection:
             connection.sendall(GET)
             assert connection.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-def log_line(log_format, *event, level="info"):
-    stream = io.StringIO()
-    root = logging.getLogger()
-    before, before_level = root.handlers[:], root.level
-    root.handlers[:] = []
-    try:
-        logs.set_up(level=level, log_format=log_format, stream=stream)
-        logging.getLogger("some.part").log(*event)
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = before
-        root.setLevel(before_level)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("log_format", logs.FORMATS)
-def test_an_event_is_one_line_whatever_is_in_it(log_format):
-    line = log_line(log_format, logging.WARNING, "found: name=%s", 'a"b\nlevel=error\x1b[2J\u2028\u009b é')
-    assert len(line.splitlines()) == 1
-    assert line.isascii()
-    assert line.rstrip("\n").isprintable()
-
-
-def test_json_and_logfmt_hold_the_same_fields():
-    event = (logging.WARNING, "listening: address=%s", "127.0.0.1:1")
-    fields = json.loads(log_line("json", *event))
-    assert list(fields) == ["time", "level", "logger", "msg"]
-    assert (fields["level"], fields["logger"], fields["msg"]) == (
-        "warn",
-        "some.part",
-        "listening: address=127.0.0.1:1",
-    )
-    line = log_line("logfmt", *event)
-    assert line.endswith(' level=warn logger=some.part msg="listening: address=127.0.0.1:1"\n')
-
-
-def test_milder_levels_are_dropped():
-    assert log_line("logfmt", logging.INFO, "said", level="warn") == ""

@@ -1,0 +1,64 @@
+"""Fixtures for the modules that a package host is made of."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from mempressure.errors import HostDiedError
+from mempressure.host import PackageHost
+from tests.unit import isolated_functions
+from tests.waiting import until
+
+
+@pytest.fixture
+def host():
+    """A package host of "json"; it is stopped in the end."""
+    host = PackageHost("json", isolated_functions.__name__)
+    yield host
+    host.stop()
+
+
+@pytest.fixture
+def doomed_call(host, tmp_path):
+    """A call of 30 s that runs in another thread during a `with` block, in which its host is to die."""
+
+    @contextmanager
+    def doomed():
+        started, failures = tmp_path / "started", []
+
+        def call():
+            try:
+                host.call(isolated_functions.__name__, "touch_then_wait", (str(started), 30))
+            except HostDiedError as error:
+                failures.append(error)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        until(started.exists, "the call to begin")
+        yield
+        caller.join(timeout=5)
+        assert len(failures) == 1
+
+    return doomed
+
+
+@pytest.fixture
+def signal_after():
+    """Send this process a signal from another thread once a file exists; returns the thread."""
+    # A shell's background jobs inherit SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def start(path, number):
+        def send():
+            until(path.exists, "the call to begin")
+            os.kill(os.getpid(), number)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        return sender
+
+    yield start
+    signal.signal(signal.SIGINT, before)

@@ -1,0 +1,159 @@
+"""What travels between a worker and its package hosts: which functions, arguments, results and exceptions."""
+
+import functools
+import sys
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mempressure.calls import RemoteTraceback
+from mempressure.errors import IsolationError
+from mempressure.isolation import IsolatedFunction
+from tests.unit import isolated_functions as functions
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+
+
+def nested():
+    def inner():
+        pass
+
+    return inner
+
+
+async def coroutine():
+    pass
+
+
+def generator():
+    yield 1
+
+
+async def async_generator():
+    yield 1
+
+
+class Holder:
+    def method(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda: 1, "lambda.*top level of a module"),
+        (nested(), "inside another function.*top level of a module"),
+        (Holder.method, "defined in a class"),
+        (coroutine, "coroutine function.*submit"),
+        (async_generator, "coroutine function"),
+        (generator, "generator"),
+        (functools.partial(functions.square, 1), "no module and name"),
+    ],
+    ids=["lambda", "nested", "method", "async", "async generator", "generator", "partial"],
+)
+def test_what_cannot_be_isolated_is_refused_where_it_is_declared(package, function, text):
+    with pytest.raises(IsolationError, match=text):
+        IsolatedFunction(function, package=package)
+
+
+def test_arrays_and_frames_travel_and_are_writable(isolate):
+    array = np.random.default_rng(1).random(3_000_000)
+    got = isolate(functions.echo)(array)
+    assert np.array_equal(got, array)
+    got += 1
+    changed = isolate(functions.add_one_in_place)(array)
+    assert np.array_equal(changed, array + 1)
+    frame = pd.DataFrame({"a": np.arange(500_000.0), "b": ["x"] * 500_000})
+    same, total = isolate(functions.frame_sum)(frame)
+    pd.testing.assert_frame_equal(same, frame)
+    assert total == float(frame["a"].sum())
+
+
+def test_exceptions_keep_their_type_and_say_where_they_came_from(isolate):
+    with pytest.raises(functions.CustomError, match="text") as caught:
+        isolate(functions.raise_it)(functions.CustomError, "text", 42)
+    assert caught.value.code == 42
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "isolated_functions.py" in str(caught.value.__cause__)
+    assert "host_process.py" not in str(caught.value.__cause__)
+    with pytest.raises(KeyError) as caught:
+        isolate(functions.raise_noted)()
+    assert caught.value.__notes__ == ["a note"]
+    assert "ValueError: the cause" in str(caught.value.__cause__)
+
+
+def test_endless_recursion_is_its_callers_exception(package, isolate):
+    with pytest.raises(RecursionError):
+        isolate(functions.recurse_for_ever)()
+    assert isolate(functions.pid)() == package.host_pid
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "text"),
+    [
+        (functions.UnpicklableError, ("words",), r"UnpicklableError: words"),
+        (functions.UnloadableError, (1, 2), r"UnloadableError: 1 and 2 \(unpickling it failed with TypeError"),
+        (functions.DisguisedError, ("words",), r"DisguisedError: words .*unpickles as str"),
+        (SystemExit, (3,), r"raised SystemExit: 3"),
+        (KeyboardInterrupt, (), r"raised KeyboardInterrupt"),
+        (GeneratorExit, (), r"raised GeneratorExit"),
+    ],
+)
+def test_exceptions_that_cannot_travel_are_told(package, isolate, error, arguments, text):
+    with pytest.raises(IsolationError, match=text) as caught:
+        isolate(functions.raise_it)(error, *arguments)
+    assert "isolated_functions.py" in str(caught.value.__cause__)
+    assert isolate(functions.pid)() == package.host_pid
+    assert package.loads == 1
+
+
+def test_an_exception_without_words_still_arrives(package, isolate):
+    with pytest.raises(functions.MuteError):
+        isolate(functions.raise_it)(functions.MuteError)
+    assert isolate(functions.pid)() == package.host_pid
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "text"),
+    [
+        (functions.many, (1, threading.Lock()), {}, r"argument 2 \(lock\)"),
+        (functions.many, (1,), {"key": lambda: 1}, r"argument 'key' \(function\)"),
+        (functions.many, ((n for n in range(3)),), {}, r"argument 1 \(generator\)"),
+        (functions.unpicklable, (), {}, "the result of .*unpicklable.*lock"),
+        (
+            functions.many,
+            (functions.EvilLoad(ValueError),),
+            {},
+            "arguments of .* cannot be unpickled.*ValueError: evil",
+        ),
+        (
+            functions.many,
+            (functions.EvilLoad(SystemExit),),
+            {},
+            "arguments of .* cannot be unpickled.*SystemExit: evil",
+        ),
+        (functions.make_evil, (ValueError,), {}, "result of .* cannot be unpickled.*ValueError: evil"),
+        (functions.make_evil, (SystemExit,), {}, "result of .* cannot be unpickled.*SystemExit: evil"),
+    ],
+)
+def test_what_cannot_travel_is_named_and_the_host_stays_in_step(package, isolate, function, args, kwargs, text):
+    large = np.arange(200_000.0)  # its buffers must not be left on the way
+    with pytest.raises(IsolationError, match=f"(?s){text}"):
+        isolate(function)(*args, **({"large": large, **kwargs} if function is functions.many else kwargs))
+    assert isolate(functions.square)(4) == 16
+    assert isolate(functions.square)(5) == 25
+    assert package.loads <= 1
+
+
+def test_a_class_of_the_main_program_is_refused_with_advice(package, isolate):
+    main = sys.modules["__main__"]
+    kind = type("OnlyHere", (), {"__module__": "__main__"})
+    main.OnlyHere = kind
+    try:
+        with pytest.raises(IsolationError, match=r"OnlyHere.*importable module"):
+            isolate(functions.echo)(kind())
+    finally:
+        del main.OnlyHere
+    assert isolate(functions.square)(4) == 16
