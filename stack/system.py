@@ -25,6 +25,7 @@ SAMPLE_ENVIRONMENT = {
     "MEMPRESSURE_RECYCLE": "normal",
     "MEMPRESSURE_RECYCLE_MIN_LIFETIME": "5",
     "MPLBACKEND": "agg",
+    "MPLCONFIGDIR": str(ROOT / "build" / "matplotlib"),  # its font cache would lie in the home directory
 }
 
 
