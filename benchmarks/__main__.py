@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes benchmarks/results.json and docs/benchmarks.md."""
+"""Runs the benchmarks and writes benchmarks/results.json, docs/benchmarks.md and the figures of README.md."""
 
 import argparse
 import json
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, reaction
-from benchmarks.report import markdown
+from benchmarks.report import markdown, readme
 from stack.engines import ROOT
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {"reaction": reaction.run}
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 
 
 def main() -> int:
@@ -27,7 +28,8 @@ def main() -> int:
         results[name] = {**environment.describe(), "figures": BENCHMARKS[name](lambda line: print(line, flush=True))}
         _write(RESULTS, json.dumps(results, indent=2) + "\n")
     _write(REPORT, markdown(results))
-    print(f"written: {RESULTS.relative_to(ROOT)}, {REPORT.relative_to(ROOT)}")
+    _write(README, readme(README.read_text(), results))
+    print("written: " + ", ".join(str(path.relative_to(ROOT)) for path in (RESULTS, REPORT, README)))
     return 0
 
 
