@@ -13,7 +13,8 @@ from mempressure.action import Outcome
 from mempressure.cycle import Cycle, Pressure, record_of
 from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
-from mempressure.policy import Action, Plan, Rules, identity, make_plan
+from mempressure.policy import Action, Experience, Plan, Rules, identity, make_plan
+from mempressure.ranking import Ageing, evicted, observed
 from mempressure.strategy import Strategy, choose_strategy
 from mempressure.thresholds import relieved
 from mempressure.trend import Window, direction
@@ -73,6 +74,7 @@ class ControlLoop:
         self._trends: dict[tuple[str, str], Window] = {}
         self._left_alone: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
         self._trimmed: dict[tuple[int, int], float] = {}
+        self._ageing = Ageing()
         self._cycles = 0
 
     def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
@@ -131,14 +133,18 @@ class ControlLoop:
         strategy = self._strategy(pressure, memory, rules)
         futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
         candidates = _candidates(reading, pressure)
+        self._ageing = observed(self._ageing, reading.apps.values())
         plan = make_plan(
             candidates,
             usage=memory.usage,
             strategy=strategy,
             rules=rules,
             now=reading.sampled,
-            trimmed=self._trimmed,
-            futile=futile if futile_strategy == strategy.name else (),
+            experience=Experience(
+                trimmed=self._trimmed,
+                futile=futile if futile_strategy == strategy.name else (),
+                ageing=self._ageing,
+            ),
         )
         self._log_left_alone(pressure, plan)
         if not plan.actions:
@@ -183,6 +189,8 @@ class ControlLoop:
             if action.mechanism == "trim":
                 for target in action.targets:
                     self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
+            if outcome.workers and action.packages:
+                self._ageing = evicted(self._ageing, action.value)
             cycle.actions.append(record_of(action, outcome, started=started))
             # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
             self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)

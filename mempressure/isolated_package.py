@@ -40,6 +40,7 @@ class IsolatedPackage:
         measure: the private bytes of a process id; raises `OSError` for one that is gone.
 
     Attributes:
+        uses: calls that were made, by however many processes they were answered.
         loads: processes started.
         load_seconds: what starting them took, imports included, in total.
         refaults: starts less than `refault_window` after an unload.
@@ -78,6 +79,7 @@ class IsolatedPackage:
         _packages.add(self)
 
     def _begin(self) -> None:
+        self.uses = 0
         self.loads = 0
         self.load_seconds = 0.0
         self.refaults = 0
@@ -125,6 +127,7 @@ class IsolatedPackage:
         try:
             with self._state:
                 self.active_calls += 1
+                self.uses += 1
                 counted = True
             answer = self._answer(module, request)
         finally:

@@ -3,13 +3,17 @@
 Nothing here looks at a clock, a file or a process.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mempressure.candidacy import Experience, Rules, Situation
 from mempressure.node import AppReading
-from mempressure.state import PackageState, WorkerState
+from mempressure.ranking import Held, last_use, value_of
+from mempressure.state import WorkerState
 from mempressure.strategy import Strategy
-from mempressure.thresholds import ALERT_LEVELS, Thresholds, entered
+from mempressure.thresholds import ALERT_LEVELS, entered
+
+__all__ = ["TRIM_INTERVAL_SECONDS", "Action", "Experience", "Plan", "Rules", "Skip", "Target", "identity", "make_plan"]
 
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
@@ -37,6 +41,8 @@ class Action:
     reason: str
     level: str = "medium"
     """The alert level of the pressure, for the application's `on_pressure` callbacks."""
+    value: float = 0.0
+    """H of what it unloads (see `mempressure.ranking`): the ageing level is raised to it once that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,58 +62,6 @@ class Plan:
     skips: tuple[Skip, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the operator settled on; everything a plan needs besides measurements."""
-
-    thresholds: Thresholds
-    keep_loaded: Callable[[str, str, bool], bool]
-    """(app, package, declared) -> whether the user wants it kept."""
-    recycle_from: str = "high"
-    recycle_min_lifetime: float = 60.0
-    unloading_enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Situation:
-    """What `make_plan` was given besides the apps."""
-
-    usage: float
-    strategy: Strategy
-    rules: Rules
-    now: float
-
-    def reason_to_keep(self, app: AppReading, package: PackageState) -> str | None:
-        if package.active_calls:
-            return "is in use"
-        kept = self.rules.keep_loaded(app.name, package.name, package.keep_loaded)
-        if kept and not self.strategy.overrides_preferences:
-            return "is kept loaded by preference"
-        needed = self.strategy.idle_seconds(package.timeout)
-        idle = self.now - package.last_used
-        if package.last_used >= 0 and idle < needed:
-            return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
-        return None
-
-    def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
-        if worker.recycle_refused:
-            return worker.recycle_refused
-        if not worker.supervisor:
-            return "no supervisor would replace it"
-        if not worker.serving:
-            return "is not serving"
-        if self.now - worker.started < self.rules.recycle_min_lifetime:
-            return f"lives for less than {self.rules.recycle_min_lifetime:g} s"
-        sole = sum(other.serving for other in app.workers) == 1
-        if sole and self.usage < self.rules.thresholds.emergency:
-            return "is the only worker; recycled at emergency only"
-        return None
-
-    def why(self, held: Iterable[tuple[WorkerState, PackageState]]) -> str:
-        used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
-        return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
-
-
 def make_plan(
     apps: Iterable[AppReading],
     *,
@@ -115,8 +69,7 @@ def make_plan(
     strategy: Strategy,
     rules: Rules,
     now: float,
-    trimmed: Mapping[tuple[int, int], float] | None = None,
-    futile: Collection[object] = (),
+    experience: Experience | None = None,
 ) -> Plan:
     """Return what one cycle should do for these apps, mildest mechanism first.
 
@@ -126,23 +79,23 @@ def make_plan(
         strategy: as `choose_strategy` gave it for this usage.
         rules: the operator's settings.
         now: Unix seconds, of the measurement.
-        trimmed: when each worker, by (pid, start_ticks), was last trimmed.
-        futile: identities of actions that brought nothing and are not worth repeating.
+        experience: what earlier cycles found; nothing by default.
     """
     if not rules.unloading_enabled:
         return Plan((), ())
     apps = list(apps)
-    situation = _Situation(usage=usage, strategy=strategy, rules=rules, now=now)
+    known = experience or Experience()
+    situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
     stops, skips = _stops(apps, situation)
     trims: list[Action] = []
     recycles: list[Action] = []
     # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
     if usage >= rules.thresholds.unload_packages:
-        trims = list(_trims(apps, situation, trimmed or {}))
+        trims = list(_trims(apps, situation))
         if _recycling_allowed(situation):
             recycles, refused = _recycles(apps, situation)
             skips += refused
-    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in futile]
+    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in known.futile]
     chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
     skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
@@ -158,9 +111,8 @@ def identity(action: Action) -> tuple[object, ...]:
     return (action.mechanism, action.app.name, action.packages, held)
 
 
-def _trims(
-    apps: Iterable[AppReading], situation: _Situation, trimmed: Mapping[tuple[int, int], float]
-) -> Iterator[Action]:
+def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
+    trimmed = situation.experience.trimmed
     level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
     for app in apps:
         for worker in app.workers:
@@ -172,7 +124,7 @@ def _trims(
             yield Action("trim", app, (), (Target(worker, {}),), 0, reason, level=level)
 
 
-def _stops(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[Action], list[Skip]]:
+def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
     actions, skips = [], []
     for app in apps:
         for name, holders in _loaded(app, "stop").items():
@@ -182,14 +134,13 @@ def _stops(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[Acti
                 targets = tuple(
                     Target(worker, {name: situation.strategy.idle_seconds(package.timeout)}) for worker, package in idle
                 )
-                size = int(sum(package.memory_bytes for _, package in idle))
-                actions.append(Action("stop", app, (name,), targets, size, situation.why(idle)))
+                actions.append(_unloading("stop", app, targets, idle, situation))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
-    return sorted(actions, key=_rank), skips
+    return _in_order(actions, situation), skips
 
 
-def _recycles(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[Action], list[Skip]]:
+def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
     actions, skips = [], []
     for app in apps:
         for worker in app.workers:
@@ -203,13 +154,12 @@ def _recycles(apps: Iterable[AppReading], situation: _Situation) -> tuple[list[A
                 skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
                 continue
             idle_for = {package.name: situation.strategy.idle_seconds(package.timeout) for package in held}
-            size = int(sum(package.memory_bytes for package in held))
-            why = situation.why((worker, package) for package in held)
-            actions.append(Action("recycle", app, tuple(idle_for), (Target(worker, idle_for),), size, why))
-    return sorted(actions, key=_rank), skips
+            idle = [(worker, package) for package in held]
+            actions.append(_unloading("recycle", app, (Target(worker, idle_for),), idle, situation))
+    return _in_order(actions, situation), skips
 
 
-def _recycling_allowed(situation: _Situation) -> bool:
+def _recycling_allowed(situation: Situation) -> bool:
     rules = situation.rules
     if rules.recycle_from == "never":
         return False
@@ -236,16 +186,34 @@ def _within_limit(actions: Iterable[Action], most: int) -> tuple[list[Action], l
     return chosen, left
 
 
-def _rank(action: Action) -> tuple[int, float, str, tuple[str, ...], int]:
-    """Order actions: the lowest priority first, then the longest unused."""
-    held = [p for target in action.targets for p in target.worker.packages if p.name in action.packages]
-    priority = max(package.priority for package in held)
-    last_used = max(package.last_used for package in held)
-    return (priority, last_used, action.app.name, action.packages, action.targets[0].worker.pid)
+def _unloading(
+    mechanism: str, app: AppReading, targets: tuple[Target, ...], idle: list[Held], situation: Situation
+) -> Action:
+    return Action(
+        mechanism,
+        app,
+        tuple(dict.fromkeys(package.name for _, package in idle)),
+        targets,
+        int(sum(package.memory_bytes for _, package in idle)),
+        situation.why(idle),
+        value=value_of(idle, situation.experience.ageing),
+    )
 
 
-def _loaded(app: AppReading, mechanism: str) -> dict[str, list[tuple[WorkerState, PackageState]]]:
-    packages: dict[str, list[tuple[WorkerState, PackageState]]] = {}
+def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
+    """Order actions: the lowest priority first, then the least valuable, then the longest unused."""
+
+    def rank(action: Action) -> tuple[int, float, float, str, tuple[str, ...], int]:
+        held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name in action.packages]
+        priority = max(package.priority for _, package in held)
+        value = action.value if situation.rules.usage_pattern else 0.0
+        return (priority, value, last_use(held), action.app.name, action.packages, action.targets[0].worker.pid)
+
+    return sorted(actions, key=rank)
+
+
+def _loaded(app: AppReading, mechanism: str) -> dict[str, list[Held]]:
+    packages: dict[str, list[Held]] = {}
     for worker in app.workers:
         for package in worker.packages:
             if package.loaded and package.mechanism == mechanism:

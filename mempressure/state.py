@@ -58,6 +58,8 @@ class PackageState:
     active_calls: float = 0.0
     memory_bytes: float = 0.0
     last_used: float = UNKNOWN
+    uses: float = 0.0
+    """Calls of an isolated package; for others the ticks, and `using` blocks, that saw a use."""
     loads: float = 0.0
     refaults: float = 0.0
     load_seconds: float = 0.0
@@ -106,6 +108,7 @@ PACKAGE_VALUES = (
     "active_calls",
     "memory_bytes",
     "last_used",
+    "uses",
     "loads",
     "refaults",
     "load_seconds",

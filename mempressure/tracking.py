@@ -29,6 +29,8 @@ class TrackedPackage:
     load_seconds: float = 0.0
     import_bytes: int = 0
     last_used: float = UNKNOWN
+    uses: int = 0
+    """Ticks that saw a use, and `using` blocks."""
     active: int = 0
     """`using` blocks that are open now."""
 
@@ -100,6 +102,7 @@ class PackageTracker:
         package = self._packages[name.partition(".")[0]]
         with self._lock:
             package.active += 1
+            package.uses += 1
         try:
             yield
         finally:
@@ -116,7 +119,9 @@ class PackageTracker:
         now = self._clock()
         for name, modules in self._modules.items():
             if take_used([module.__name__ for module in modules]):
-                self._packages[name].last_used = now
+                with self._lock:
+                    self._packages[name].last_used = now
+                    self._packages[name].uses += 1
             for module in modules:
                 arm(module)
 
@@ -150,6 +155,7 @@ def _state(package: TrackedPackage) -> PackageState:
         active_calls=float(package.active),
         memory_bytes=float(package.import_bytes),
         last_used=package.last_used,
+        uses=float(package.uses),
         loads=float(package.loads),
         load_seconds=package.load_seconds,
     )

@@ -149,6 +149,7 @@ def _isolated_state(package: IsolatedPackage, memory_bytes: int) -> PackageState
         active_calls=float(package.active_calls),
         memory_bytes=float(memory_bytes),
         last_used=UNKNOWN if package.last_used is None else package.last_used,
+        uses=float(package.uses),
         loads=float(package.loads),
         refaults=float(package.refaults),
         load_seconds=package.load_seconds,

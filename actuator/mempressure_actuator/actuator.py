@@ -112,6 +112,7 @@ class Actuator:
             recycle_from=configuration.mempressure_recycle,
             recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
             unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
+            usage_pattern=configuration.lazy_loading_unloading_enable_usage_pattern_unloading,
         )
 
     def leases(self) -> list[Lease]:

@@ -297,6 +297,26 @@ def test_an_app_that_goes_away_in_a_cycle_is_not_called_relieved():
     assert cycles[0].usage_after == cycles[0].usage_before
 
 
+def test_what_was_unloaded_raises_the_level_that_the_next_cycle_ranks_by():
+    dear = {"loads": 1.0, "load_seconds": 1.0}
+    packages = [
+        package("first", uses=1000.0, **dear),
+        package("former", uses=50.0, active_calls=1.0, **dear),
+        package("newer", uses=1.0, active_calls=1.0, **dear),
+    ]
+    machine, cycles = FakeMachine(usage=0.88, packages=packages), []
+    control = loop(machine, record=cycles)
+    control.run([HOST])
+    assert machine.stops() == ["first"]
+    for held in machine.workers[0].packages:
+        held.active_calls = 0.0
+        held.uses += held.name == "newer"
+    machine.base += 100 * MIB
+    machine.now += 15
+    control.run([HOST])
+    assert machine.stops() == ["first", "former", "newer"]  # by uses alone newer would come before former
+
+
 def test_ids_of_orders_are_unique():
     machine = FakeMachine(usage=0.97, packages=[package(f"p{n}", mib=1) for n in range(30)])
     control = loop(machine)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.node import AppReading
-from mempressure.policy import Rules, make_plan
+from mempressure.policy import Experience, Rules, make_plan
+from mempressure.ranking import Ageing, evicted, observed
 from mempressure.state import PackageState, WorkerState
 from mempressure.strategy import choose_strategy
 from mempressure.thresholds import Thresholds
@@ -40,10 +41,11 @@ def rules(*, keep=(), **options):
     return Rules(thresholds=options.pop("thresholds", THRESHOLDS), keep_loaded=keep_loaded, **options)
 
 
-def plan(*apps, usage, trimmed=None, increasing=False, **options):
+def plan(*apps, usage, trimmed=None, increasing=False, ageing=None, **options):
     settled = rules(**options)
     strategy = choose_strategy(usage, settled.thresholds, increasing=increasing)
-    return make_plan(apps, usage=usage, strategy=strategy, rules=settled, now=NOW, trimmed=trimmed)
+    known = Experience(trimmed=trimmed or {}, ageing=ageing or Ageing())
+    return make_plan(apps, usage=usage, strategy=strategy, rules=settled, now=NOW, experience=known)
 
 
 def unloaded(made):
@@ -225,6 +227,42 @@ def test_the_lower_priority_goes_first_then_the_longest_unused():
     packages = [package("old", idle=900), package("older", idle=5000), package("dear", idle=9000, priority=1)]
     made = plan(reading(worker(*packages)), usage=0.82)
     assert [action.packages[0] for action in made.actions] == ["older", "old", "dear"]
+
+
+SELDOM = {"uses": 2.0, "loads": 1.0, "load_seconds": 1.0}
+OFTEN = {"uses": 50.0, "loads": 1.0, "load_seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("usage_pattern", "order"),
+    [(True, ["cheap", "seldom", "large", "often"]), (False, ["often", "large", "seldom", "cheap"])],
+)
+@pytest.mark.parametrize("mechanism", ["stop", "recycle"])
+def test_the_least_valuable_goes_first_or_else_the_longest_unused(mechanism, usage_pattern, order):
+    packages = [
+        package("often", idle=9000, mechanism=mechanism, **OFTEN),
+        package("large", idle=8000, mechanism=mechanism, **OFTEN, memory_bytes=10e6),
+        package("seldom", idle=7000, mechanism=mechanism, **SELDOM),
+        package("cheap", idle=6000, mechanism=mechanism, **(SELDOM | {"load_seconds": 0.1})),
+    ]
+    workers = [worker(held, pid=pid) for pid, held in enumerate(packages, start=1)]
+    made = plan(reading(*workers), usage=0.82, usage_pattern=usage_pattern, recycle_from="normal")
+    assert [action.packages[0] for action in made.actions] == order
+
+
+def test_priority_comes_before_value():
+    packages = [package("worthless", priority=1), package("dear", **OFTEN)]
+    made = plan(reading(worker(*packages)), usage=0.82)
+    assert [action.packages[0] for action in made.actions] == ["dear", "worthless"]
+
+
+def test_a_package_used_a_lot_long_ago_is_overtaken_by_one_used_since_the_level_rose():
+    once, now = package("once", **OFTEN), package("now", **SELDOM)
+    held = worker(once, now)
+    before = evicted(observed(Ageing(), [reading(worker(once))]), 1.0)
+    made = plan(reading(held), usage=0.82, ageing=observed(before, [reading(held)]))
+    assert [action.packages[0] for action in made.actions] == ["once", "now"]
+    assert [action.value for action in made.actions] == [50 / 1e6, 1.0 + 2 / 1e6]
 
 
 def test_the_worker_is_told_how_long_the_package_must_still_be_unused():

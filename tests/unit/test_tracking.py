@@ -120,3 +120,19 @@ def test_closing_leaves_plain_modules(tracker):
     tracker.tick()
     tracker.close()
     assert type(module).__name__ == "module"
+
+
+def test_uses_are_ticks_that_saw_one_and_blocks(tracker):
+    tracker.track("tracked_one", timeout=5.0)
+    module = tracker.defer("tracked_one")
+    assert module.VALUE
+    assert only(tracker).uses == 0  # that was its load
+    tracker.tick()
+    for _ in range(3):
+        assert module.VALUE
+    tracker.tick()
+    tracker.tick()
+    assert only(tracker).uses == 1
+    with tracker.using("tracked_one"):
+        pass
+    assert only(tracker).uses == 2

@@ -1,0 +1,83 @@
+"""What may be unloaded: the operator's rules, and the reason for each package or worker that is left alone.
+
+Nothing here looks at a clock, a file or a process.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mempressure.node import AppReading
+from mempressure.ranking import Ageing, Held
+from mempressure.state import PackageState, WorkerState
+from mempressure.strategy import Strategy
+from mempressure.thresholds import Thresholds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator settled on; everything a plan needs besides measurements."""
+
+    thresholds: Thresholds
+    keep_loaded: Callable[[str, str, bool], bool]
+    """(app, package, declared) -> whether the user wants it kept."""
+    recycle_from: str = "high"
+    recycle_min_lifetime: float = 60.0
+    unloading_enabled: bool = True
+    usage_pattern: bool = True
+    """Whether what is used seldom and cheap to reload goes first, rather than what was used longest ago."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """What earlier cycles found, and the next one should know."""
+
+    trimmed: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """When each worker, by (pid, start_ticks), was last trimmed, in Unix seconds."""
+    futile: Collection[object] = ()
+    """Identities of actions that brought nothing and are not worth repeating."""
+    ageing: Ageing = field(default_factory=Ageing)
+    """As `mempressure.ranking.observed` gave it for all apps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What a plan is made from besides the apps."""
+
+    usage: float
+    strategy: Strategy
+    rules: Rules
+    now: float
+    experience: Experience
+
+    def reason_to_keep(self, app: AppReading, package: PackageState) -> str | None:
+        """Return why a package is left alone; None where it may be unloaded."""
+        if package.active_calls:
+            return "is in use"
+        kept = self.rules.keep_loaded(app.name, package.name, package.keep_loaded)
+        if kept and not self.strategy.overrides_preferences:
+            return "is kept loaded by preference"
+        needed = self.strategy.idle_seconds(package.timeout)
+        idle = self.now - package.last_used
+        if package.last_used >= 0 and idle < needed:
+            return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+        return None
+
+    def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
+        """Return why a worker is not replaced, whatever it holds; None where it may be."""
+        if worker.recycle_refused:
+            return worker.recycle_refused
+        if not worker.supervisor:
+            return "no supervisor would replace it"
+        if not worker.serving:
+            return "is not serving"
+        if self.now - worker.started < self.rules.recycle_min_lifetime:
+            return f"lives for less than {self.rules.recycle_min_lifetime:g} s"
+        sole = sum(other.serving for other in app.workers) == 1
+        if sole and self.usage < self.rules.thresholds.emergency:
+            return "is the only worker; recycled at emergency only"
+        return None
+
+    def why(self, held: Iterable[Held]) -> str:
+        """Return the reason to unload these, for people to read."""
+        used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
+        return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
