@@ -6,6 +6,7 @@ Nothing here looks at a clock, a file or a process.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from mempressure.backoff import decayed, factor
 from mempressure.node import AppReading
 from mempressure.ranking import Ageing, Held
 from mempressure.state import PackageState, WorkerState
@@ -49,18 +50,39 @@ class Situation:
     now: float
     experience: Experience
 
-    def reason_to_keep(self, app: AppReading, package: PackageState) -> str | None:
+    def refaulted(self, app: AppReading, name: str) -> PackageState | None:
+        """Return, of a package in all of an app's workers, the one with the highest backoff level; None below all."""
+        held = (package for worker in app.workers for package in worker.packages if package.name == name)
+        return max((package for package in held if self._level(package)), key=self._level, default=None)
+
+    def idle_seconds(self, package: PackageState, refaulted: PackageState | None = None) -> float:
+        """Return how long a package must have been unused to be a candidate, after its app's worst refault."""
+        needed = self.strategy.idle_seconds(package.timeout)
+        # Where the kernel is about to kill something, loading twice is the lesser evil.
+        if refaulted is None or self.strategy.name == "critical":
+            return needed
+        return needed * factor(self._level(refaulted))
+
+    def _level(self, package: PackageState) -> float:
+        return decayed(package.refault_level, self.now - package.last_refault) if package.last_refault >= 0 else 0.0
+
+    def reason_to_keep(
+        self, app: AppReading, package: PackageState, refaulted: PackageState | None = None
+    ) -> str | None:
         """Return why a package is left alone; None where it may be unloaded."""
         if package.active_calls:
             return "is in use"
         kept = self.rules.keep_loaded(app.name, package.name, package.keep_loaded)
         if kept and not self.strategy.overrides_preferences:
             return "is kept loaded by preference"
-        needed = self.strategy.idle_seconds(package.timeout)
+        needed = self.idle_seconds(package, refaulted)
         idle = self.now - package.last_used
-        if package.last_used >= 0 and idle < needed:
-            return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
-        return None
+        if package.last_used < 0 or idle >= needed:
+            return None
+        if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):
+            delay = refaulted.refault_delay
+            return f"was loaded again {delay:.0f} s after its last unloading; left alone for {needed:.0f} s"
+        return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
 
     def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
         """Return why a worker is not replaced, whatever it holds; None where it may be."""

@@ -5,8 +5,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from mempressure.backoff import REFAULT_SECONDS, is_refault, raised
 from mempressure.calls import encode_call, importable_name, result_of
 from mempressure.errors import HostDiedError, IsolationError
 from mempressure.frames import Frame, Payload
@@ -15,9 +16,6 @@ from mempressure.process import private_bytes
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-REFAULT_SECONDS: Final = 60.0
-"""A package that is started again within this many seconds of its unloading was unloaded too early."""
 
 _ATTEMPTS = 6  # at a call: each host that ended before it took the call costs two
 
@@ -44,6 +42,9 @@ class IsolatedPackage:
         loads: processes started.
         load_seconds: what starting them took, imports included, in total.
         refaults: starts less than `refault_window` after an unload.
+        refault_level: the backoff level at the last of them (see `mempressure.backoff`).
+        last_refault: when that was in unix seconds, None before it.
+        refault_delay: seconds between it and the unload before it.
         last_used: end of the last call in unix seconds, None before it.
         active_calls: calls that run or queue.
         unloads: processes ended by `unload`.
@@ -83,6 +84,9 @@ class IsolatedPackage:
         self.loads = 0
         self.load_seconds = 0.0
         self.refaults = 0
+        self.refault_level = 0.0
+        self.last_refault: float | None = None
+        self.refault_delay = 0.0
         self.last_used: float | None = None
         self.active_calls = 0
         self.unloads = 0
@@ -240,9 +244,17 @@ class IsolatedPackage:
             self._host = host
             self.loads += 1
             self.load_seconds += time.perf_counter() - began
-            if self._unloaded_at is not None and self._clock() - self._unloaded_at < self.refault_window:
-                self.refaults += 1
-            self._unloaded_at = None
+            unloaded, self._unloaded_at = self._unloaded_at, None
+            now = self._clock()
+            if unloaded is not None and is_refault(unloaded, now, window=self.refault_window):
+                self._count_refault(now, delay=max(0.0, now - unloaded))
+
+    def _count_refault(self, now: float, *, delay: float) -> None:
+        since = 0.0 if self.last_refault is None else now - self.last_refault
+        self.refaults += 1
+        self.refault_level = raised(self.refault_level, since)
+        self.last_refault = now
+        self.refault_delay = delay
 
     def _reason_not_to_unload(self, host: PackageHost | None, idle_for: float | None) -> str | None:
         if self.active_calls:

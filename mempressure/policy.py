@@ -128,11 +128,12 @@ def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Actio
     actions, skips = [], []
     for app in apps:
         for name, holders in _loaded(app, "stop").items():
-            reasons = [situation.reason_to_keep(app, package) for _, package in holders]
+            refaulted = situation.refaulted(app, name)
+            reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
             if idle:
                 targets = tuple(
-                    Target(worker, {name: situation.strategy.idle_seconds(package.timeout)}) for worker, package in idle
+                    Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
                 actions.append(_unloading("stop", app, targets, idle, situation))
             else:
@@ -153,7 +154,7 @@ def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Ac
             if reason:
                 skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
                 continue
-            idle_for = {package.name: situation.strategy.idle_seconds(package.timeout) for package in held}
+            idle_for = {package.name: situation.idle_seconds(package) for package in held}
             idle = [(worker, package) for package in held]
             actions.append(_unloading("recycle", app, (Target(worker, idle_for),), idle, situation))
     return _in_order(actions, situation), skips

@@ -62,6 +62,11 @@ class PackageState:
     """Calls of an isolated package; for others the ticks, and `using` blocks, that saw a use."""
     loads: float = 0.0
     refaults: float = 0.0
+    refault_level: float = 0.0
+    """Backoff level at the last refault (see `mempressure.backoff`)."""
+    last_refault: float = UNKNOWN
+    refault_delay: float = 0.0
+    """Seconds between the last refault and the unloading before it."""
     load_seconds: float = 0.0
     unloads: float = 0.0
     reclaimed_bytes: float = 0.0
@@ -111,6 +116,9 @@ PACKAGE_VALUES = (
     "uses",
     "loads",
     "refaults",
+    "refault_level",
+    "last_refault",
+    "refault_delay",
     "load_seconds",
     "unloads",
     "reclaimed_bytes",

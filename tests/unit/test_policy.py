@@ -265,6 +265,45 @@ def test_a_package_used_a_lot_long_ago_is_overtaken_by_one_used_since_the_level_
     assert [action.value for action in made.actions] == [50 / 1e6, 1.0 + 2 / 1e6]
 
 
+def refault(level=1.0, *, ago=20.0, delay=4.0):
+    return {"refaults": 1.0, "refault_level": level, "last_refault": NOW - ago, "refault_delay": delay}
+
+
+@pytest.mark.parametrize(("idle", "is_candidate"), [(60.0, False), (119.0, False), (120.0, True)])
+def test_a_refault_doubles_the_time_a_package_is_left_alone(idle, is_candidate):
+    made = plan(reading(worker(package(idle=idle, **refault(ago=0.0)))), usage=0.82)
+    assert bool(made.actions) is is_candidate
+    if is_candidate:
+        assert made.actions[0].targets[0].idle_for == {"pandas": 120.0}
+    else:
+        reason = "was loaded again 4 s after its last unloading; left alone for 120 s"
+        assert reasons(made) == {"pandas": reason}
+
+
+@pytest.mark.parametrize(
+    ("level", "ago", "needed"), [(1.0, 600.0, 60), (1.0, 300.0, 85), (3.0, 600.0, 240), (3.0, -50.0, 480)]
+)
+def test_the_backoff_wears_off(level, ago, needed):
+    held = reading(worker(package(idle=needed - 1, **refault(level, ago=ago))))
+    assert plan(held, usage=0.82).actions == ()
+    held = reading(worker(package(idle=needed + 1, **refault(level, ago=ago))))
+    assert plan(held, usage=0.82).actions
+
+
+def test_a_refault_in_one_worker_counts_in_all_of_the_app_and_in_no_other():
+    unloaded_again = worker(package(loaded=0.0, **refault(2.0, ago=0.0)), pid=1)
+    made = plan(reading(unloaded_again, worker(package(idle=200.0), pid=2)), usage=0.82)
+    assert reasons(made)["pandas"].endswith("left alone for 240 s")
+    other = reading(worker(package(idle=200.0), pid=3, app="till"), name="till")
+    assert unloaded(plan(reading(unloaded_again), other, usage=0.82)) == {("till", "pandas")}
+
+
+@pytest.mark.parametrize(("usage", "is_candidate"), [(0.86, False), (0.96, True)])
+def test_a_package_is_not_spared_for_refaults_when_critical(usage, is_candidate):
+    made = plan(reading(worker(package(idle=31.0, **refault(5.0)))), usage=usage)
+    assert bool(made.actions) is is_candidate
+
+
 def test_the_worker_is_told_how_long_the_package_must_still_be_unused():
     made = plan(reading(worker(package(timeout=100.0))), usage=0.86)
     assert made.actions[0].targets[0].idle_for == {"pandas": 50.0}
@@ -289,6 +328,8 @@ packages = st.builds(
     timeout=st.floats(0, 300),
     priority=st.integers(-2, 2),
     active_calls=st.sampled_from([0.0, 0.0, 1.0]),
+    refault_level=st.sampled_from([0.0, 1.0, 5.0]),
+    last_refault=st.sampled_from([-1.0, NOW, NOW - 500]),
     keep_loaded=st.booleans(),
 )
 pids = itertools.count(1)

@@ -88,6 +88,12 @@ def test_force_overrides_idle_and_keep_loaded_and_never_use(mechanism, options, 
     assert actions == ([(mechanism, "shop", 1)] if done else [])
 
 
+def test_refaults_hold_up_a_request_and_not_a_forced_one():
+    again = package(idle=100.0, refault_level=1.0, last_refault=NOW, refault_delay=3.0)
+    assert planned(node(shop=[worker(again)]))[0] == []
+    assert planned(node(shop=[worker(again)]), force=True)[0] == [("stop", "shop", 1)]
+
+
 def test_what_the_agent_is_told_depends_on_force():
     reading = node(shop=[worker(package())])
     assert planned(reading)[1].actions[0].targets[0].idle_for == {"pandas": 60.0}
