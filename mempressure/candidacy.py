@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mempressure.backoff import decayed, factor
 from mempressure.node import AppReading
+from mempressure.quarantine import Key, Quarantined, in_force, reason
 from mempressure.ranking import Ageing, Held
 from mempressure.state import PackageState, WorkerState
 from mempressure.strategy import Strategy
@@ -38,6 +39,8 @@ class Experience:
     """Identities of actions that brought nothing and are not worth repeating."""
     ageing: Ageing = field(default_factory=Ageing)
     """As `mempressure.ranking.observed` gave it for all apps."""
+    quarantine: Mapping[Key, Quarantined] = field(default_factory=dict)
+    """As `mempressure.quarantine.judged` gave it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,13 @@ class Situation:
             delay = refaulted.refault_delay
             return f"was loaded again {delay:.0f} s after its last unloading; left alone for {needed:.0f} s"
         return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+
+    def quarantined(self, app: AppReading, held: Iterable[Held]) -> str | None:
+        """Return why one package is left alone though it is idle: unloading it gave back too little; else None."""
+        held = list(held)
+        _, package = held[0]
+        entry = in_force(self.experience.quarantine, (app.name, package.name, package.mechanism), held, now=self.now)
+        return None if entry is None else reason(entry, package.mechanism, now=self.now)
 
     def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
         """Return why a worker is not replaced, whatever it holds; None where it may be."""

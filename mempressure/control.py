@@ -14,6 +14,7 @@ from mempressure.cycle import Cycle, Pressure, record_of
 from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Experience, Plan, Rules, identity, make_plan
+from mempressure.quarantine import Key, Quarantined, current, judged
 from mempressure.ranking import Ageing, evicted, observed
 from mempressure.strategy import Strategy, choose_strategy
 from mempressure.thresholds import relieved
@@ -75,6 +76,7 @@ class ControlLoop:
         self._left_alone: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
         self._trimmed: dict[tuple[int, int], float] = {}
         self._ageing = Ageing()
+        self._quarantine: dict[Key, Quarantined] = {}
         self._cycles = 0
 
     def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
@@ -134,6 +136,7 @@ class ControlLoop:
         futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
         candidates = _candidates(reading, pressure)
         self._ageing = observed(self._ageing, reading.apps.values())
+        self._quarantine = current(self._quarantine, now=reading.sampled)
         plan = make_plan(
             candidates,
             usage=memory.usage,
@@ -144,6 +147,7 @@ class ControlLoop:
                 trimmed=self._trimmed,
                 futile=futile if futile_strategy == strategy.name else (),
                 ageing=self._ageing,
+                quarantine=self._quarantine,
             ),
         )
         self._log_left_alone(pressure, plan)
@@ -178,9 +182,12 @@ class ControlLoop:
 
     def _act(self, cycle: Cycle, actions: Iterable[Action], rules: Rules) -> None:
         unreplaced: set[str] = set()
+        disappointing: set[Key] = set()
         for number, action in enumerate(actions):
             # One worker after the other: where a successor did not come, the next worker may be the last that serves.
             if action.mechanism == "recycle" and action.app.name in unreplaced:
+                continue
+            if action.packages and disappointing.issuperset(_keys(action)):
                 continue
             started = self._clock()
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
@@ -191,12 +198,29 @@ class ControlLoop:
                     self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
             if outcome.workers and action.packages:
                 self._ageing = evicted(self._ageing, action.value)
+                disappointing |= self._judge(action, outcome)
             cycle.actions.append(record_of(action, outcome, started=started))
             # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
             self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
             if relieved(cycle.usage_after, rules.thresholds):
                 cycle.outcome = "relieved"
                 return
+
+    def _judge(self, action: Action, outcome: Outcome) -> set[Key]:
+        """Quarantine what an action was for where it gave back too little; return that."""
+        now = self._clock()
+        for key in _keys(action):
+            held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
+            self._quarantine = judged(
+                self._quarantine,
+                key,
+                held,
+                # Some workers may have declined.
+                expected_bytes=action.expected_bytes * outcome.workers / len(action.targets),
+                reclaimed_bytes=outcome.reclaimed_bytes,
+                now=now,
+            )
+        return {key for key in _keys(action) if key in self._quarantine and self._quarantine[key].since == now}
 
     def _measure_after(self, cycle: Cycle, reclaimed: int) -> None:
         """Measure until half of what was reclaimed shows, two seconds at most: never act twice on one measurement."""
@@ -236,6 +260,10 @@ class ControlLoop:
             self._left_alone[pressure.key] = left
             for skip in plan.skips:
                 _log.info("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
+
+
+def _keys(action: Action) -> list[Key]:
+    return [(action.app.name, package, action.mechanism) for package in action.packages]
 
 
 def _candidates(reading: NodeReading, pressure: Pressure) -> list[AppReading]:

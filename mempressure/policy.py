@@ -4,7 +4,7 @@ Nothing here looks at a clock, a file or a process.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mempressure.candidacy import Experience, Rules, Situation
 from mempressure.node import AppReading
@@ -38,6 +38,7 @@ class Action:
     """What it unloads; empty for trim."""
     targets: tuple[Target, ...]
     expected_bytes: int
+    """What it should give back; what gives back far less is quarantined (see `mempressure.quarantine`)."""
     reason: str
     level: str = "medium"
     """The alert level of the pressure, for the application's `on_pressure` callbacks."""
@@ -131,7 +132,10 @@ def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Actio
             refaulted = situation.refaulted(app, name)
             reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
-            if idle:
+            quarantined = situation.quarantined(app, holders)
+            if idle and quarantined:
+                skips.append(Skip(app.name, name, quarantined))
+            elif idle:
                 targets = tuple(
                     Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
@@ -156,7 +160,13 @@ def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Ac
                 continue
             idle_for = {package.name: situation.idle_seconds(package) for package in held}
             idle = [(worker, package) for package in held]
-            actions.append(_unloading("recycle", app, (Target(worker, idle_for),), idle, situation))
+            quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in held}
+            if all(quarantined.values()):
+                skips += [Skip(app.name, name, f"worker {worker.pid}: {why}") for name, why in quarantined.items()]
+                continue
+            size = int(sum(package.memory_bytes for package in held if not quarantined[package.name]))
+            action = _unloading("recycle", app, (Target(worker, idle_for),), idle, situation)
+            actions.append(replace(action, expected_bytes=size))
     return _in_order(actions, situation), skips
 
 

@@ -51,6 +51,7 @@ class FakeMachine:
         self.lag = 0.0
         self.shown = None
         self.frees = True
+        self.share = 1.0  # of what was held, as the worker measures it
         self.fails = False
 
     def clock(self):
@@ -88,6 +89,7 @@ class FakeMachine:
         if not self.frees:
             return Outcome(0, 0, ("is in use",), (), 0.1)
         before = self.used()
+        base = self.base
         shown = self.shows()
         targets = {target.worker.pid for target in action.targets}
         for worker in self.workers:
@@ -96,7 +98,9 @@ class FakeMachine:
                     held.loaded = 0.0
         if self.lag:
             self.shown = (self.now + self.lag, shown)
-        return Outcome(before - self.used(), len(targets), (), (), 0.1)
+        freed = int((before - self.used()) * self.share)
+        self.base = base + before - self.used() - freed
+        return Outcome(freed, len(targets), (), (), 0.1)
 
     def stops(self):
         return [packages[0] for mechanism, packages, _ in self.actions if mechanism == "stop"]
@@ -315,6 +319,56 @@ def test_what_was_unloaded_raises_the_level_that_the_next_cycle_ranks_by():
     machine.now += 15
     control.run([HOST])
     assert machine.stops() == ["first", "former", "newer"]  # by uses alone newer would come before former
+
+
+def load_again(machine, **options):
+    for worker in machine.workers:
+        for held in worker.packages:
+            held.loaded, held.loads = 1.0, held.loads + 1
+            for name, value in options.items():
+                setattr(held, name, value)
+
+
+def test_what_gave_back_too_little_is_left_alone_and_said_to_be():
+    machine, cycles = FakeMachine(usage=0.88, packages=[package("p0", loads=1.0), package("p1", active_calls=1.0)]), []
+    machine.share = 0.19
+    control = loop(machine, record=cycles)
+    control.run([HOST])
+    assert machine.stops() == ["p0"]
+    machine.base = int(0.88 * TOTAL) - 200 * MIB
+    load_again(machine, active_calls=0.0)
+    machine.now += 60
+    control.run([HOST])
+    assert machine.stops() == ["p0", "p1"]
+    reasons = {skip.package: skip.reason for skip in cycles[-1].skips}
+    assert reasons == {"p0": "is quarantined for another 1740 s: stop gave back 19.0 MiB of the 100.0 MiB expected"}
+    machine.base = int(0.88 * TOTAL) - 200 * MIB
+    machine.now += 1800
+    load_again(machine)
+    control.run([HOST])
+    assert sorted(machine.stops()[2:]) == ["p0", "p1"]
+
+
+def test_other_workers_of_an_app_are_not_recycled_in_a_cycle_in_which_that_brought_too_little():
+    machine, cycles = FakeMachine(usage=0.88, packages=[package("p", mechanism="recycle")], workers=3), []
+    machine.share = 0.1
+    loop(machine, record=cycles).run([HOST])
+    assert [mechanism for mechanism, _, _ in machine.actions].count("recycle") == 1
+
+
+def test_a_worker_that_declined_is_not_held_against_the_package():
+    machine, cycles = FakeMachine(usage=0.94, packages=[package("p", mib=50)], workers=8), []
+    carry_out = machine.carry_out
+
+    def in_one_of_eight(action, *, order_id):
+        return carry_out(replace(action, targets=action.targets[:1]), order_id=order_id)
+
+    machine.carry_out = in_one_of_eight
+    control = loop(machine, record=cycles)
+    control.run([HOST])
+    machine.now += 60
+    control.run([HOST])
+    assert machine.stops() == ["p", "p"]
 
 
 def test_ids_of_orders_are_unique():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mempressure.node import AppReading
 from mempressure.policy import Experience, Rules, make_plan
+from mempressure.quarantine import judged
 from mempressure.ranking import Ageing, evicted, observed
 from mempressure.state import PackageState, WorkerState
 from mempressure.strategy import choose_strategy
@@ -41,10 +42,10 @@ def rules(*, keep=(), **options):
     return Rules(thresholds=options.pop("thresholds", THRESHOLDS), keep_loaded=keep_loaded, **options)
 
 
-def plan(*apps, usage, trimmed=None, increasing=False, ageing=None, **options):
+def plan(*apps, usage, trimmed=None, increasing=False, ageing=None, quarantine=None, **options):
     settled = rules(**options)
     strategy = choose_strategy(usage, settled.thresholds, increasing=increasing)
-    known = Experience(trimmed=trimmed or {}, ageing=ageing or Ageing())
+    known = Experience(trimmed=trimmed or {}, ageing=ageing or Ageing(), quarantine=quarantine or {})
     return make_plan(apps, usage=usage, strategy=strategy, rules=settled, now=NOW, experience=known)
 
 
@@ -302,6 +303,35 @@ def test_a_refault_in_one_worker_counts_in_all_of_the_app_and_in_no_other():
 def test_a_package_is_not_spared_for_refaults_when_critical(usage, is_candidate):
     made = plan(reading(worker(package(idle=31.0, **refault(5.0)))), usage=usage)
     assert bool(made.actions) is is_candidate
+
+
+def quarantine(*names, mechanism="stop", pid=1):
+    made = {}
+    for name in names:
+        held = package(name, mechanism=mechanism, memory_bytes=1e8)
+        key = ("shop", name, mechanism)
+        made = judged(made, key, [(worker(held, pid=pid), held)], expected_bytes=1e8, reclaimed_bytes=0, now=NOW - 60)
+    return made
+
+
+@pytest.mark.parametrize("usage", [0.82, 0.96])
+def test_what_is_quarantined_is_left_alone_and_the_reason_says_so(usage):
+    held = reading(worker(package(memory_bytes=1e8), package("numpy", memory_bytes=1e8)))
+    made = plan(held, usage=usage, quarantine=quarantine("pandas"))
+    assert unloaded(made) == {("shop", "numpy")}
+    assert reasons(made) == {
+        "pandas": "is quarantined for another 1740 s: stop gave back 0.0 MiB of the 95.4 MiB expected"
+    }
+
+
+def test_a_worker_is_recycled_for_what_is_not_quarantined():
+    packages = [package(name, mechanism="recycle", memory_bytes=1e8) for name in ("numpy", "pandas")]
+    held = reading(worker(*packages), worker(pid=2))
+    made = plan(held, usage=0.86, quarantine=quarantine("numpy", mechanism="recycle"))
+    assert [action.expected_bytes for action in made.actions] == [10**8]
+    made = plan(held, usage=0.86, quarantine=quarantine("numpy", "pandas", mechanism="recycle"))
+    assert made.actions == ()
+    assert reasons(made)["pandas"].startswith("worker 1: is quarantined for another 1740 s: recycle gave back")
 
 
 def test_the_worker_is_told_how_long_the_package_must_still_be_unused():
