@@ -29,5 +29,9 @@ class HostDiedError(IsolationError):
     """A package host ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
 
 
+class MemoryBudgetExceeded(MempressureError):  # noqa: N818 -- says what happened; callers know it by this name
+    """There is no room for a load (`MEMPRESSURE_ADMISSION`); the message says what it takes and what to do."""
+
+
 class AgentUnreachableError(MempressureError):
     """A worker's agent did not take or answer an order in time, or its answer could not be understood."""

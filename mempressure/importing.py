@@ -17,8 +17,10 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from mempressure.process import anonymous_bytes
+from mempressure.reservation import Reserve
 
 _plain_getattribute = ModuleType.__getattribute__
 
@@ -41,24 +43,38 @@ class DeferredModule(ModuleType):
     def __getattribute__(self, name: str) -> Any:
         if name in _METADATA:
             return _plain_getattribute(self, name)
-        # In the thread that is importing it this returns at once; other threads wait for the module's import lock.
-        real = import_module(_plain_getattribute(self, "__name__"))
+        real = _imported(self)
         return _plain_getattribute(self, name) if real is self else getattr(real, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _METADATA:
-            real = import_module(_plain_getattribute(self, "__name__"))
+            real = _imported(self)
             if real is not self:
                 setattr(real, name, value)
                 return
         ModuleType.__setattr__(self, name, value)  # super() would look for a DeferredModule, which it no longer is
 
     def __dir__(self) -> list[str]:
-        real = import_module(_plain_getattribute(self, "__name__"))
+        real = _imported(self)
         return sorted(vars(self)) if real is self else dir(real)
 
     def __repr__(self) -> str:
         return f"<module {_plain_getattribute(self, '__name__')!r}, imported on first use>"
+
+
+def _imported(deferred: DeferredModule) -> ModuleType:
+    """Import what a deferred module stands for, once there is room for its package."""
+    name: str = _plain_getattribute(deferred, "__name__")
+    package = name.partition(".")[0]
+    reserve = _reserves.get(deferred)
+    if reserve is None or package in sys.modules:
+        # In the thread that is importing it this returns at once; other threads wait for the module's import lock.
+        return import_module(name)
+    with reserve(package, 0):
+        return import_module(name)
+
+
+_reserves: WeakKeyDictionary[ModuleType, Reserve] = WeakKeyDictionary()
 
 
 class TrackingFinder(MetaPathFinder):
@@ -67,11 +83,15 @@ class TrackingFinder(MetaPathFinder):
     Args:
         tracks: whether a top-level name is tracked.
         listener: told of each import that was measured.
+        reserve: called before a package is imported on first use, to reserve what it is known to take.
     """
 
-    def __init__(self, tracks: Callable[[str], bool], listener: ImportListener) -> None:
+    def __init__(
+        self, tracks: Callable[[str], bool], listener: ImportListener, *, reserve: Reserve | None = None
+    ) -> None:
         self._tracks = tracks
         self._listener = listener
+        self._reserve = reserve
         self._deferred: dict[str, DeferredModule] = {}
         self._local = threading.local()
 
@@ -91,7 +111,10 @@ class TrackingFinder(MetaPathFinder):
         if loaded is not None:
             return loaded
         # setdefault is atomic: two threads get the same object.
-        return self._deferred.setdefault(name, DeferredModule(name))
+        deferred = self._deferred.setdefault(name, DeferredModule(name))
+        if self._reserve is not None:
+            _reserves[deferred] = self._reserve
+        return deferred
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -13,6 +13,7 @@ from mempressure.errors import HostDiedError, IsolationError
 from mempressure.frames import Frame, Payload
 from mempressure.host import STOP_SECONDS, HostGoneError, PackageHost
 from mempressure.process import private_bytes
+from mempressure.reservation import Reservation, Reserve
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ class IsolatedPackage:
         keep_loaded: leave it loaded unless the pressure is high; likewise.
         on_unload: a function of a module, run in the process before it ends in an orderly way.
         on_change: called after a process was started and after the package was unloaded, in the thread that did it.
+        reserve: called before a process is started, to reserve what it is known to take.
         refault_window: seconds; see `refaults`.
         clock: the time in unix seconds.
         measure: the private bytes of a process id; raises `OSError` for one that is gone.
@@ -49,6 +51,7 @@ class IsolatedPackage:
         active_calls: calls that run or queue.
         unloads: processes ended by `unload`.
         reclaimed_bytes: what they held, in total.
+        cost_bytes: what its process held when it was last measured, 0 before it; whoever measures may set it.
         host_deaths: processes that ended by themselves.
         problems: failures of `on_unload` and `on_change` that were survived.
     """
@@ -62,6 +65,7 @@ class IsolatedPackage:
         keep_loaded: bool = False,
         on_unload: Callable[[], object] | None = None,
         on_change: Callable[[], None] | None = None,
+        reserve: Reserve | None = None,
         refault_window: float = REFAULT_SECONDS,
         clock: Callable[[], float] = time.time,
         measure: Callable[[int], int] = private_bytes,
@@ -72,6 +76,7 @@ class IsolatedPackage:
         self.keep_loaded = keep_loaded
         self.on_unload = on_unload
         self.on_change = on_change
+        self._reserve = reserve
         self.refault_window = refault_window
         self._hooks = [] if on_unload is None else [importable_name(on_unload)]
         self._clock = clock
@@ -93,6 +98,8 @@ class IsolatedPackage:
         self.reclaimed_bytes = 0
         self.host_deaths = 0
         self.problems = 0
+        self.cost_bytes = 0
+        self._reservation: Reservation | None = None
         self._unloaded_at: float | None = None
         self._host: PackageHost | None = None
         self._executor: ThreadPoolExecutor | None = None
@@ -118,6 +125,7 @@ class IsolatedPackage:
             IsolationError: arguments, result or function cannot travel.
             HostStartError: the process did not come up, or the package or the module cannot be imported in it.
             HostDiedError: the process ended during the call.
+            MemoryBudgetExceeded: there is no room for the process.
         """
         called = f"{module}.{qualname}"
         # Pickling runs code of the caller's classes: never while holding the package.
@@ -166,12 +174,14 @@ class IsolatedPackage:
             held = self._measure(host.pid)
         except OSError:  # it has ended meanwhile
             held = 0
+        self._release()
         problems = host.stop(deadline_seconds=deadline_seconds)
         if problems is None:
             return 0, "did not end"
         with self._state:
             self.unloads += 1
             self.reclaimed_bytes += held
+            self.cost_bytes = held or self.cost_bytes
         for problem in problems:
             self._survive("the on_unload function of package %r failed: %s", self.name, problem)
         self._changed()
@@ -186,6 +196,7 @@ class IsolatedPackage:
             executor.shutdown(wait=False, cancel_futures=True)
         if host is not None:
             host.stop()
+        self._release()
 
     def executor(self) -> "ThreadPoolExecutor":
         """Return the one thread that makes submitted calls; it starts with the first."""
@@ -208,7 +219,10 @@ class IsolatedPackage:
                 try:
                     host = self._usable_host()
                     if host is not None:
-                        return host.exchange(request)
+                        try:
+                            return host.exchange(request)
+                        finally:  # from its first call on, what the host takes is measured
+                            self._release()
                     self._start(module)
                 except HostGoneError as error:
                     gone = error
@@ -236,10 +250,24 @@ class IsolatedPackage:
             host, self._host = self._host, None
         if host is not None:
             host.discard()
+        self._release()
+
+    def _release(self) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.release()
 
     def _start(self, module: str) -> None:
+        if self._reserve is not None:
+            self._reservation = self._reserve(self.name, self.cost_bytes)
         began = time.perf_counter()
-        host = PackageHost(self.name, module, hooks=self._hooks, on_death=self._count_death)
+        try:
+            host = PackageHost(self.name, module, hooks=self._hooks, on_death=self._count_death)
+        except BaseException:
+            self._release()
+            raise
+        if self._reservation is not None:
+            self._reservation.pid = host.pid
         with self._state:
             self._host = host
             self.loads += 1

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.errors import ConfigurationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
+from mempressure.reservation import Reservation
 from mempressure.state import PackageState
 from mempressure.supervisor import is_supervisor
+from mempressure.thresholds import Thresholds
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks
 from mempressure.worker import ManagedWorker, package_states, unknown_package
 
 if TYPE_CHECKING:
     from mempressure.monitor import MemoryMonitor
+    from mempressure.room import Room
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +57,10 @@ class LazyLoader:
         self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
         self._isolated: dict[str, IsolatedPackage] = {}
         self._callbacks = PressureCallbacks()
-        self._tracker = PackageTracker(on_change=self._changed)
+        self._room = self._make_room()
+        self._tracker = PackageTracker(
+            on_change=self._changed, reserve=None if self._room is None else self._reserve_import
+        )
         self._lock = threading.Lock()
         self._monitor: MemoryMonitor | None = None
         self._worker: ManagedWorker | None = None
@@ -213,6 +219,7 @@ class LazyLoader:
         """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
         self._lock = threading.Lock()
         self._monitor = None
+        self._room = self._make_room()
         self._tracker.after_fork()
         if self._worker is not None:
             self._worker.forget()
@@ -229,6 +236,25 @@ class LazyLoader:
         if worker.start():
             self._worker = worker
 
+    def _make_room(self) -> "Room | None":
+        if not self._configuration.mempressure_admission or _HOST_VARIABLE in os.environ:
+            return None
+        from mempressure.room import Room  # off by default, and then nobody need pay for it
+        from mempressure.surroundings import Surroundings
+
+        surroundings = Surroundings(self._configuration)
+        return Room(measure=surroundings.measure, emergency=lambda: self._thresholds.emergency, isolated=self._isolated)
+
+    @property
+    def _thresholds(self) -> Thresholds:
+        return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
+
+    def _reserve_host(self, package: str, cost: int) -> Reservation:
+        return Reservation(0) if self._room is None else self._room.for_host(package, cost)
+
+    def _reserve_import(self, package: str, cost: int) -> Reservation:
+        return Reservation(0) if self._room is None else self._room.for_import(package, cost)
+
     def _changed(self) -> None:
         if self._worker is not None:
             self._worker.publish_soon()
@@ -237,7 +263,8 @@ class LazyLoader:
         with self._lock:
             package = self._isolated.get(name)
             if package is None:
-                package = IsolatedPackage(name, on_change=self._changed, **options)
+                reserve = None if self._room is None else self._reserve_host
+                package = IsolatedPackage(name, on_change=self._changed, reserve=reserve, **options)
                 self._isolated[name] = package
                 return package
         differing = [key for key, value in options.items() if getattr(package, key) != value]

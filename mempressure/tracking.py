@@ -10,6 +10,7 @@ from types import ModuleType
 
 from mempressure.accessed import arm, disarm, take_used
 from mempressure.importing import TrackingFinder
+from mempressure.reservation import Reserve
 from mempressure.state import UNKNOWN, PackageState
 
 _ARMED_DEPTH = 1
@@ -41,16 +42,23 @@ class PackageTracker:
     Args:
         clock: Unix seconds.
         on_change: called after a tracked package was loaded.
+        reserve: called before a package is imported on first use (see `mempressure.importing`).
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_change: Callable[[], None] = lambda: None,
+        reserve: Reserve | None = None,
+    ) -> None:
         self._clock = clock
         self._on_change = on_change
         self._packages: dict[str, TrackedPackage] = {}
         self._lock = threading.Lock()
         self._modules: dict[str, list[ModuleType]] = {}
         self._modules_seen = -1
-        self._finder = TrackingFinder(self._packages.__contains__, self)
+        self._finder = TrackingFinder(self._packages.__contains__, self, reserve=reserve)
 
     def track(self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False) -> TrackedPackage:
         """Track the package that module `name` belongs to; the last options given hold."""

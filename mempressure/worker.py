@@ -69,6 +69,8 @@ class ManagedWorker:
         self._tracker.tick()
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
+        for name, size in memory.items():
+            self._isolated[name].cost_bytes = size
         worker.packages = package_states(self._tracker, self._isolated, memory)
         worker.serving = worker.serving and not self._retiring
         return worker
@@ -127,8 +129,12 @@ def package_states(
     tracker: PackageTracker, isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int]
 ) -> list[PackageState]:
     """Return every declared package as it is now; `memory` is each host's private memory in bytes."""
-    hosted = [_isolated_state(package, memory.get(package.name, 0)) for package in list(isolated.values())]
-    return tracker.states() + hosted
+    return tracker.states() + isolated_states(isolated, memory)
+
+
+def isolated_states(isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int]) -> list[PackageState]:
+    """Return every isolated package as it is now, like `package_states`."""
+    return [_isolated_state(package, memory.get(package.name, 0)) for package in list(isolated.values())]
 
 
 def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError:

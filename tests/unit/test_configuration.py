@@ -30,6 +30,7 @@ EXAMPLES = {
         "much",
         "a size from 0 to .* such as 512MiB",
     ),
+    "MEMPRESSURE_ADMISSION": SWITCH,
     "MEMPRESSURE_NODE": NAME,
     "MEMPRESSURE_RUNTIME_DIR": FOLDER,
     "MEMPRESSURE_STATE_DIR": FOLDER,

@@ -76,6 +76,7 @@ def test_an_isolated_package_is_published_stopped_by_order_and_started_again(fun
     state = package(published(), "decimal")
     assert (state.mechanism, state.source, state.loaded, state.loads, state.timeout) == ("stop", "process", 1, 1, 5.0)
     assert state.memory_bytes > 1 << 20
+    assert functions.doubled.package.cost_bytes == pytest.approx(state.memory_bytes, rel=0.2)
     answer = ask("s1", "stop", package="decimal")
     assert answer["skipped"] is None
     assert answer["reclaimed_bytes"] == pytest.approx(state.memory_bytes, rel=0.2)
