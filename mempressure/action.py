@@ -5,13 +5,14 @@ where it is not.
 """
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mempressure.client import give_order, socket_path
 from mempressure.errors import AgentUnreachableError
-from mempressure.node import NodeReading
+from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Target
 from mempressure.state import WorkerState
 
@@ -21,6 +22,7 @@ MEASURE_TIMEOUT_SECONDS = 0.5
 STOP_TIMEOUT_SECONDS = 15.0
 SUCCESSOR_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_MEASURED_AT_ONCE = 64
 _MOST_BYTES = 1 << 62
 
 
@@ -61,15 +63,24 @@ class Executor:
         return self._read()
 
     def measure(self) -> NodeReading:
-        """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands."""
+        """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands.
+
+        All are asked at once, so that hung ones cost one time limit together and not one each.
+        """
         self._measurements += 1
-        for app in self._read().apps.values():
-            for worker in app.workers:
-                order = {"id": f"measure.{self._measurements}", "op": "measure"}
-                try:
-                    give_order(socket_path(app.directory, worker.pid), order, timeout=MEASURE_TIMEOUT_SECONDS)
-                except AgentUnreachableError as error:
-                    _log.debug("worker not measured: %s", error)
+        order = {"id": f"measure.{self._measurements}", "op": "measure"}
+        apps = self._read().apps.values()
+        asked = [
+            threading.Thread(target=_ask_to_measure, args=(app, worker, order), name="measure", daemon=True)
+            for app in apps
+            for worker in app.workers
+        ]
+        for batch in range(0, len(asked), _MEASURED_AT_ONCE):
+            threads = asked[batch : batch + _MEASURED_AT_ONCE]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         return self._read()
 
     def carry_out(self, action: Action, *, order_id: str) -> Outcome:
@@ -103,7 +114,7 @@ class Executor:
         # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
         known = self._workers(action.app.name) if action.mechanism == "recycle" else ()
         path = socket_path(action.app.directory, target.worker.pid)
-        answer = give_order(path, order, timeout=STOP_TIMEOUT_SECONDS)
+        answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
             return 0, str(reason)
@@ -137,3 +148,11 @@ class Executor:
             f"worker {retired.pid} of {app} was recycled and no successor serves after "
             f"{SUCCESSOR_TIMEOUT_SECONDS:g} s; see the log of its supervisor (pid {retired.supervisor_pid})"
         )
+
+
+def _ask_to_measure(app: AppReading, worker: WorkerState, order: Mapping[str, str]) -> None:
+    path = socket_path(app.directory, worker.pid)
+    try:
+        give_order(path, order, owner=app.uid, timeout=MEASURE_TIMEOUT_SECONDS)
+    except AgentUnreachableError as error:
+        _log.debug("worker not measured: %s", error)

@@ -10,7 +10,7 @@ from mempressure.backoff import decayed, factor
 from mempressure.node import AppReading
 from mempressure.quarantine import Key, Quarantined, in_force, reason
 from mempressure.ranking import Ageing, Held
-from mempressure.state import PackageState, WorkerState
+from mempressure.state import CLOCK_SET_BACK_SECONDS, PackageState, WorkerState
 from mempressure.strategy import Strategy
 from mempressure.thresholds import Thresholds
 
@@ -80,7 +80,7 @@ class Situation:
             return "is kept loaded by preference"
         needed = self.idle_seconds(package, refaulted)
         idle = self.now - package.last_used
-        if package.last_used < 0 or idle >= needed:
+        if package.last_used < 0 or not -CLOCK_SET_BACK_SECONDS < idle < needed:
             return None
         if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):
             delay = refaulted.refault_delay
@@ -96,8 +96,9 @@ class Situation:
 
     def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
         """Return why a worker is not replaced, whatever it holds; None where it may be."""
-        if worker.recycle_refused:
-            return worker.recycle_refused
+        refused = self._reason_recycling_has_not_begun() or worker.recycle_refused
+        if refused:
+            return refused
         if not worker.supervisor:
             return "no supervisor would replace it"
         if not worker.serving:
@@ -108,6 +109,18 @@ class Situation:
         if sole and self.usage < self.rules.thresholds.emergency:
             return "is the only worker; recycled at emergency only"
         return None
+
+    def _reason_recycling_has_not_begun(self) -> str | None:
+        if self.rules.recycle_from == "never":
+            return "workers are never recycled (MEMPRESSURE_RECYCLE=never)"
+        begun = {
+            "normal": True,
+            "high": self.strategy.name != "normal",
+            "emergency": self.usage >= self.rules.thresholds.emergency,
+        }
+        if begun[self.rules.recycle_from]:
+            return None
+        return f"workers are recycled from {self.rules.recycle_from} on (MEMPRESSURE_RECYCLE)"
 
     def why(self, held: Iterable[Held]) -> str:
         """Return the reason to unload these, for people to read."""

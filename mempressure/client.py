@@ -10,6 +10,7 @@ the result it remembers and does nothing again.
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +29,15 @@ def socket_path(directory: Path, pid: int) -> Path:
     return directory / f"{pid}.sock"
 
 
-def give_order(path: Path, order: Mapping[str, Any], *, timeout: float = 5.0) -> dict[str, Any]:
+def give_order(
+    path: Path, order: Mapping[str, Any], *, owner: int | None = None, timeout: float = 5.0
+) -> dict[str, Any]:
     """Send one order to the agent that listens at `path` and return its answer.
 
     Args:
         path: the agent's socket.
         order: with at least `id` and `op`.
+        owner: the uid that must be listening; whoever owns the directory can put a link to another's socket there.
         timeout: seconds for all of it.
 
     Raises:
@@ -44,6 +48,7 @@ def give_order(path: Path, order: Mapping[str, Any], *, timeout: float = 5.0) ->
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
             connection.connect(os.fspath(path))
+            _require_peer(connection, path, owner)
             connection.sendall(json.dumps(order).encode() + b"\n")
             line = _line(connection, deadline)
     except OSError as error:
@@ -58,6 +63,13 @@ def give_order(path: Path, order: Mapping[str, Any], *, timeout: float = 5.0) ->
     if "error" in answer:
         raise AgentUnreachableError(f"agent at {path}: refused {order.get('op')}: {answer['error']}")
     return answer
+
+
+def _require_peer(connection: socket.socket, path: Path, owner: int | None) -> None:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    if owner is not None and uid != owner:
+        raise AgentUnreachableError(f"agent at {path}: uid {uid} listens there, not {owner}, whose directory it is in")
 
 
 def _line(connection: socket.socket, deadline: float) -> bytes:

@@ -37,26 +37,42 @@ class ImportListener(Protocol):
         """`package` grew by `added_bytes`, imports of other tracked packages in it not counted; `root` if it is new."""
 
 
+_being_filled: set[str] = set()
+"""Names of deferred modules that the import system has begun to fill: it reads and sets their metadata itself."""
+
+
 class DeferredModule(ModuleType):
     """A module that is imported when one of its attributes is first asked for."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in _METADATA:
+        if name in ("__class__", "__name__", "__reduce_ex__"):
+            return _plain_getattribute(self, name)
+        if name in _METADATA and _plain_getattribute(self, "__name__") in _being_filled:
             return _plain_getattribute(self, name)
         real = _imported(self)
         return _plain_getattribute(self, name) if real is self else getattr(real, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name not in _METADATA:
+        if name not in _METADATA or _plain_getattribute(self, "__name__") not in _being_filled:
             real = _imported(self)
             if real is not self:
                 setattr(real, name, value)
                 return
         ModuleType.__setattr__(self, name, value)  # super() would look for a DeferredModule, which it no longer is
 
+    def __delattr__(self, name: str) -> None:
+        real = _imported(self)
+        if real is self:
+            ModuleType.__delattr__(self, name)
+        else:
+            delattr(real, name)
+
     def __dir__(self) -> list[str]:
         real = _imported(self)
-        return sorted(vars(self)) if real is self else dir(real)
+        return list(ModuleType.__dir__(self)) if real is self else dir(real)
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, tuple[str]]:
+        return (import_module, (_plain_getattribute(self, "__name__"),))
 
     def __repr__(self) -> str:
         return f"<module {_plain_getattribute(self, '__name__')!r}, imported on first use>"
@@ -121,7 +137,8 @@ class TrackingFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """Return the spec that the other finders give, its loader wrapped; None where there is nothing to do."""
         top = fullname.partition(".")[0]
-        if not self._tracks(top):
+        # Another finder that asks all finders, as this one does, has come round to it.
+        if not self._tracks(top) or fullname in self._finding():
             return None
         if fullname not in self._deferred and self._stack()[-1:] == [top]:
             return None
@@ -133,12 +150,24 @@ class TrackingFinder(MetaPathFinder):
     def _found_by_others(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
     ) -> ModuleSpec | None:
-        for finder in sys.meta_path:
-            if finder is not self and hasattr(finder, "find_spec"):
-                spec = finder.find_spec(fullname, path, target)
-                if spec is not None:
-                    return spec
-        return None
+        finding = self._finding()
+        finding.add(fullname)
+        try:
+            for finder in sys.meta_path:
+                if finder is not self and hasattr(finder, "find_spec"):
+                    spec = finder.find_spec(fullname, path, target)
+                    if spec is not None:
+                        return spec
+            return None
+        finally:
+            finding.discard(fullname)
+
+    def _finding(self) -> set[str]:
+        try:
+            finding: set[str] = self._local.finding
+        except AttributeError:
+            finding = self._local.finding = set()
+        return finding
 
     def _stack(self) -> list[str]:
         try:
@@ -151,6 +180,10 @@ class TrackingFinder(MetaPathFinder):
     def deferred(self, fullname: str) -> DeferredModule | None:
         """Return the object waiting to become module `fullname`, if there is one."""
         return self._deferred.get(fullname)
+
+    def filled(self, fullname: str) -> None:
+        """Forget a deferred module that is loaded: whoever deletes it from `sys.modules` gets a new one, as ever."""
+        self._deferred.pop(fullname, None)
 
     def measured(self, package: str, *, root: bool, run: Callable[[], None]) -> None:
         """Run an import of a module of `package` and tell the listener what it took."""
@@ -166,11 +199,10 @@ class TrackingFinder(MetaPathFinder):
             added, seconds = anonymous_bytes() - before, time.perf_counter() - started
             stack.pop()
             own = added - inner.pop()
-            if nested:
-                inner[-1] += added - own  # the enclosing boundary of the same package counts it as its own
-            else:
-                inner[-1] += added
-                self._listener.imported(package, root=root, seconds=seconds, added_bytes=own)
+            # The enclosing boundary of the same package counts it as its own.
+            inner[-1] += added - own if nested else added
+        if not nested:
+            self._listener.imported(package, root=root, seconds=seconds, added_bytes=own)
 
 
 class _BoundaryLoader(Loader):
@@ -187,7 +219,12 @@ class _BoundaryLoader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         created = self._real.create_module(spec)
         # An extension makes its own object; the deferred one then passes every access on to it.
-        return created if created is not None else self._finder.deferred(spec.name)
+        if created is not None:
+            return created
+        deferred = self._finder.deferred(spec.name)
+        if deferred is not None:
+            _being_filled.add(spec.name)
+        return deferred
 
     def exec_module(self, module: ModuleType) -> None:
         module.__loader__ = self._real
@@ -202,9 +239,15 @@ class _BoundaryLoader(Loader):
             )
         except BaseException:
             if pristine is not None:  # the next access tries again, on an empty module
-                vars(module).clear()
-                vars(module).update(pristine)
+                namespace = vars(module)
+                namespace.clear()
+                namespace.update(pristine)
+                _being_filled.discard(module.__name__)
             raise
         # Only now: other threads must never see half a module. One that put another in its place passes on to that.
-        if type(module) is DeferredModule and sys.modules.get(module.__name__) is module:
-            object.__setattr__(module, "__class__", ModuleType)
+        if type(module) is DeferredModule:
+            name = module.__name__
+            if sys.modules.get(name) is module:
+                object.__setattr__(module, "__class__", ModuleType)
+                self._finder.filled(name)
+            _being_filled.discard(name)

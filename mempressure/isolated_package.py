@@ -14,6 +14,7 @@ from mempressure.frames import Frame, Payload
 from mempressure.host import STOP_SECONDS, HostGoneError, PackageHost
 from mempressure.process import private_bytes
 from mempressure.reservation import Reservation, Reserve
+from mempressure.state import CLOCK_SET_BACK_SECONDS
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -290,9 +291,10 @@ class IsolatedPackage:
         if host is None or not host.usable:
             return "not loaded"
         if idle_for is not None and self.last_used is not None:
-            idle = max(0.0, self._clock() - self.last_used)
-            if idle < idle_for:
-                return f"used {idle:.1f} s ago"
+            idle = self._clock() - self.last_used
+            # Long before its last use: the clock was set back, and it would be kept until the clock has caught up.
+            if -CLOCK_SET_BACK_SECONDS < idle < idle_for:
+                return f"used {max(0.0, idle):.1f} s ago"
         return None
 
     def _count_death(self) -> None:

@@ -20,7 +20,7 @@ from mempressure.state import PackageState
 from mempressure.supervisor import is_supervisor
 from mempressure.thresholds import Thresholds
 from mempressure.tracking import PackageTracker
-from mempressure.trim import PressureCallbacks
+from mempressure.trim import PressureCallbacks, checked_level
 from mempressure.worker import ManagedWorker, package_states, unknown_package
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+MOST_TIMEOUT_SECONDS = 1e9
+FORKED_GRACE_SECONDS = 0.3
+"""How long a forked child's agent waits before it shows: most forks are about to execute another program."""
 
 _HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
 
@@ -86,11 +90,9 @@ class LazyLoader:
         """Track the package of module `name` however it is imported, plain import statements included.
 
         Raises:
-            ConfigurationError: the name is no absolute module name, or the timeout is negative.
+            ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
-        self._tracker.track(
-            _checked_name(name), timeout=self._timeout(timeout), priority=priority, keep_loaded=keep_loaded
-        )
+        self._tracker.track(_checked_name(name), **self._checked_options(timeout, priority, keep_loaded=keep_loaded))
 
     def isolated(
         self,
@@ -113,12 +115,7 @@ class LazyLoader:
         Raises:
             ConfigurationError: the package was declared before with other options.
         """
-        options = {
-            "timeout": self._timeout(timeout),
-            "priority": priority,
-            "keep_loaded": keep_loaded,
-            "on_unload": on_unload,
-        }
+        options = {**self._checked_options(timeout, priority, keep_loaded=keep_loaded), "on_unload": on_unload}
         package = self._isolated_package(_checked_name(name), options)
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
@@ -127,7 +124,12 @@ class LazyLoader:
         return decorate
 
     def on_pressure(self, level: str) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
-        """Register a function to be called with the alert level, at `level` or above: to drop the app's own caches."""
+        """Register a function to be called with the alert level, at `level` or above: to drop the app's own caches.
+
+        Raises:
+            ConfigurationError: there is no such alert level.
+        """
+        checked_level(level)
 
         def decorate(callback: Callable[[str], R]) -> Callable[[str], R]:
             self._callbacks.add(level, callback)
@@ -226,12 +228,24 @@ class LazyLoader:
             self._worker = None
         self._start(forked=True)
 
+    def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
+        """Refuse here, where the mistake is, what every reader of this worker's state would refuse later."""
+        if type(priority) is not int:
+            raise ConfigurationError(f"priority={priority!r} cannot be used; send a whole number")
+        if type(keep_loaded) is not bool:
+            raise ConfigurationError(f"keep_loaded={keep_loaded!r} cannot be used; send True or False")
+        return {"timeout": self._timeout(timeout), "priority": priority, "keep_loaded": keep_loaded}
+
     def _start(self, *, forked: bool = False) -> None:
         # A supervisor that preloads the application serves nothing; its workers start their agents when forked.
         if not self._with_agent or (not forked and is_supervisor()):
             return
         worker = ManagedWorker(
-            self._configuration, tracker=self._tracker, isolated=self._isolated, callbacks=self._callbacks
+            self._configuration,
+            tracker=self._tracker,
+            isolated=self._isolated,
+            callbacks=self._callbacks,
+            delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
         )
         if worker.start():
             self._worker = worker
@@ -277,8 +291,11 @@ class LazyLoader:
     def _timeout(self, timeout: float | None) -> float:
         if timeout is None:
             return float(self._configuration.lazy_loading_unloading_memory_pressure_timeout)
-        if not timeout >= 0:
-            raise ConfigurationError(f"timeout={timeout!r} cannot be used; send seconds, 0 or more")
+        if type(timeout) not in (int, float) or not 0 <= timeout <= MOST_TIMEOUT_SECONDS:  # false for NaN
+            raise ConfigurationError(
+                f"timeout={timeout!r} cannot be used; send seconds from 0 to {MOST_TIMEOUT_SECONDS:g}, "
+                "and keep_loaded=True for a package that is to stay"
+            )
         return float(timeout)
 
 

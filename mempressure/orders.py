@@ -1,14 +1,15 @@
 """What an agent accepts as an order: a package and a mechanism, never code."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mempressure.client import OPERATIONS
+from mempressure.thresholds import ALERT_LEVELS
 
 _MAX_ID_LENGTH = 200
+_MOST_SECONDS = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ def parse_order(line: bytes) -> Order:
     """
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"an order is one JSON object on a line: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"an order is a JSON object, not {type(content).__name__}")
@@ -46,6 +47,9 @@ def parse_order(line: bytes) -> Order:
     for key in ("package", "level"):
         if not isinstance(content.get(key, ""), str):
             raise ValueError(f"order {key}={content[key]!r:.80} must be a text")
+    levels = tuple(ALERT_LEVELS.values())
+    if content.get("level", "medium") not in levels:
+        raise ValueError(f"order level={content['level']!r:.80} unknown; send one of {', '.join(levels)}")
     return Order(
         id=order_id,
         op=content["op"],
@@ -62,6 +66,6 @@ def _seconds(value: Any) -> dict[str, float] | None:
         raise ValueError(f"order idle_for={value!r:.80} must map packages to seconds")
     for package, seconds in value.items():
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not math.isfinite(seconds) or seconds < 0:
+        if not number or not 0 <= seconds <= _MOST_SECONDS:  # false for NaN
             raise ValueError(f"order idle_for of {package}={seconds!r:.80} must be seconds, 0 or more")
     return {package: float(seconds) for package, seconds in value.items()}

@@ -93,9 +93,8 @@ def make_plan(
     # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
     if usage >= rules.thresholds.unload_packages:
         trims = list(_trims(apps, situation))
-        if _recycling_allowed(situation):
-            recycles, refused = _recycles(apps, situation)
-            skips += refused
+        recycles, refused = _recycles(apps, situation)
+        skips += refused
     actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in known.futile]
     chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
@@ -168,15 +167,6 @@ def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Ac
             action = _unloading("recycle", app, (Target(worker, idle_for),), idle, situation)
             actions.append(replace(action, expected_bytes=size))
     return _in_order(actions, situation), skips
-
-
-def _recycling_allowed(situation: Situation) -> bool:
-    rules = situation.rules
-    if rules.recycle_from == "never":
-        return False
-    if rules.recycle_from == "emergency":
-        return situation.usage >= rules.thresholds.emergency
-    return rules.recycle_from == "normal" or situation.strategy.name != "normal"
 
 
 def _within_limit(actions: Iterable[Action], most: int) -> tuple[list[Action], list[Action]]:

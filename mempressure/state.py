@@ -30,6 +30,9 @@ MECHANISMS = ("trim", "stop", "evict", "recycle")
 UNKNOWN = -1.0
 """Stands for a number that is not known: a package never used, a cgroup without a limit."""
 
+CLOCK_SET_BACK_SECONDS = 10.0
+"""A time that lies further in the future than this was told before the clock was set back."""
+
 MAX_FILE_BYTES = 4 << 20
 MAX_NAME_LENGTH = 200
 _HEADER = struct.Struct("<8sII")
@@ -244,9 +247,12 @@ def load(path: Path, *, owner: int) -> WorkerState:
     finally:
         os.close(descriptor)
     try:
-        return decode(data)
+        worker = decode(data)
     except StateError as error:
         raise StateError(f"{path}: {error}") from error
+    if path.stem != str(worker.pid):
+        raise StateError(f"{path}: speaks for worker {worker.pid}; a worker's file has its own pid for a name")
+    return worker
 
 
 def _split(data: bytes) -> tuple[bytes, "array[float]"]:

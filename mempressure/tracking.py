@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
-from mempressure.accessed import arm, disarm, take_used
+from mempressure.accessed import ArmedModule, arm, disarm, take_used
 from mempressure.importing import TrackingFinder
 from mempressure.reservation import Reserve
 from mempressure.state import UNKNOWN, PackageState
@@ -146,7 +146,9 @@ class PackageTracker:
         found: dict[str, list[ModuleType]] = {}
         for name, module in list(sys.modules.items()):
             root = name.partition(".")[0]
-            if root in self._packages and name.count(".") <= _ARMED_DEPTH and isinstance(module, ModuleType):
+            # Of their own class are lazy modules, which even reading `__name__` would load.
+            plain = type(module) in (ModuleType, ArmedModule)
+            if plain and root in self._packages and name.count(".") <= _ARMED_DEPTH:
                 found.setdefault(root, []).append(module)
         self._modules = found
 

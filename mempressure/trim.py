@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from mempressure.errors import ConfigurationError
 from mempressure.process import private_bytes
 from mempressure.thresholds import ALERT_LEVELS
 
@@ -19,23 +20,22 @@ class PressureCallbacks:
 
     def __init__(self) -> None:
         self._callbacks: list[tuple[str, Callable[[str], object]]] = []
-        self._hanging: set[Callable[[str], object]] = set()
+        self._hanging: set[int] = set()
+        """Identities: a callback need not be hashable."""
 
     def add(self, level: str, callback: Callable[[str], object]) -> None:
         """Register a callback.
 
         Raises:
-            ValueError: there is no such alert level.
+            ConfigurationError: there is no such alert level.
         """
-        if level not in _LEVELS:
-            raise ValueError(f"alert level {level!r} unknown; send one of {', '.join(_LEVELS)}")
-        self._callbacks.append((level, callback))
+        self._callbacks.append((checked_level(level), callback))
 
     def call(self, level: str) -> list[str]:
         """Call what is registered for `level` or below it; return a line for each that failed or hangs."""
         problems = []
         for own, callback in self._callbacks:
-            if _LEVELS.index(own) <= _LEVELS.index(level) and callback not in self._hanging:
+            if _LEVELS.index(own) <= _LEVELS.index(level) and id(callback) not in self._hanging:
                 problem = self._call_one(callback, level)
                 if problem:
                     problems.append(problem)
@@ -50,10 +50,10 @@ class PressureCallbacks:
             except Exception as error:  # noqa: BLE001 -- the application's code; its failure is contained and told
                 failures.append(f"{type(error).__name__}: {error}")
             finally:
-                self._hanging.discard(callback)
+                self._hanging.discard(id(callback))
 
         thread = threading.Thread(target=run, name="mempressure-callback", daemon=True)
-        self._hanging.add(callback)
+        self._hanging.add(id(callback))
         thread.start()
         thread.join(CALLBACK_SECONDS)
         name = getattr(callback, "__qualname__", repr(callback))
@@ -62,6 +62,17 @@ class PressureCallbacks:
                 f"on_pressure callback {name} still runs after {CALLBACK_SECONDS:g} s; not called again until it ends"
             )
         return f"on_pressure callback {name} failed: {failures[0]}" if failures else None
+
+
+def checked_level(level: str) -> str:
+    """Return an alert level's name.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    if level not in _LEVELS:
+        raise ConfigurationError(f"alert level {level!r} unknown; send one of {', '.join(_LEVELS)}")
+    return level
 
 
 def trim(callbacks: PressureCallbacks, *, level: str) -> tuple[int, list[str]]:

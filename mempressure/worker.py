@@ -11,7 +11,7 @@ from mempressure.errors import UnknownPackageError
 from mempressure.isolated_package import IsolatedPackage
 from mempressure.orders import Order
 from mempressure.sampling import WorkerSampler
-from mempressure.state import UNKNOWN, PackageState, WorkerState
+from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisor import Supervisor
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, trim
@@ -28,6 +28,7 @@ class ManagedWorker:
         tracker: the packages imported in this process.
         isolated: the packages that live in processes of their own, by name.
         callbacks: what the application wants called under pressure.
+        delay_seconds: how long the agent waits before it shows.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ManagedWorker:
         tracker: PackageTracker,
         isolated: Mapping[str, IsolatedPackage],
         callbacks: PressureCallbacks,
+        delay_seconds: float = 0.0,
     ) -> None:
         self._tracker = tracker
         self._isolated = isolated
@@ -45,7 +47,10 @@ class ManagedWorker:
         self._sampler = WorkerSampler(configuration, supervisor=self._supervisor, cgroup=own_cgroup(), clock=time.time)
         self._retiring = False
         self._agent = Agent(
-            self, runtime=configuration.runtime_directory, trusted_uids=configuration.mempressure_trusted_uids
+            self,
+            runtime=configuration.runtime_directory,
+            trusted_uids=configuration.mempressure_trusted_uids,
+            delay_seconds=delay_seconds,
         )
 
     def start(self) -> bool:
@@ -120,8 +125,9 @@ class ManagedWorker:
                 continue
             if package.name not in order.idle_for:
                 return f"{package.name} was loaded meanwhile"
-            if package.active_calls or now - package.last_used < order.idle_for[package.name]:
-                return f"{package.name} was used {max(0.0, now - package.last_used):.1f} s ago"
+            idle = now - package.last_used
+            if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < order.idle_for[package.name]:
+                return f"{package.name} was used {max(0.0, idle):.1f} s ago"
         return None
 
 
@@ -140,7 +146,9 @@ def isolated_states(isolated: Mapping[str, IsolatedPackage], memory: Mapping[str
 def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError:
     """Return the error for a name that is not declared here, naming those that are."""
     names = ", ".join(sorted(package.name for package in known)) or "none"
-    return UnknownPackageError(f"package {name!r} is not managed here; known are {names}")
+    return UnknownPackageError(
+        f"package {name!r} is not managed here; known are {names}; declare it with manage, import_module or isolated"
+    )
 
 
 def _isolated_state(package: IsolatedPackage, memory_bytes: int) -> PackageState:

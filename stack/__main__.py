@@ -22,7 +22,7 @@ def main() -> int:
     try:
         return run_up() if options.command == "up" else run_demo(options.output)
     except (EnginesMissingError, StartError, DeadlineError) as error:
-        print(f"{options.command}: {error}", file=sys.stderr)
+        print(f"{options.command}: {error}; logs: {ROOT / 'build' / 'logs' / options.command}", file=sys.stderr)
         return 1
 
 

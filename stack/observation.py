@@ -70,7 +70,8 @@ class Observer:
             if condition(usage):
                 return time.time()
             time.sleep(0.02)
-        raise DeadlineError(f"{what} did not happen within {seconds:g} s; usage is {self.usage():.1%}")
+        loaded = ", ".join(f"{name} in {pid}" for pid, name in sorted(self.loaded())) or "nothing"
+        raise DeadlineError(f"{what}: not within {seconds:g} s; usage is {self.usage():.1%}, loaded is {loaded}")
 
 
 def unloads(cycles: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,10 @@ from typing import Self
 STOP_SECONDS = 10.0
 
 
+_begun: set[Path] = set()
+"""Logs of this run: a part that is started again goes on in its log, an earlier run's is replaced."""
+
+
 class StartError(Exception):
     """A process did not come up; the message holds the end of its log."""
 
@@ -25,7 +29,8 @@ class Process:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with log.open("ab" if log in _begun else "wb") as output:
+            _begun.add(log)
             self._process = subprocess.Popen(
                 [*_dies_with_parent(), *command],
                 stdin=subprocess.DEVNULL,

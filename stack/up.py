@@ -3,15 +3,21 @@
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
+
+import requests
 
 from app.load import Load
 from stack.configuration import slack_url_file, usual_ports
 from stack.engines import ROOT, Engines, EnginesMissingError, find_engines
+from stack.observation import Observer
+from stack.story import Story
 from stack.system import System, run_system
 
 BUSY_SECONDS = 40.0
 IDLE_SECONDS = 50.0
+PATHS = ("/ping", "/report?rows=100", "/plot?points=50", "/derivative?exponent=5")
 LOGS = ROOT / "build" / "logs" / "up"
 
 
@@ -51,13 +57,19 @@ def _print_what_to_see(system: System, *, slack_configured: bool) -> None:
     print(f"logs          {LOGS.relative_to(ROOT)}/")
     if not slack_configured:
         print("Slack         not configured; SLACK_URL_FILE names a file with its webhook's address")
-    print(f"try           curl -s {system.url('actuator')}/api/packages/memory/pressure-summary")
+    actuator, token = system.url("actuator"), system.directory / "state" / "token"
+    print(f"sample's      {', '.join(PATHS)}")
+    print(f"try           curl -s {actuator}/api/packages/memory/pressure-summary | python3 -m json.tool")
+    print("              curl -s -X POST -H 'Content-Type: application/json' -d '{}' \\")
+    print(f'                -H "Authorization: Bearer $(cat {token})" {actuator}/api/packages/pandas/unload')
     print("Ctrl-C stops everything.", flush=True)
 
 
 def _run(system: System, stopping: threading.Event) -> int:
     load = Load(system.url("sample"))
     load.start()
+    story = Story()
+    observer = Observer(system, on_usage=story.usage, on_cycle=story.cycle)
     try:
         while not stopping.is_set():
             for change, text, seconds in (
@@ -65,12 +77,10 @@ def _run(system: System, stopping: threading.Event) -> int:
                 (load.fall_idle, "clients let them fall idle", IDLE_SECONDS),
             ):
                 change()
-                print(
-                    f"{time.strftime('%H:%M:%S')} {text} ({load.requests} requests, {len(load.failures)} failed)",
-                    flush=True,
-                )
+                story.tell(f"{text} ({load.requests} requests, {len(load.failures)} failed)")
                 deadline = time.monotonic() + seconds
                 while time.monotonic() < deadline and not stopping.wait(0.5):
+                    _look(observer)
                     if ended := system.processes.ended():
                         print(f"{ended[0].name} ended by itself; the end of its log:\n{ended[0].log_end()}")
                         return 1
@@ -80,3 +90,9 @@ def _run(system: System, stopping: threading.Event) -> int:
     finally:
         print("stopping", flush=True)
         load.stop()
+
+
+def _look(observer: Observer) -> None:
+    """Tell what is new; where the actuator does not answer, its end is told by whoever watches the processes."""
+    with suppress(requests.RequestException):
+        observer.look()

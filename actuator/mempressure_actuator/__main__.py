@@ -1,91 +1,21 @@
-"""The command `mempressure-actuator`."""
+"""The command `mempressure-actuator`, which says so in a line where its extra is not installed."""
 
-import argparse
-import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
-
-import prometheus_client
-
-from mempressure import __version__
-from mempressure.configuration import load_configuration
-from mempressure.errors import MempressureError
-from mempressure.web import logs
-from mempressure.web.address import parse_listen_address
-from mempressure_actuator import server
-from mempressure_actuator.access import is_loopback
-from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.application import create_app
-from mempressure_actuator.token import load_token
-
-DEFAULT_ADDRESS = "127.0.0.1:10062"
-
-_log = logging.getLogger(__name__)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command's flags. Everything else is a setting of `mempressure.configuration`."""
-    result = _Parser(
-        prog="mempressure-actuator",
-        description="Takes Alertmanager's notifications and gives the memory of idle packages back.",
-        epilog="All other settings are environment variables and keys of the file that MEMPRESSURE_CONFIG names.",
-        allow_abbrev=False,
-    )
-    result.add_argument(
-        "--web.listen-address",
-        dest="address",
-        metavar="HOST:PORT",
-        default=DEFAULT_ADDRESS,
-        help=f"where to listen; port 0 is any free one (default: {DEFAULT_ADDRESS})",
-    )
-    result.add_argument("--path.procfs", dest="proc", metavar="PATH", default="/proc", help="where proc is mounted")
-    result.add_argument(
-        "--token-file",
-        metavar="PATH",
-        type=Path,
-        help="the token, made where there is none (default: token in MEMPRESSURE_STATE_DIR)",
-    )
-    result.add_argument("--dry-run", action="store_true", help="decide and record, but unload nothing")
-    logs.add_arguments(result)
-    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the actuator until SIGTERM; return the exit code: 0, or 2 where something given cannot be used."""
-    flags = parser().parse_args(arguments)
-    logs.set_up(level=flags.log_level, log_format=flags.log_format)
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
+    """Run the command; return its exit code."""
     try:
-        address = parse_listen_address(flags.address)
-        configuration = load_configuration()
-        listener = server.listen(address)
-        actuator = Actuator(configuration, dry_run=flags.dry_run, proc=flags.proc)
-        token = load_token(flags.token_file or configuration.state_directory / "token")
-    except (MempressureError, OSError) as error:
-        print(f"mempressure-actuator: {error}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
-        return 2
-    if not is_loopback(address.host):
-        _log.warning("listening beyond loopback without TLS: every request needs the token, and others may read it")
-    if flags.dry_run:
-        _log.warning("dry run: nothing will be unloaded")
-    application = create_app(actuator, token=token, host=address.host)
-    actuator.start()
-    try:
-        server.run(application, listener, on_stop=actuator.stopping.set)
-    finally:
-        actuator.stop()
-    _log.info("stopped")
-    return 0
+        from mempressure_actuator.command import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mempressure"):
+            raise
+        print(  # noqa: T201 -- logging is not set up yet
+            f"mempressure-actuator: {error.name} is not installed; pip install 'mempressure[actuator]'", file=sys.stderr
+        )
+        return 1
+    return run(arguments)
 
 
 if __name__ == "__main__":

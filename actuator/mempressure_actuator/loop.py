@@ -154,7 +154,8 @@ class LoopThread:
     def turn(self) -> None:
         """Look once at everything, and run a cycle for each scope that is under pressure and due."""
         arrived = self.arrivals.take()
-        _, observation = self._evaluate()
+        reading, observation = self._evaluate()
+        self._metrics.observe_node(reading)
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._held = {
             (report.scope, report.app): self._held.get((report.scope, report.app), observation.sampled)

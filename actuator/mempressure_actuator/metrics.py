@@ -9,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from mempressure import __version__
 from mempressure.action import Outcome
 from mempressure.cycle import Cycle
+from mempressure.node import NodeReading
 from mempressure.policy import Action
 from mempressure.state import MECHANISMS
 from mempressure_actuator.notification import RESULTS
@@ -98,13 +99,24 @@ class Metrics:
         if action.mechanism == "recycle" and outcome.workers:
             self._observe_recycled(action, outcome)
 
+    def observe_node(self, reading: NodeReading) -> None:
+        """Have a series at 0 for every package that only recycling unloads: an increase is seen from the first on."""
+        for app in reading.apps.values():
+            for worker in app.workers:
+                for package in worker.packages:
+                    if package.mechanism == "recycle":
+                        self._counts_package(app.name, package.name)
+
     def observe_cycle(self, cycle: Cycle) -> None:
         """Count one finished cycle."""
         self.cycles.labels(cycle.trigger, cycle.outcome).inc()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in the format that an Accept header asks for, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except ValueError:  # it asks for a version that is none
+            encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
     def _observe_recycled(self, action: Action, outcome: Outcome) -> None:
@@ -119,14 +131,24 @@ class Metrics:
                     sizes[package.name] += package.memory_bytes
         total = sum(sizes.values())
         for name, size in sizes.items():
-            pair = (action.app.name, name)
-            if pair not in self._counted_packages and len(self._counted_packages) >= MAX_PACKAGE_SERIES:
+            if not self._counts_package(action.app.name, name):
                 self.series_dropped.inc()
                 continue
-            self._counted_packages.add(pair)
             share = size / total if total else 1 / len(sizes)
-            self._unloads.labels(*pair, "recycle").inc(outcome.workers)
-            self._package_reclaimed.labels(*pair, "recycle").inc(outcome.reclaimed_bytes * share)
+            labels = (action.app.name, name, "recycle")
+            self._unloads.labels(*labels).inc(outcome.workers)
+            self._package_reclaimed.labels(*labels).inc(outcome.reclaimed_bytes * share)
+
+    def _counts_package(self, app: str, package: str) -> bool:
+        """Return whether a package has its series, made at 0 where there is room for them."""
+        if (app, package) in self._counted_packages:
+            return True
+        if len(self._counted_packages) >= MAX_PACKAGE_SERIES:
+            return False
+        self._counted_packages.add((app, package))
+        self._unloads.labels(app, package, "recycle")
+        self._package_reclaimed.labels(app, package, "recycle")
+        return True
 
     def _counter(self, name: str, meaning: str, labels: dict[str, Iterable[str]] | None = None) -> Counter:
         """Make a counter whose series are all there from the start, at 0."""

@@ -65,7 +65,9 @@ class Notification(msgspec.Struct, frozen=True):
     status: _Status
     group_key: Annotated[str, msgspec.Meta(max_length=8192)] = msgspec.field(name="groupKey")
     alerts: Annotated[list[Alert], msgspec.Meta(min_length=1, max_length=MAX_ALERTS)]
-    truncated_alerts: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="truncatedAlerts", default=0)
+    truncated_alerts: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = msgspec.field(
+        name="truncatedAlerts", default=0
+    )
 
 
 _decoder = msgspec.json.Decoder(Notification)

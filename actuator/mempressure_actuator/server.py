@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -34,6 +34,21 @@ _MOST_READ_BYTES = 4 * MAX_BODY_BYTES
 """Of a body that is too large: a client that still sends when it is cut off may lose the answer."""
 
 
+class _NeverEmpty:
+    """A WSGI answer with an empty part at its end: without any part, as for HEAD, hypercorn never begins to answer."""
+
+    def __init__(self, application: Any, environ: Any, start_response: Any) -> None:
+        self._parts = application(environ, start_response)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._parts
+        yield b""
+
+    def close(self) -> None:
+        if hasattr(self._parts, "close"):
+            self._parts.close()
+
+
 class Bridge:
     """An ASGI application that runs a WSGI one in threads, for requests whose bodies arrived whole.
 
@@ -43,7 +58,7 @@ class Bridge:
     """
 
     def __init__(self, application: Any, *, limit: int = MAX_BODY_BYTES) -> None:
-        self._wsgi = WSGIWrapper(application, limit)
+        self._wsgi = WSGIWrapper(partial(_NeverEmpty, application), limit)
         self._limit = limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

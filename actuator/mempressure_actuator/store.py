@@ -123,6 +123,16 @@ class Store:
             database.execute("DELETE FROM cycles WHERE number <= (SELECT max(number) FROM cycles) - ?", (MAX_CYCLES,))
             database.execute("COMMIT")
 
+    def cycle_count(self) -> int:
+        """Return how many cycles are kept.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as database:
+            count: int = database.execute("SELECT count(*) FROM cycles").fetchone()[0]
+        return count
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest cycles, newest first: what `Cycle.as_dict` gave, and the number of `skips_left_out`.
 

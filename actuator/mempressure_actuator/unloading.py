@@ -107,10 +107,7 @@ class Requests:
             rules = self._rules()
             plan = plan_unload(reading, package, app=app, force=force, rules=rules)
             cycle = self._carry_out(reading, plan, "forced" if force else "requested")
-        return [
-            _result(reading.apps[name], package, plan, cycle.actions, rules)
-            for name in _tracking(reading, package, app)
-        ]
+        return [_result(reading.apps[name], package, plan, cycle.actions) for name in _tracking(reading, package, app)]
 
     def trim(self) -> list[dict[str, Any]]:
         """Trim every worker and return one result a worker.
@@ -152,23 +149,28 @@ class Requests:
             self._waiting.release()
 
     def _carry_out(self, reading: NodeReading, plan: Plan, strategy: str) -> Cycle:
+        # What is done to one app is measured on that app, where it has a limit or a budget to be measured against.
+        apps = {action.app.name for action in plan.actions}
+        app = apps.pop() if len(apps) == 1 else ""
+        memory = reading.memory("app", app)
+        scope, app, before = ("app", app, memory) if memory is not None else ("host", "", reading.host)
         cycle = Cycle(
             id=f"{reading.sampled:.3f}-api-{next(self._numbers)}",
-            scope="host",
-            app="",
+            scope=scope,
+            app=app,
             trigger="api",
             alert_key="",
             pressure_since=0.0,
             strategy=strategy,
             started=reading.sampled,
-            usage_before=reading.host.usage,
-            used_before=reading.host.used,
+            usage_before=before.usage,
+            used_before=before.used,
             skips=plan.skips,
         )
         for number, action in enumerate(plan.actions):
             cycle.actions.append(self._one(action, f"{cycle.id}.{number}"))
-        after = self._machine.measure().host if plan.actions else reading.host
-        cycle.usage_after, cycle.used_after = after.usage, after.used
+        after = self._machine.measure().memory(scope, app) if plan.actions else None
+        cycle.usage_after, cycle.used_after = (after or before).usage, (after or before).used
         cycle.ended = time.time()
         cycle.outcome = "done" if any(record.workers for record in cycle.actions) else "skipped"
         if plan.actions:
@@ -224,7 +226,7 @@ def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState
     return tuple(narrowed)
 
 
-def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionRecord], rules: Rules) -> dict[str, Any]:
+def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionRecord]) -> dict[str, Any]:
     own = [record for record in records if record.app == app.name and package in record.packages]
     holders = [p for worker in app.workers for p in worker.packages if p.name == package]
     reasons = [skip.reason for skip in plan.skips if (skip.app, skip.package) == (app.name, package)]
@@ -235,7 +237,7 @@ def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionR
         "mechanism": own[0].mechanism if own else holders[0].mechanism,
         "reclaimed_bytes": sum(record.reclaimed_bytes for record in own),
         "workers": sum(record.workers for record in own),
-        "skipped_reason": None if done else _skipped_reason(own) or _why_not(holders, reasons, rules),
+        "skipped_reason": None if done else _skipped_reason(own) or _why_not(holders, reasons),
         "skipped": [reason for record in own for reason in record.skipped] + reasons,
         "errors": [error for record in own for error in record.errors],
     }
@@ -248,12 +250,10 @@ def _skipped_reason(records: Iterable[ActionRecord]) -> str | None:
     return None
 
 
-def _why_not(holders: Iterable[Any], reasons: Iterable[str], rules: Rules) -> str:
+def _why_not(holders: Iterable[Any], reasons: Iterable[str]) -> str:
     for reason in reasons:
         return reason
     loaded = [package for package in holders if package.loaded]
     if not loaded:
         return "is not loaded"
-    if loaded[0].mechanism == "recycle" and rules.recycle_from == "never":
-        return "only recycling its workers would unload it, and MEMPRESSURE_RECYCLE is never"
     return f"nothing here unloads by {loaded[0].mechanism}"

@@ -374,6 +374,15 @@ def test_a_worker_that_answers_nonsense_stops_nobody(actuator, published):
     assert actuator.metric("mempressure_actuator_loop_errors_total") == 0
 
 
+@pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/", "/api/packages"])
+def test_head_is_answered_as_get_without_the_body(actuator, path):
+    actuator.start()
+    with closing(http.client.HTTPConnection(actuator.address, timeout=10)) as connection:
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+
+
 def test_what_was_acknowledged_is_acted_on_after_a_crash(actuator, worker):
     actuator.start()
     assert actuator.notify(alert())[0] == 202

@@ -51,6 +51,7 @@ class Sample:
 def sample(tmp_path, runtime_dir):
     environ = {
         **SAMPLE_ENVIRONMENT,
+        "MEMPRESSURE_APP": "sample",
         "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
         "MEMPRESSURE_STATE_DIR": str(tmp_path / "state"),
         "PYTHONPATH": str(ROOT),

@@ -68,7 +68,9 @@ def test_eight_threads_call_while_another_unloads(package, isolate):
 
     def call(seed):
         generator = random.Random(seed)
-        for number in range(60):
+        number = 0
+        while number < 60 or package.unloads < 5:  # whether it is idle just then is up to chance
+            number += 1
             try:
                 if square(number) != number * number:
                     wrong.append(number)
@@ -80,7 +82,7 @@ def test_eight_threads_call_while_another_unloads(package, isolate):
                 return
 
     def unload():
-        while not ended.is_set():
+        while not ended.wait(0.0005):  # without a pause it would keep the callers from running
             held, reason = package.unload()
             if reason is None:
                 reclaimed.append(held)
@@ -90,8 +92,8 @@ def test_eight_threads_call_while_another_unloads(package, isolate):
     unloader = threading.Thread(target=unload)
     unloader.start()
     with ThreadPoolExecutor(8) as pool:
-        wait([pool.submit(call, seed) for seed in range(8)])
-    ended.set()
+        wait([pool.submit(call, seed) for seed in range(8)], timeout=60)
+        ended.set()
     unloader.join()
     assert wrong == []
     assert len(reclaimed) == package.unloads >= 5
@@ -109,7 +111,7 @@ def test_a_hundred_cycles_leak_nothing(package, isolate):
         seen.add(pid())
         assert package.unload()[0] > 0
     # The thread that keeps hosts closes its descriptor of the last process a moment after telling that it ended.
-    until(lambda: functions.open_files() == files, "the descriptor to be closed")
+    until(lambda: functions.open_files() <= files, lambda: f"{functions.open_files()} open files to become {files}")
     assert threading.active_count() == threads
     assert psutil.Process().children() == []
     assert (len(seen), package.loads, package.unloads, package.refaults) == (100, 101, 101, 100)

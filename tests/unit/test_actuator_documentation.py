@@ -10,9 +10,9 @@ from mempressure.configuration import load_configuration
 from mempressure.node import AppReading
 from mempressure.policy import Action, Target
 from mempressure.state import PackageState
-from mempressure_actuator.__main__ import parser
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
+from mempressure_actuator.command import parser
 from mempressure_actuator.metrics import MAX_PACKAGE_SERIES
 from mempressure_actuator.notification import RESULTS
 from mempressure_actuator.token import load_token

@@ -2,6 +2,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import threading
 
@@ -9,9 +10,10 @@ import pytest
 
 from mempressure import agent as agent_module
 from mempressure import state
-from mempressure.agent import CONNECTIONS, Agent
+from mempressure.agent import Agent
 from mempressure.client import give_order, socket_path
 from mempressure.errors import AgentUnreachableError
+from mempressure.order_socket import CONNECTIONS
 from tests.forking import in_child
 from tests.waiting import until
 
@@ -37,6 +39,16 @@ class Subject:
         if order.package == "broken":
             raise RuntimeError("it broke")
         return {"reclaimed_bytes": 10, "skipped": None}, lambda: self.afterwards.append(order.id)
+
+
+def remove(directory):
+    """Remove a directory that an agent may be writing to at this moment."""
+
+    def removed():
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
+
+    until(removed, "the removal")
 
 
 @pytest.fixture
@@ -195,9 +207,7 @@ def test_stopping_leaves_no_file_and_no_thread(subject, runtime_dir, directory):
 
 def test_a_cleaned_runtime_directory_is_made_again(agent, directory, path):
     wait_for_state(directory)
-    for name in os.listdir(directory):
-        os.unlink(directory / name)
-    os.rmdir(directory)
+    remove(directory)
     wait_for_state(directory)
     until(path.exists, "the socket")
     assert order(path, id="after")["reclaimed_bytes"] == 10
@@ -230,3 +240,77 @@ def test_a_forked_child_leaves_its_parents_files_alone(agent, directory):
     wait_for_state(directory)
     in_child(child)
     assert json.dumps(sorted(os.listdir(directory))) == json.dumps([f"{os.getpid()}.sock", f"{os.getpid()}.state"])
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"[" * 60_000 + b"\n", b'{"id":"1","op":"stop","idle_for":{"a":1' + b"0" * 400 + b"}}\n"]
+)
+def test_no_line_ends_the_agent(agent, subject, path, nonsense):
+    until(path.exists, "the socket")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        connection.sendall(nonsense)
+        assert b"error" in connection.recv(1000)
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_a_sample_that_fails_is_told_once_and_tried_again(agent, subject, monkeypatch, caplog):
+    failures = []
+
+    def fails(*, thorough):
+        failures.append(thorough)
+        raise RuntimeError("a lazy module did not load")
+
+    until(lambda: subject.samples, "the first sample")
+    monkeypatch.setattr(subject, "sample", fails)
+    until(lambda: len(failures) >= 2, "two failures")
+    assert caplog.text.count("a lazy module did not load") == 1
+    monkeypatch.undo()
+    before = subject.samples
+    until(lambda: subject.samples > before, "another sample")
+
+
+def test_a_socket_that_was_removed_is_made_again(agent, subject, path):
+    until(path.exists, "the socket")
+    path.unlink()
+    until(path.exists, "the new socket")
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_a_directory_that_is_unsafe_for_a_while_is_used_again_once_mended(agent, subject, directory, path, runtime_dir):
+    until(path.exists, "the socket")
+    runtime_dir.chmod(0o777)
+    remove(directory)
+    before = subject.samples
+    until(lambda: subject.samples >= before + 2, "two ticks")
+    runtime_dir.chmod(0o755)
+    until(path.exists, "the new socket")
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_without_descriptors_the_agent_waits_instead_of_spinning(agent, subject, path, monkeypatch):
+    until(path.exists, "the socket")
+    calls = []
+    real = socket.socket.accept
+
+    def exhausted(listener):
+        calls.append(1)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", exhausted)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        before = subject.samples
+        until(lambda: subject.samples >= before + 2, "two ticks")
+    assert 1 <= len(calls) <= 4
+    monkeypatch.setattr(socket.socket, "accept", real)
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_a_forked_childs_agent_leaves_no_trace_at_first(subject, runtime_dir, directory):
+    agent = Agent(subject, runtime=runtime_dir, delay_seconds=60)
+    assert agent.start()
+    agent.stop()
+    assert subject.samples == 0
+    assert not directory.exists()

@@ -51,6 +51,17 @@ def test_an_order_is_one_line_and_so_is_the_answer(path, answering):
     assert json.loads(received[0]) == ORDER
 
 
+def test_a_socket_of_another_user_is_given_no_order(path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(AgentUnreachableError, match=f"uid {os.geteuid()} listens there, not 4711"):
+            give_order(path, ORDER, owner=4711)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100) == b""
+
+
 def test_nobody_there(path):
     with pytest.raises(AgentUnreachableError, match=r"\.sock: No such file or directory \(measure"):
         give_order(path, ORDER)

@@ -1,3 +1,4 @@
+import pickle
 import sys
 import threading
 from importlib import import_module
@@ -61,7 +62,7 @@ def finder(packages, listener):
 def test_a_deferred_module_is_imported_at_first_use_and_is_then_an_ordinary_module(finder, listener):
     outer = finder.defer("outer")
     assert "outer" not in sys.modules
-    assert outer.__name__ == "outer"  # metadata loads nothing
+    assert outer.__name__ == "outer"  # its name loads nothing
     assert "outer" not in sys.modules
     assert outer.VALUE == 2
     assert sys.modules["outer"] is outer
@@ -122,7 +123,7 @@ def test_a_failing_import_raises_each_time_and_leaves_nothing_half_done(finder, 
         with pytest.raises(RuntimeError, match="not today"):
             broken.anything  # noqa: B018 -- the access is the test
         assert type(broken) is DeferredModule
-        assert "PARTIAL" not in vars(broken)
+        assert "PARTIAL" not in ModuleType.__getattribute__(broken, "__dict__")
     (packages / "broken" / "__init__.py").write_text("anything = 'mended'\n")
     sys.path_importer_cache.clear()
     assert broken.anything == "mended"
@@ -163,3 +164,45 @@ def test_uninstalled_it_is_out_of_the_way(finder):
     import inner
 
     assert inner.VALUE == 1
+
+
+@pytest.mark.parametrize("name", ["__file__", "__path__", "__spec__", "__doc__", "__loader__"])
+def test_metadata_is_that_of_the_loaded_module(finder, name):
+    outer = finder.defer("outer")
+    assert getattr(outer, name) == getattr(sys.modules["outer"], name)
+    assert vars(outer)["VALUE"] == 2
+
+
+def test_a_deferred_module_pickles_as_its_name(finder):
+    outer = finder.defer("outer")
+    assert pickle.loads(pickle.dumps(outer)) is outer  # noqa: S301 -- what was just dumped
+
+
+def test_deleting_an_attribute_loads_first(finder):
+    outer = finder.defer("outer")
+    del outer.VALUE
+    assert not hasattr(sys.modules["outer"], "VALUE")
+
+
+def test_a_module_deleted_from_sys_modules_is_imported_anew(finder):
+    outer = finder.defer("outer")
+    outer.VALUE = 9
+    del sys.modules["outer"]
+    again = import_module("outer")
+    assert again is not outer
+    assert (again.VALUE, outer.VALUE) == (2, 9)
+
+
+def test_two_finders_that_ask_all_finders_find_what_is_there(finder, listener):
+    other = TrackingFinder({"outer"}.__contains__, Listener())
+    other.install()
+    try:
+        assert import_module("outer").VALUE == 2
+    finally:
+        other.uninstall()
+
+
+def test_an_import_that_fails_counts_for_nothing(finder, listener):
+    with pytest.raises(RuntimeError, match="not today"):
+        import_module("broken")
+    assert "broken" not in listener.roots

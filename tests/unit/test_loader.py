@@ -132,10 +132,23 @@ def test_a_name_that_is_no_module_is_refused(loader, name):
             declare(name)
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan")])
-def test_a_timeout_that_is_none_is_refused(loader, timeout):
-    with pytest.raises(ConfigurationError, match="send seconds, 0 or more"):
-        loader.manage("wave", timeout=timeout)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"timeout": timeout} for timeout in (-1, float("nan"), float("inf"), "5", True)),
+        *({"priority": priority} for priority in (1.5, True, "high")),
+        {"keep_loaded": 1},
+    ],
+)
+def test_options_that_no_reader_would_take_are_refused_where_they_are_given(loader, options):
+    for declare in (loader.manage, loader.import_module, loader.isolated):
+        with pytest.raises(ConfigurationError, match="cannot be used; send"):
+            declare("wave", **options)
+
+
+def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
+    with pytest.raises(ConfigurationError, match="'hgih' unknown; send one of warning"):
+        loader.on_pressure("hgih")
 
 
 def test_declaring_a_package_twice_alike_shares_it_and_otherwise_is_refused(loader):

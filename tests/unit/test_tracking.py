@@ -1,4 +1,5 @@
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -136,3 +137,16 @@ def test_uses_are_ticks_that_saw_one_and_blocks(tracker):
     with tracker.using("tracked_one"):
         pass
     assert only(tracker).uses == 2
+
+
+def test_a_lazy_module_of_another_library_is_not_loaded_by_a_tick(tracker):
+    class Lazy(ModuleType):
+        def __getattribute__(self, name):
+            raise AssertionError(f"{name} was read")
+
+    tracker.track("tracked_one", timeout=5.0)
+    assert tracker.defer("tracked_one").VALUE
+    sys.modules["tracked_one.lazy"] = Lazy("tracked_one.lazy")
+    tracker.tick()
+    tracker.tick()
+    del sys.modules["tracked_one.lazy"]

@@ -176,7 +176,7 @@ def test_one_result_an_app_with_the_reason_where_it_was_left_alone():
         ("b", 0, "is not loaded"),
         ("c", 0, "was used 1.0 s ago, idle is 60 s"),
         ("d", 0, "nothing here unloads by evict"),
-        ("e", 0, "only recycling its workers would unload it, and MEMPRESSURE_RECYCLE is never"),
+        ("e", 0, "worker 1: workers are never recycled (MEMPRESSURE_RECYCLE=never)"),
     ]
     (cycle,) = cycles
     assert (cycle.trigger, cycle.strategy, cycle.outcome) == ("api", "requested", "done")
