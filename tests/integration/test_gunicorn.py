@@ -89,6 +89,19 @@ def every_worker_holds(sample, *names):
     )
 
 
+def recycle_largest(sample, executor):
+    worker = max(executor.measure().apps["sample"].workers, key=lambda worker: worker.private_bytes)
+    assert holds(worker, "sympy")
+    action = Action("recycle", sample.app, ("sympy",), (Target(worker, {"sympy": 0.0}),), 0, "test")
+    outcome = executor.carry_out(action, order_id=f"r{worker.pid}")
+    assert (outcome.workers, outcome.skipped, outcome.errors) == (1, (), ())
+    return outcome
+
+
+def packages(sample):
+    return [package for worker in sample.app.workers for package in worker.packages]
+
+
 @pytest.mark.parametrize("worker_class", ["sync", "gthread"])
 def test_recycling_under_load_loses_no_request_and_gives_the_memory_back(sample, load, worker_class):
     sample.start("--workers", "2", "--worker-class", worker_class, "--threads", "4")
@@ -97,15 +110,14 @@ def test_recycling_under_load_loses_no_request_and_gives_the_memory_back(sample,
     executor = Executor(sample.read)
     for _ in range(4):
         # It is in use all the time: recycled all the same, so that requests are under way when it happens.
-        worker = max(executor.measure().apps["sample"].workers, key=lambda worker: worker.private_bytes)
-        assert holds(worker, "sympy")
-        action = Action("recycle", sample.app, ("sympy",), (Target(worker, {"sympy": 0.0}),), 0, "test")
-        outcome = executor.carry_out(action, order_id=f"r{worker.pid}")
-        assert (outcome.workers, outcome.skipped, outcome.errors) == (1, (), ())
-        assert outcome.reclaimed_bytes > 20 << 20
+        recycle_largest(sample, executor)
         before = clients.requests
         until(lambda before=before: clients.requests > before + 200, "200 more requests", seconds=DEADLINE)
         every_worker_holds(sample, "sympy")
+    # Under use the successor fills at once; what recycling gives back shows where nobody needs it.
+    clients.use_only("ping")
+    until(lambda: all(not package.active_calls for package in packages(sample)), "no use of any package")
+    assert recycle_largest(sample, executor).reclaimed_bytes > 20 << 20
     clients.stop()
     assert clients.failures == []
     assert clients.requests > 1000
