@@ -98,8 +98,11 @@ def test_eight_threads_call_while_another_unloads(package, isolate):
     assert wrong == []
     assert len(reclaimed) == package.unloads >= 5
     assert min(reclaimed) > 0
-    assert refused == {"in use", "not loaded"}
+    assert "in use" in refused
+    assert refused <= {"in use", "not loaded"}
     assert (package.active_calls, package.host_deaths) == (0, 0)
+    package.unload()
+    assert package.unload() == (0, "not loaded")
 
 
 def test_a_hundred_cycles_leak_nothing(package, isolate):
