@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,11 @@ def stack(tmp_path):
     """Start `python -m stack`, with a mark in its environment that its children inherit."""
     mark = f"MEMPRESSURE_TEST_MARK={tmp_path.name}-{os.getpid()}"
     started = []
+    # What is killed outright cannot remove its directory; sockets in it need a shorter path than `tmp_path`.
+    scratch = tempfile.mkdtemp(prefix="mp-")
 
     def start(*arguments):
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1", **dict([mark.split("=")])}
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": scratch, **dict([mark.split("=")])}
         output = (tmp_path / "output").open("w+")
         process = subprocess.Popen(
             [sys.executable, "-m", "stack", *arguments],
@@ -54,6 +58,7 @@ def stack(tmp_path):
             process.terminate()
             process.wait(60)
         output.close()
+    shutil.rmtree(scratch)
 
 
 def told_that_it_runs(process):
@@ -86,8 +91,9 @@ def test_the_demo_proves_that_the_memory_comes_back_and_no_request_fails(stack, 
     assert {row["mechanism"] for row in figures["unloads"]} == {"stop", "recycle"}
     stopped = next(row for row in figures["unloads"] if row["mechanism"] == "stop")
     assert (stopped["app"], stopped["package"]) == ("sample", "pandas")
-    # Two hosts with pandas hold some 100 MiB; what was given back is measured, so it cannot be more than was used.
-    assert 50 << 20 < stopped["reclaimed_bytes"] < 384 << 20
+    # A host with pandas holds some 45 MiB, and one or both end, as soon as the first is enough; what was given back is
+    # measured, so it cannot be more than was used.
+    assert 30 << 20 < stopped["reclaimed_bytes"] < 384 << 20
     assert process.left() == []
 
 
