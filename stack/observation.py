@@ -8,6 +8,9 @@ from typing import Any
 from mempressure.node import AppReading, read_node
 from stack.system import System
 
+HISTORY_SECONDS = 0.25
+"""Between two looks at the actuator's history."""
+
 
 class DeadlineError(Exception):
     """What was waited for did not happen in time."""
@@ -29,6 +32,7 @@ class Observer:
     on_cycle: Callable[[dict[str, Any]], None] = lambda _: None
     cycles: list[dict[str, Any]] = field(default_factory=list)
     peak: float = 0.0
+    _next_history: float = 0.0
 
     def app(self) -> AppReading | None:
         """Return the sample as its workers published it last."""
@@ -50,6 +54,10 @@ class Observer:
         usage = self.usage()
         self.peak = max(self.peak, usage)
         self.on_usage(usage)
+        # Asking the actuator can take longer than a look at the workers, above all while it acts.
+        if time.monotonic() < self._next_history:
+            return usage
+        self._next_history = time.monotonic() + HISTORY_SECONDS
         known = {cycle["id"] for cycle in self.cycles}
         history = self.system.get("actuator", "/api/packages/memory/history")["data"]["cycles"]
         for cycle in reversed(history):
@@ -66,9 +74,10 @@ class Observer:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            usage = self.look()
-            if condition(usage):
-                return time.time()
+            # When the look began: the usage is read first, and what follows may take its time.
+            moment = time.time()
+            if condition(self.look()):
+                return moment
             time.sleep(0.02)
         loaded = ", ".join(f"{name} in {pid}" for pid, name in sorted(self.loaded())) or "nothing"
         raise DeadlineError(f"{what}: not within {seconds:g} s; usage is {self.usage():.1%}, loaded is {loaded}")
