@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: help up demo test lint format bench engines need-engines lock clean
+.PHONY: help up demo test lint format bench engines need-engines need-test-engines lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ up: .venv/.demo engines ## run everything until Ctrl-C: engines, services, sampl
 demo: .venv/.demo need-engines ## a bounded proof: pressure, alert, webhook, memory given back (build/demo.json)
 	@exec $(PY) -m stack demo
 
-test: .venv/.dev need-engines lint ## check everything: lint, types, unit, rules, integration, end to end
+test: .venv/.dev need-test-engines lint ## check everything: lint, types, unit, rules, integration, end to end
 	$(PY) -m pytest $(TESTS)
 
 lint: .venv/.dev ## ruff and mypy
@@ -27,7 +27,7 @@ format: .venv/.dev ## let ruff format the code
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
-bench: .venv/.dev need-engines ## measure; writes benchmarks/results.json and docs/benchmarks.md
+bench: .venv/.bench need-test-engines ## measure; writes benchmarks/results.json and docs/benchmarks.md
 	$(PY) -m benchmarks
 
 # `up` runs without the engines where they cannot be had; the others need them.
@@ -37,8 +37,15 @@ engines: ## install Prometheus and Alertmanager, if this machine can have them
 need-engines:
 	@scripts/install-engines
 
+need-test-engines:
+	@scripts/install-engines redis-server
+
 .venv/.demo: requirements/demo.txt scripts/make-venv
 	@scripts/make-venv demo
+	@touch $@
+
+.venv/.bench: requirements/bench.txt scripts/make-venv
+	@scripts/make-venv bench
 	@touch $@
 
 .venv/.dev: requirements/dev.txt scripts/make-venv
