@@ -35,6 +35,8 @@ CLOCK_SET_BACK_SECONDS = 10.0
 
 MAX_FILE_BYTES = 4 << 20
 MAX_NAME_LENGTH = 200
+MAX_NAMES = 1000
+"""Entries of a list or mapping of a catalog at most."""
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"MPSTATE1"
 _LARGEST = 2**62
@@ -56,10 +58,19 @@ class PackageState:
     timeout: float
     priority: int = 0
     keep_loaded: bool = False
+    imports: list[str] = field(default_factory=list)
+    """The other tracked packages that it is known to import (see `mempressure.attribution`)."""
 
     loaded: float = 0.0
     active_calls: float = 0.0
     memory_bytes: float = 0.0
+    """Its own: what imports of other tracked packages added is theirs."""
+    cumulative_bytes: float = UNKNOWN
+    """What importing it added, the tracked packages that this loaded included."""
+    freed_bytes: float = UNKNOWN
+    """What unloading it alone would free: its own and that of the packages only it leads to."""
+    growth: float = UNKNOWN
+    """Bytes per second by which its own process grows, a robust slope; 0 for one that shrinks."""
     last_used: float = UNKNOWN
     uses: float = 0.0
     """Calls of an isolated package; for others the ticks, and `using` blocks, that saw a use."""
@@ -95,6 +106,8 @@ class WorkerState:
     recycle_refused: str = ""
     """Why this worker must not be recycled; empty where it may be."""
     budget_bytes: int = 0
+    unsupported: dict[str, str] = field(default_factory=dict)
+    """What the self-check turned off here: a feature's name and the reason (see `mempressure.features`)."""
 
     sampled: float = 0.0
     proportional_bytes: float = 0.0
@@ -107,6 +120,8 @@ class WorkerState:
     cgroup_working_set_bytes: float = UNKNOWN
     cgroup_waiting_seconds: float = UNKNOWN
     cgroup_stalled_seconds: float = UNKNOWN
+    callback_failures: float = 0.0
+    """Times that an `on_pressure` callback failed or took too long, since the worker started."""
 
     packages: list[PackageState] = field(default_factory=list)
 
@@ -115,6 +130,9 @@ PACKAGE_VALUES = (
     "loaded",
     "active_calls",
     "memory_bytes",
+    "cumulative_bytes",
+    "freed_bytes",
+    "growth",
     "last_used",
     "uses",
     "loads",
@@ -136,6 +154,7 @@ WORKER_VALUES = (
     "cgroup_working_set_bytes",
     "cgroup_waiting_seconds",
     "cgroup_stalled_seconds",
+    "callback_failures",
 )
 _PACKAGE_OPTIONS = {f.name: f.type for f in fields(PackageState) if f.name not in PACKAGE_VALUES}
 _WORKER_OPTIONS = {f.name: f.type for f in fields(WorkerState) if f.name not in WORKER_VALUES and f.name != "packages"}
@@ -296,20 +315,38 @@ def _options(given: Any, expected: dict[str, Any]) -> dict[str, Any]:
         raise StateError("state file: its catalog has other keys than this version writes")
     for name, kind in expected.items():
         value = given[name]
-        if type(value) is not kind and not (kind is float and type(value) is int):
+        if type(value) is not kind and not (kind is float and type(value) is int) and not _is_collection(value, kind):
             raise StateError(f"state file: {name}={value!r:.60} is no {kind.__name__}")
-        if kind is str:
-            # Names end up in terminals, logs and label values, and other users write these files.
-            fits = len(value) <= MAX_NAME_LENGTH and value.isprintable()
-        else:
-            low = UNKNOWN if kind is float else -_LARGEST if name == "priority" else 0
-            fits = low <= value <= _LARGEST  # false for NaN
-        if not fits:
+        if not _can_be(name, kind, value):
             raise StateError(f"state file: {name}={value!r:.60} cannot be")
     return given
 
 
+def _is_collection(value: Any, kind: Any) -> bool:
+    return (kind == list[str] and type(value) is list) or (kind == dict[str, str] and type(value) is dict)
+
+
+def _can_be(name: str, kind: Any, value: Any) -> bool:
+    if kind is str:
+        return _is_printable(value)
+    if kind == list[str]:
+        return len(value) <= MAX_NAMES and all(_is_printable(text) for text in value)
+    if kind == dict[str, str]:
+        return len(value) <= MAX_NAMES and all(_is_printable(text) for pair in value.items() for text in pair)
+    low = UNKNOWN if kind is float else -_LARGEST if name == "priority" else 0
+    return bool(low <= value <= _LARGEST)  # false for NaN
+
+
+def _is_printable(text: Any) -> bool:
+    # Names end up in terminals, logs and label values, and other users write these files.
+    return type(text) is str and len(text) <= MAX_NAME_LENGTH and text.isprintable()
+
+
 def _publishable(value: Any) -> Any:
-    if type(value) is not str or (value.isprintable() and len(value) <= MAX_NAME_LENGTH):
+    if type(value) is list:
+        return [_publishable(text) for text in value[:MAX_NAMES]]
+    if type(value) is dict:
+        return {_publishable(name): _publishable(text) for name, text in list(value.items())[:MAX_NAMES]}
+    if type(value) is not str or _is_printable(value):
         return value
     return "".join(char if char.isprintable() else "?" for char in value[:MAX_NAME_LENGTH])

@@ -13,6 +13,7 @@ from mempressure import state
 from mempressure.state import (
     MAX_FILE_BYTES,
     MAX_NAME_LENGTH,
+    MAX_NAMES,
     PACKAGE_VALUES,
     UNKNOWN,
     WORKER_VALUES,
@@ -33,7 +34,14 @@ ME = os.geteuid()
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=MAX_NAME_LENGTH) | st.just("a b")
 counts = st.integers(0, 2**62)
 numbers = st.floats(0, 2**62) | st.just(UNKNOWN)
-_KINDS = {str: texts, int: counts, bool: st.booleans(), float: numbers}
+_KINDS = {
+    str: texts,
+    int: counts,
+    bool: st.booleans(),
+    float: numbers,
+    list[str]: st.lists(texts, max_size=3),
+    dict[str, str]: st.dictionaries(texts, texts, max_size=3),
+}
 
 
 def some(kind, **given):
@@ -109,7 +117,9 @@ def test_any_header_is_read_or_refused(garbage, length, count):
     read_or_refuse(HEADER.pack(b"MPSTATE1", length, count) + garbage)
 
 
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=9, max_size=9))
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=len(WORKER_VALUES), max_size=len(WORKER_VALUES))
+)
 def test_any_values_are_read_or_refused(values):
     worker = read_or_refuse(joined(CATALOG, values))
     possible = all(-1 <= value <= 2**62 for value in values)  # false for NaN
@@ -145,6 +155,8 @@ WRONG = {
     int: [None, "5", True, 5.0, [], -1, 2**62 + 1, 10**400, 10**4000],
     bool: [None, 0, 1, "true", []],
     float: [None, "5", True, [], -1.5, math.nan, math.inf, 1e300, 10**400],
+    list[str]: [None, "numpy", {}, [5], [None], ["x" * 201], ["a\nb"], ["a"] * 1001],
+    dict[str, str]: [None, "trim", [], {"trim": 5}, {"trim": None}, {"trim": "a\nb"}, {"\x1b": ""}, {"x" * 201: ""}],
 }
 
 
@@ -215,8 +227,12 @@ def test_values_must_fit_the_packages(data):
 
 def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
     told = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
+    told = replace(told, unsupported={"trim": "y" * 500, "two\nlines": ""})
     told.packages[0].name = "p" * 300
+    told.packages[0].imports = ["a\nb"] * 2000
     read = decode(encode(told))
+    assert read.unsupported == {"trim": "y" * MAX_NAME_LENGTH, "two?lines": ""}
+    assert read.packages[0].imports == ["a?b"] * MAX_NAMES
     assert read.recycle_refused == "x" * MAX_NAME_LENGTH
     assert read.trim_refused == "two?lines ?"
     assert read.packages[0].name == "p" * MAX_NAME_LENGTH
