@@ -25,6 +25,10 @@ class HostStartError(IsolationError):
     """A package host did not come up: its interpreter, its module or its package failed to load."""
 
 
+class HostStartTimeoutError(HostStartError):
+    """A package host did not finish its imports in time; it was killed."""
+
+
 class HostDiedError(IsolationError):
     """A package host ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
 

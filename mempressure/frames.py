@@ -12,6 +12,7 @@ Taking a frame off the socket and unpickling it are two steps, so that a pickle 
 import contextlib
 import mmap
 import pickle
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -144,6 +145,15 @@ class Channel:
                     raise EOFError("the other end of the connection has closed")
                 done += got
         return target
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether `receive` has something to do (a message begins, or the other end is gone) within `seconds`.
+
+        Bounded by it only where nothing was received of the message before.
+        """
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
 
     def shutdown(self) -> None:
         """Wake whoever waits in `receive`, as if the other end had closed."""

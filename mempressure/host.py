@@ -13,11 +13,11 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from mempressure import frames
 from mempressure.calls import RemoteTraceback, encode_call, result_of
-from mempressure.errors import HostDiedError, HostStartError
+from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError
 from mempressure.frames import Frame, Payload
 from mempressure.host_keeper import HostProcess, host_environment
 
@@ -26,6 +26,9 @@ HOST_VARIABLE: Final = "MEMPRESSURE_PACKAGE_HOST"
 
 STOP_SECONDS: Final = 5.0
 """What a host's `on_unload` and atexit functions may take before it is killed, unless the caller says otherwise."""
+
+START_SECONDS: Final = 60.0
+"""What a host's start may take, its imports included, unless the caller says otherwise."""
 
 _KILL_SECONDS = 5.0  # for a killed process to be gone; only one stuck in the kernel takes longer
 _EXIT_SECONDS = 2.0  # for all hosts together when the worker ends
@@ -45,9 +48,11 @@ class PackageHost:
         module: the module of the first function to be called.
         hooks: module and qualified name of the functions to run in it before it ends; read when that time comes.
         on_death: called, in a thread of its own, when it ends without having been asked to.
+        start_seconds: what its start may take, imports included.
 
     Raises:
         HostStartError: the process could not be started, or an import in it failed.
+        HostStartTimeoutError: it did not finish in time.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class PackageHost:
         *,
         hooks: Sequence[tuple[str, str]] = (),
         on_death: Callable[[], None] | None = None,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         self.package = package
         self.busy = False  # also after a call that was interrupted: then nothing can be said about the stream
@@ -65,9 +71,14 @@ class PackageHost:
         self._stopping = False
         self._ready = False
         self._process = HostProcess(host_environment(HOST_VARIABLE, package), self._note_end)
-        self._channel = self._process.start()
+        deadline = time.monotonic() + start_seconds
+        self._channel = self._process.start(deadline=deadline)
         _hosts.add(self)
-        self._greet(module)
+        kind, payload = self._greet(module, deadline, start_seconds)
+        if kind != frames.READY:
+            self._refuse(module, payload)
+        self._ready = True
+        self.busy = False
 
     @property
     def pid(self) -> int:
@@ -159,7 +170,8 @@ class PackageHost:
         if self._ready and not self._stopping and self._on_death is not None:
             self._on_death()
 
-    def _greet(self, module: str) -> None:
+    def _greet(self, module: str, deadline: float, allowed: float) -> Frame:
+        """Tell the process what to import and return its answer."""
         greeting = {
             "package": self.package,
             "module": module,
@@ -172,7 +184,10 @@ class PackageHost:
         self.busy = True
         try:
             self._channel.send(frames.START, frames.encode(greeting))
-            kind, payload = self._channel.receive()
+            if self._channel.wait(deadline - time.monotonic()):
+                return self._channel.receive()
+            self.kill()
+            self._process.ended.wait(_KILL_SECONDS)
         except (EOFError, OSError) as error:
             death = self._death()
             self.discard()
@@ -180,17 +195,23 @@ class PackageHost:
         except BaseException:
             self.discard()
             raise
-        if kind != frames.READY:
-            stage, name, text, trace = frames.decode(payload)
-            self._stopping = True
-            self._process.ended.wait(_KILL_SECONDS)
-            self.discard()
-            what = f"package {self.package!r}" if stage == "package" else f"module {module!r}"
-            raise HostStartError(
-                f"{what} cannot be imported in its package host ({sys.executable}): {name}: {text}\n\n{trace}"
-            ) from RemoteTraceback(trace)
-        self._ready = True
-        self.busy = False
+        self.discard()
+        raise HostStartTimeoutError(
+            f"the host of package {self.package!r} (process {self.pid}) did not finish importing it and module "
+            f"{module!r} within {allowed:g} s and was killed; see what the import waits for (a network, a lock, a slow "
+            "disk), or allow it more with start_timeout= where it is declared or with MEMPRESSURE_HOST_START_TIMEOUT"
+        )
+
+    def _refuse(self, module: str, payload: Payload) -> NoReturn:
+        stage, name, text, trace = frames.decode(payload)
+        self._stopping = True
+        self._process.ended.wait(_KILL_SECONDS)
+        self.discard()
+        what = f"package {self.package!r}" if stage == "package" else f"module {module!r}"
+        advice = "install it there, or correct the name" if name == "ModuleNotFoundError" else "its traceback says why"
+        raise HostStartError(
+            f"{what} cannot be imported in its package host ({sys.executable}): {name}: {text}; {advice}\n\n{trace}"
+        ) from RemoteTraceback(trace)
 
     def _death(self) -> str:
         """Make sure that the process is gone and say how it went."""

@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mempressure.errors import HostStartError
+from mempressure.errors import HostStartError, HostStartTimeoutError
 from mempressure.frames import Channel
 
 _POLL_MILLISECONDS = 50  # where the kernel cannot tell of a process' end (before Linux 5.3)
@@ -42,21 +43,30 @@ class HostProcess:
         self._abandoned = False
         self._error: BaseException | None = None
 
-    def start(self) -> Channel:
+    def start(self, *, deadline: float) -> Channel:
         """Have the keeping thread start the process and return this end of its connection.
+
+        Args:
+            deadline: when to give up, on the monotonic clock.
 
         Raises:
             HostStartError: the system does not let a process, thread or connection be made.
+            HostStartTimeoutError: it does not get round to it.
         """
         try:
             _keeper_of_this_process().order(self)
-            self._started.wait()
+            in_time = self._started.wait(max(0.0, deadline - time.monotonic()))
         except (OSError, RuntimeError) as error:
             raise HostStartError(f"no thread that starts package hosts can be had: {error}") from error
         except BaseException:
-            self._abandoned = True  # nobody will ever talk to it
-            self.kill()
+            self._abandon()
             raise
+        if not in_time:
+            self._abandon()
+            raise HostStartTimeoutError(
+                f"no process could be started with {sys.executable!r} in time; see whether the file system it is on "
+                "answers, and whether another start hangs"
+            )
         if self._channel is None or self._process is None:
             raise HostStartError(f"no process could be started with {sys.executable!r}: {self._error}")
         return self._channel
@@ -65,6 +75,10 @@ class HostProcess:
         """Send SIGKILL and return at once; the process of another worker (before a fork) is left alone."""
         if self._process is not None and self.owner == os.getpid():
             self._process.kill()  # nothing is sent to a process that was reaped
+
+    def _abandon(self) -> None:
+        self._abandoned = True  # nobody will ever talk to it
+        self.kill()
 
     def launch(self) -> None:
         """In the keeping thread: start the process."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mempressure.backoff import REFAULT_SECONDS, is_refault, raised
 from mempressure.calls import encode_call, importable_name, result_of
-from mempressure.errors import HostDiedError, IsolationError
+from mempressure.errors import HostDiedError, HostStartTimeoutError, IsolationError
 from mempressure.frames import Frame, Payload
-from mempressure.host import STOP_SECONDS, HostGoneError, PackageHost
+from mempressure.host import START_SECONDS, STOP_SECONDS, HostGoneError, PackageHost
 from mempressure.process import private_bytes
 from mempressure.reservation import Reservation, Reserve
 from mempressure.state import CLOCK_SET_BACK_SECONDS
@@ -31,6 +31,7 @@ class IsolatedPackage:
     Args:
         name: the package's import name.
         timeout: seconds without a call that make it idle; only kept here, for whoever decides.
+        start_timeout: seconds that starting the process may take, imports included.
         priority: of two candidates the lower is unloaded first; likewise.
         keep_loaded: leave it loaded unless the pressure is high; likewise.
         on_unload: a function of a module, run in the process before it ends in an orderly way.
@@ -43,6 +44,7 @@ class IsolatedPackage:
     Attributes:
         uses: calls that were made, by however many processes they were answered.
         loads: processes started.
+        start_failures: processes that did not come up.
         load_seconds: what starting them took, imports included, in total.
         refaults: starts less than `refault_window` after an unload.
         refault_level: the backoff level at the last of them (see `mempressure.backoff`).
@@ -62,6 +64,7 @@ class IsolatedPackage:
         name: str,
         *,
         timeout: float = 60.0,
+        start_timeout: float = START_SECONDS,
         priority: int = 0,
         keep_loaded: bool = False,
         on_unload: Callable[[], object] | None = None,
@@ -73,6 +76,7 @@ class IsolatedPackage:
     ) -> None:
         self.name = name
         self.timeout = timeout
+        self.start_timeout = start_timeout
         self.priority = priority
         self.keep_loaded = keep_loaded
         self.on_unload = on_unload
@@ -88,6 +92,7 @@ class IsolatedPackage:
     def _begin(self) -> None:
         self.uses = 0
         self.loads = 0
+        self.start_failures = 0
         self.load_seconds = 0.0
         self.refaults = 0
         self.refault_level = 0.0
@@ -102,6 +107,7 @@ class IsolatedPackage:
         self.cost_bytes = 0
         self._reservation: Reservation | None = None
         self._unloaded_at: float | None = None
+        self._start_timeouts = 0
         self._host: PackageHost | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._caller: int | None = None
@@ -125,6 +131,7 @@ class IsolatedPackage:
             Exception: what the function raised, of its own type.
             IsolationError: arguments, result or function cannot travel.
             HostStartError: the process did not come up, or the package or the module cannot be imported in it.
+            HostStartTimeoutError: that took more than `start_timeout`, for this call or for the one it waited for.
             HostDiedError: the process ended during the call.
             MemoryBudgetExceeded: there is no room for the process.
         """
@@ -214,10 +221,16 @@ class IsolatedPackage:
 
     def _answer(self, module: str, request: Payload) -> Frame:
         gone: HostGoneError | None = None
+        hung = self._start_timeouts
         for _ in range(_ATTEMPTS):
             with self._turn:
                 self._caller = threading.get_ident()
                 try:
+                    if self._start_timeouts > hung:  # each trying in turn, the last would wait for all of them
+                        raise HostStartTimeoutError(
+                            f"the host of package {self.name!r} did not start within {self.start_timeout:g} s while "
+                            f"this call waited for it; see what its import waits for"
+                        )
                     host = self._usable_host()
                     if host is not None:
                         try:
@@ -263,9 +276,18 @@ class IsolatedPackage:
             self._reservation = self._reserve(self.name, self.cost_bytes)
         began = time.perf_counter()
         try:
-            host = PackageHost(self.name, module, hooks=self._hooks, on_death=self._count_death)
-        except BaseException:
+            host = PackageHost(
+                self.name,
+                module,
+                hooks=self._hooks,
+                on_death=self._count_death,
+                start_seconds=self.start_timeout,
+            )
+        except BaseException as error:
             self._release()
+            with self._state:
+                self.start_failures += 1
+                self._start_timeouts += isinstance(error, HostStartTimeoutError)
             raise
         if self._reservation is not None:
             self._reservation.pid = host.pid

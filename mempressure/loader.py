@@ -31,6 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MOST_TIMEOUT_SECONDS = 1e9
+MOST_START_SECONDS = 86400
 FORKED_GRACE_SECONDS = 0.3
 """How long a forked child's agent waits before it shows: most forks are about to execute another program."""
 
@@ -101,6 +102,7 @@ class LazyLoader:
         timeout: float | None = None,
         priority: int = 0,
         keep_loaded: bool = False,
+        start_timeout: float | None = None,
         on_unload: Callable[[], object] | None = None,
     ) -> Callable[[Callable[P, R]], IsolatedFunction[P, R]]:
         """Declare a function whose body runs in the own process of package `name`; arguments and result are pickled.
@@ -110,12 +112,18 @@ class LazyLoader:
             timeout: seconds without a call that make it idle.
             priority: of two candidates the lower is unloaded first.
             keep_loaded: leave it loaded unless the pressure is high.
+            start_timeout: seconds that its process may take to start, imports included; the configured default
+                otherwise.
             on_unload: called in the package's process before it ends.
 
         Raises:
             ConfigurationError: the package was declared before with other options.
         """
-        options = {**self._checked_options(timeout, priority, keep_loaded=keep_loaded), "on_unload": on_unload}
+        options = {
+            **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
+            "start_timeout": self._start_timeout(start_timeout),
+            "on_unload": on_unload,
+        }
         package = self._isolated_package(_checked_name(name), options)
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
@@ -298,9 +306,18 @@ class LazyLoader:
             )
         return float(timeout)
 
+    def _start_timeout(self, seconds: float | None) -> float:
+        if seconds is None:
+            return float(self._configuration.mempressure_host_start_timeout)
+        if type(seconds) not in (int, float) or not 0 < seconds <= MOST_START_SECONDS:  # false for NaN
+            raise ConfigurationError(
+                f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MOST_START_SECONDS}"
+            )
+        return float(seconds)
 
-def _checked_name(name: str) -> str:
-    if not name or not all(part.isidentifier() for part in name.split(".")):
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(f"package name {name!r} cannot be used; send an absolute one such as 'pandas'")
     return name
 

@@ -1,13 +1,16 @@
 """One package host: its start, its calls, its hooks and its ends."""
 
+import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from mempressure.errors import HostDiedError, HostStartError, IsolationError
+from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
 from mempressure.host import HOST_VARIABLE, HostGoneError, PackageHost
 from tests.unit import isolated_functions as functions
 from tests.waiting import until
@@ -97,7 +100,7 @@ def test_an_end_during_a_call_is_told(host, function, arguments, text):
     ("package", "module", "text"),
     [
         ("no_such_package_here", MODULE, "package 'no_such_package_here' cannot be imported.*ModuleNotFoundError"),
-        ("json", "tests.unit.no_such_module", "module 'tests.unit.no_such_module' cannot be imported"),
+        ("json", "tests.unit.no_such_module", "module 'tests.unit.no_such_module' cannot be imported.*install it"),
         ("json", "broken_module", "(?s)ZeroDivisionError.*Traceback.*broken_module.py"),
         ("json", "leaving_module", "SystemExit: 3"),
         ("json", "crashing_module", "SIGKILL.*while it started"),
@@ -114,6 +117,45 @@ def test_a_start_that_fails_says_why(package, module, text, tmp_path, monkeypatc
         PackageHost(package, module, on_death=lambda: deaths.append(1))
     assert deaths == []
     assert functions.open_files() <= before + 2  # the keeping thread's, where this was its first order
+
+
+@pytest.mark.parametrize("where", ["package", "module"])
+def test_an_import_that_does_not_end_is_cut_off_and_says_what_to_do(where, tmp_path, monkeypatch):
+    (tmp_path / "waiting_module.py").write_text("import threading; threading.Event().wait()")
+    monkeypatch.syspath_prepend(tmp_path)
+    package, module = ("waiting_module", MODULE) if where == "package" else ("json", "waiting_module")
+    began, before = time.monotonic(), functions.open_files()
+    with pytest.raises(HostStartTimeoutError, match=r"within 0\.5 s and was killed.*start_timeout=") as caught:
+        PackageHost(package, module, start_seconds=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+    assert repr(module) in str(caught.value)
+    until(lambda: functions.open_files() <= before + 2, "its descriptors to be closed")
+
+
+def test_a_host_that_never_says_a_word_is_cut_off(tmp_path, monkeypatch):
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(HostStartTimeoutError, match="did not finish importing"):
+        PackageHost("json", MODULE, start_seconds=0.3)
+
+
+def test_an_interpreter_that_does_not_even_start_keeps_nobody_waiting(tmp_path, monkeypatch):
+    """As where the file system that it is on hangs."""
+    monkeypatch.setattr(subprocess, "Popen", functools.partial(_slow, tmp_path / "go", subprocess.Popen))
+    with pytest.raises(HostStartTimeoutError, match="no process could be started with"):
+        PackageHost("json", MODULE, start_seconds=0.3)
+    (tmp_path / "go").touch()
+    monkeypatch.undo()
+    host = PackageHost("json", MODULE)
+    assert host.call(MODULE, "nothing") is None
+    assert host.stop() == []
+
+
+def _slow(go, start, *arguments, **options):
+    until(go.exists, "the order to start")
+    return start(*arguments, **options)
 
 
 def test_an_interrupted_wait_kills_the_host(host, signal_after, tmp_path):

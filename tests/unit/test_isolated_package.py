@@ -4,12 +4,13 @@ import gc
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 
-from mempressure.errors import HostDiedError, HostStartError, IsolationError
+from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from tests.clock import Clock
 from tests.forking import in_child
@@ -65,6 +66,27 @@ def test_a_package_that_is_not_installed_is_said(make_package):
         with pytest.raises(HostStartError, match="No module named 'no_such_package_here'"):
             function(1)
     assert (package.loads, package.active_calls, package.host_deaths, package.host_pid) == (0, 0, 0, None)
+    assert package.start_failures == 2
+
+
+def test_callers_that_waited_for_a_start_that_hung_do_not_each_wait_for_another(make_package, tmp_path, monkeypatch):
+    (tmp_path / "waiting_package.py").write_text(
+        "import os, time\nwhile not os.path.exists(os.environ['GO']): time.sleep(0.01)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GO", str(tmp_path / "go"))
+    package = make_package("waiting_package", start_timeout=1.0)
+    square = IsolatedFunction(functions.square, package=package)
+    with ThreadPoolExecutor(4) as pool:
+        failures = [pool.submit(square, number).exception for number in range(4)]
+        assert {type(failure(timeout=20)) for failure in failures} == {HostStartTimeoutError}
+    # All four came while the first one's process was starting.
+    assert (package.start_failures, package.loads, package.active_calls, package.host_deaths) == (1, 0, 0, 0)
+    with pytest.raises(HostStartTimeoutError):  # one that comes later tries for itself
+        square(1)
+    assert package.start_failures == 2
+    (tmp_path / "go").touch()
+    assert square(3) == 9
 
 
 def test_a_host_that_dies_in_a_call_fails_that_call_only(package, isolate):

@@ -125,7 +125,7 @@ def test_unknown_packages_are_named_with_the_known_ones(loader, functions, ask):
         ask("s1", "stop", package="nowhere")
 
 
-@pytest.mark.parametrize("name", ["", "a/b", ".relative", "pandas ", "a..b"])
+@pytest.mark.parametrize("name", ["", "a/b", ".relative", "pandas ", "a..b", 5, None, b"pandas"])
 def test_a_name_that_is_no_module_is_refused(loader, name):
     for declare in (loader.manage, loader.import_module, loader.isolated):
         with pytest.raises(ConfigurationError, match="cannot be used"):
@@ -144,6 +144,18 @@ def test_options_that_no_reader_would_take_are_refused_where_they_are_given(load
     for declare in (loader.manage, loader.import_module, loader.isolated):
         with pytest.raises(ConfigurationError, match="cannot be used; send"):
             declare("wave", **options)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 86401, "5", True])
+def test_a_time_to_start_that_is_none_is_refused(loader, seconds):
+    with pytest.raises(ConfigurationError, match=r"start_timeout=.* cannot be used; send seconds"):
+        loader.isolated("wave", start_timeout=seconds)
+
+
+def test_the_time_to_start_is_the_packages_own_or_the_configured_one(loader):
+    loader.isolated("wave")
+    loader.isolated("chunk", start_timeout=5)
+    assert [loader._isolated[name].start_timeout for name in ("wave", "chunk")] == [60.0, 5.0]
 
 
 def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
