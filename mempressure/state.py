@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -42,6 +42,11 @@ _MAGIC = b"MPSTATE1"
 _LARGEST = 2**62
 
 
+def least_mild(mechanisms: Iterable[str]) -> str:
+    """Return the least mild of the mechanisms given, whatever else is among them; empty where there is none."""
+    return max((name for name in mechanisms if name in MECHANISMS), key=MECHANISMS.index, default="")
+
+
 class StateError(MempressureError, ValueError):
     """A state file is not what a worker of this version writes."""
 
@@ -60,6 +65,8 @@ class PackageState:
     keep_loaded: bool = False
     imports: list[str] = field(default_factory=list)
     """The other tracked packages that it is known to import (see `mempressure.attribution`)."""
+    verdict: str = ""
+    """The mildest mechanism that works by its verdict (see `mempressure.verdict`); empty where that is not known."""
 
     loaded: float = 0.0
     active_calls: float = 0.0

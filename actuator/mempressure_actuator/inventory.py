@@ -5,7 +5,7 @@ from typing import Any
 
 from mempressure.node import AppReading, NodeReading
 from mempressure.settings import Settings
-from mempressure.state import PackageState, WorkerState
+from mempressure.state import PackageState, WorkerState, least_mild
 
 
 def inventory(reading: NodeReading, settings: Settings) -> list[dict[str, Any]]:
@@ -54,6 +54,7 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
     return {
         "package": name,
         "mechanism": options.mechanism,
+        "verdict": least_mild(package.verdict for package in holders) or None,
         "source": options.source,
         "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
         "loaded_workers": len(loaded),

@@ -12,7 +12,7 @@ from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import MeasureError, MemoryReading, host_memory, pressure
 from mempressure.node import AppReading, read_node
 from mempressure.settings import SettingsFile
-from mempressure.state import UNKNOWN, StateError, WorkerState
+from mempressure.state import UNKNOWN, StateError, WorkerState, least_mild
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
 from mempressure.trend import Window
 from mempressure_exporter.counters import Counters, PackageTotals
@@ -248,6 +248,7 @@ def _package_gauges(workers: Iterable[WorkerState]) -> dict[tuple[str, str], lis
     memory: dict[tuple[str, str, str], float] = {}
     loaded: dict[tuple[str, str], float] = {}
     last_used: dict[tuple[str, str], float] = {}
+    verdicts: dict[tuple[str, str], str] = {}
     for worker in workers:
         for package in worker.packages:
             name = (worker.app, package.name)
@@ -257,6 +258,9 @@ def _package_gauges(workers: Iterable[WorkerState]) -> dict[tuple[str, str], lis
                 memory[source] = memory.get(source, 0.0) + package.memory_bytes
             if package.last_used > last_used.get(name, UNKNOWN):
                 last_used[name] = package.last_used
+            # Workers that started before and after a check differ for a while: then the most cautious is shown.
+            if mechanism := least_mild((package.verdict, verdicts.get(name, ""))):
+                verdicts[name] = mechanism
     samples: dict[tuple[str, str], list[Sample]] = {
         name: [("mempressure_package_loaded_workers", name, count)] for name, count in loaded.items()
     }
@@ -264,6 +268,8 @@ def _package_gauges(workers: Iterable[WorkerState]) -> dict[tuple[str, str], lis
         samples[app, package_name].append(("mempressure_package_memory_bytes", (app, package_name, source_name), size))
     for name, when in last_used.items():
         samples[name].append(("mempressure_package_last_used_timestamp_seconds", name, when))
+    for name, mechanism in verdicts.items():
+        samples[name].append(("mempressure_package_verdict", (*name, mechanism), 1))
     return samples
 
 

@@ -70,6 +70,13 @@ FAMILIES = (
     _gauge(
         "package_last_used_timestamp_seconds", "When a worker last used the package, in Unix time.", "app", "package"
     ),
+    _gauge(
+        "package_verdict",
+        "The mildest mechanism that works for the package, as its rehearsal found; always 1.",
+        "app",
+        "package",
+        "mechanism",
+    ),
     _counter("package_loads", "Loads of the package.", "app", "package"),
     _counter("package_refaults", "Loads of the package soon after it was unloaded.", "app", "package"),
     _counter("package_load_seconds", "Time spent loading the package.", "app", "package"),

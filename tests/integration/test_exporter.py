@@ -64,6 +64,7 @@ mempressure_package_memory_bytes{app="shop",package="sympy",source="import"} 2.0
 mempressure_package_loaded_workers{app="shop",package="pandas"} 1.0
 mempressure_package_loaded_workers{app="shop",package="sympy"} 2.0
 mempressure_package_last_used_timestamp_seconds{app="shop",package="pandas"} 1.7e+09
+mempressure_package_verdict{app="shop",mechanism="stop",package="pandas"} 1.0
 mempressure_package_loads_total{app="shop",package="pandas"} 3.0
 mempressure_package_loads_total{app="shop",package="sympy"} 0.0
 mempressure_package_refaults_total{app="shop",package="pandas"} 1.0
@@ -205,7 +206,7 @@ def publish_fixture(proc, publish_worker):
         "cgroup_waiting_seconds": 1.5,
         "cgroup_stalled_seconds": 0.25,
     }
-    used = PackageState(**pandas, loaded=1.0, memory_bytes=60.0 * MIB, last_used=1.7e9, **counts)
+    used = PackageState(**pandas, verdict="stop", loaded=1.0, memory_bytes=60.0 * MIB, last_used=1.7e9, **counts)
     publish_worker(pid=101, started=LATER, packages=[used, sympy], **shop)
     publish_worker(pid=102, started=1e9, packages=[PackageState(**pandas, **counts), sympy], **shop)
     publish_worker(pid=201, app='till "2"', proportional_bytes=1e6)

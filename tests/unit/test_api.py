@@ -59,7 +59,7 @@ def shop(publish_worker, proc):
     options = {"mechanism": "stop", "source": "process", "timeout": 60.0}
     for pid, used in ((101, 1e9), (102, 1.5e9)):
         packages = [
-            PackageState(name="pandas", loaded=1.0, memory_bytes=10.0 * MIB, last_used=used, **options),
+            PackageState(name="pandas", verdict="stop", loaded=1.0, memory_bytes=10.0 * MIB, last_used=used, **options),
             PackageState(name="sympy", loaded=float(pid == 101), memory_bytes=5.0 * MIB, last_used=-1.0, **options),
         ]
         publish_worker(pid=pid, packages=packages, budget_bytes=100 * MIB, proportional_bytes=43.0 * MIB)
@@ -246,6 +246,7 @@ def test_packages_of_every_app(client, shop):
     assert (pandas["package"], pandas["memory_bytes"], pandas["loaded_workers"]) == ("pandas", 20 * MIB, 2)
     assert pandas["idle_seconds"] == pytest.approx(content["check_time"] - 1.5e9)
     assert (pandas["mechanism"], pandas["keep_loaded"]) == ("stop", False)
+    assert (pandas["verdict"], sympy["verdict"]) == ("stop", None)
     assert (sympy["loaded_workers"], sympy["workers"], sympy["idle_seconds"]) == (1, 2, None)
 
 

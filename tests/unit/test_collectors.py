@@ -187,6 +187,18 @@ def test_a_packages_memory_measured_in_two_ways_is_two_series(scrape, proc, publ
     assert found["package_memory_bytes", "shop", "pandas", "import"] == 25
 
 
+def test_of_the_workers_verdicts_the_least_mild_is_shown_and_none_where_none_is_known(scrape, proc, publish_worker):
+    said = {101: ("", "evict"), 102: ("stop", "stop"), 103: ("recycle", "evict"), 104: ("", "rogue")}
+    for pid, (pandas, sympy) in said.items():
+        proc.process(pid)
+        rows = [package(verdict=pandas), package("sympy", verdict=sympy), package("polars")]
+        publish_worker(pid=pid, packages=rows)
+    assert {name: value for name, value in scrape().items() if name[0] == "package_verdict"} == {
+        ("package_verdict", "shop", "pandas", "recycle"): 1,
+        ("package_verdict", "shop", "sympy", "evict"): 1,
+    }
+
+
 def test_counters_outlive_the_worker_and_gauges_do_not(scrape, proc, publish_worker, runtime_dir):
     proc.process(101)
     publish_worker(started=STARTED + 1, packages=[package(loads=3.0)])
@@ -334,7 +346,7 @@ def test_series_beyond_the_bound_are_dropped_and_counted_and_the_first_ones_stay
 def test_every_family_is_printed_by_something(scrape, proc, publish_worker, clock):
     proc.process(101)
     publish_worker(
-        packages=[package(last_used=STARTED)],
+        packages=[package(last_used=STARTED, verdict="stop")],
         budget_bytes=GIB,
         cgroup_waiting_seconds=1.0,
         cgroup_stalled_seconds=1.0,

@@ -225,6 +225,21 @@ def test_values_must_fit_the_packages(data):
             decode(joined(catalog, values[:count]))
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ((), ""),
+        (("", ""), ""),
+        (("stop", ""), "stop"),
+        (("recycle", "trim", "evict"), "recycle"),
+        (("stop", "evict"), "evict"),
+        (("zap", "stop"), "stop"),
+    ],
+)
+def test_the_least_mild_mechanism(given, found):
+    assert state.least_mild(given) == found
+
+
 def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
     told = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
     told = replace(told, unsupported={"trim": "y" * 500, "two\nlines": ""})
