@@ -39,8 +39,11 @@ REMEMBERED_ORDERS = 256
 class AgentSubject(Protocol):
     """What an agent speaks for: the loader."""
 
-    def sample(self, *, thorough: bool) -> WorkerState:
-        """Measure the worker and return its state; `thorough` measures however recent the last measurement is."""
+    def sample(self, *, thorough: bool) -> WorkerState | None:
+        """Measure the worker and return its state; None if it has turned out to be no worker: the agent then ends.
+
+        `thorough` measures however recent the last measurement is.
+        """
 
     def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
         """Carry out an order; return its answer without the id, and what to do once the answer is sent."""
@@ -104,8 +107,8 @@ class Agent:
             return
         self._stopping.set()
         self.publish_soon()
-        self._thread.join(2 * TICK_SECONDS)
-        self._thread = None
+        thread, self._thread = self._thread, None  # it may be told twice, by a server's own end and by `atexit`
+        thread.join(2 * TICK_SECONDS)
         atexit.unregister(self.stop)
         self._close()
         with suppress(FileNotFoundError):
@@ -176,6 +179,9 @@ class Agent:
 
     def _publish(self, *, thorough: bool) -> None:
         sample = self._subject.sample(thorough=thorough)
+        if sample is None:
+            threading.Thread(target=self.stop, name="mempressure-stop", daemon=True).start()
+            return
         try:
             state.publish(sample, self._state_path)
         except FileNotFoundError:  # somebody cleaned the runtime directory

@@ -17,7 +17,7 @@ from mempressure.errors import ConfigurationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
-from mempressure.supervisor import is_supervisor
+from mempressure.supervisors import is_supervisor, postponed
 from mempressure.thresholds import Thresholds
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, checked_level
@@ -245,14 +245,15 @@ class LazyLoader:
         return {"timeout": self._timeout(timeout), "priority": priority, "keep_loaded": keep_loaded}
 
     def _start(self, *, forked: bool = False) -> None:
-        # A supervisor that preloads the application serves nothing; its workers start their agents when forked.
-        if not self._with_agent or (not forked and is_supervisor()):
+        # A supervisor that has the application serves nothing; its workers start their agents when forked.
+        if not self._with_agent or (not forked and (is_supervisor() or postponed(self._start))):
             return
         worker = ManagedWorker(
             self._configuration,
             tracker=self._tracker,
             isolated=self._isolated,
             callbacks=self._callbacks,
+            forked=forked,
             delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
         )
         if worker.start():

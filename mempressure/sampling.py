@@ -11,7 +11,7 @@ from mempressure.memory import MeasureError
 from mempressure.node import pid_namespace
 from mempressure.process import ProcessMemory, process_memory, start_ticks
 from mempressure.state import WorkerState
-from mempressure.supervisor import Supervisor
+from mempressure.supervisors import Lookout
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class WorkerSampler:
 
     Args:
         configuration: gives the app's name and budget.
-        supervisor: what replaces this worker.
+        lookout: finds what replaces this worker.
         cgroup: of this process, if it has one.
         clock: Unix seconds.
     """
@@ -33,13 +33,13 @@ class WorkerSampler:
         self,
         configuration: Configuration,
         *,
-        supervisor: Supervisor,
+        lookout: Lookout,
         cgroup: Cgroup | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = configuration.app
         self._budget = configuration.mempressure_budget
-        self._supervisor = supervisor
+        self._lookout = lookout
         self._cgroup = cgroup
         self._clock = clock
         self._started = clock()
@@ -59,7 +59,7 @@ class WorkerSampler:
             hosts: the pid of each isolated package's host, None where none runs.
             thorough: measure even if the last measurement was costly and recent.
         """
-        self._supervisor.look()
+        supervisor = self._lookout.look()
         now = time.monotonic()
         if thorough or now >= self._next_measurement:
             self._measure(hosts)
@@ -72,11 +72,11 @@ class WorkerSampler:
             start_ticks=self._start_ticks,
             pid_namespace=self._pid_namespace,
             started=self._started,
-            supervisor=self._supervisor.kind,
-            supervisor_pid=self._supervisor.pid,
-            serving=self._supervisor.serving,
-            trim_refused=self.trim_refused or self._supervisor.trim_refused,
-            recycle_refused=self._supervisor.recycle_refused,
+            supervisor=supervisor.kind,
+            supervisor_pid=supervisor.pid,
+            serving=supervisor.serving,
+            trim_refused=self.trim_refused or supervisor.trim_refused,
+            recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
@@ -89,7 +89,7 @@ class WorkerSampler:
 
     def _measure(self, hosts: Mapping[str, int | None]) -> None:
         self._own = process_memory()
-        self._supervisor_bytes = _proportional_or_zero(self._supervisor.pid)
+        self._supervisor_bytes = _proportional_or_zero(self._lookout.look().pid)
         self._hosts = {}
         for name, pid in hosts.items():
             if pid is not None:

@@ -12,7 +12,7 @@ from mempressure.isolated_package import IsolatedPackage
 from mempressure.orders import Order
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
-from mempressure.supervisor import Supervisor
+from mempressure.supervisors import Lookout
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, trim
 
@@ -28,6 +28,7 @@ class ManagedWorker:
         tracker: the packages imported in this process.
         isolated: the packages that live in processes of their own, by name.
         callbacks: what the application wants called under pressure.
+        forked: this process was forked by one that had a loader.
         delay_seconds: how long the agent waits before it shows.
     """
 
@@ -38,13 +39,14 @@ class ManagedWorker:
         tracker: PackageTracker,
         isolated: Mapping[str, IsolatedPackage],
         callbacks: PressureCallbacks,
+        forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
         self._tracker = tracker
         self._isolated = isolated
         self._callbacks = callbacks
-        self._supervisor = Supervisor()
-        self._sampler = WorkerSampler(configuration, supervisor=self._supervisor, cgroup=own_cgroup(), clock=time.time)
+        self._lookout = Lookout(at_end=self.stop, forked=forked)
+        self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._retiring = False
         self._agent = Agent(
             self,
@@ -55,6 +57,7 @@ class ManagedWorker:
 
     def start(self) -> bool:
         """Start the agent; return False, the reason being logged, where it cannot run."""
+        self._lookout.look()  # in the main thread: Celery is to be told before its loop begins
         return self._agent.start()
 
     def stop(self) -> None:
@@ -69,8 +72,10 @@ class ManagedWorker:
         """Have the state published now: something was loaded or unloaded."""
         self._agent.publish_soon()
 
-    def sample(self, *, thorough: bool) -> WorkerState:
+    def sample(self, *, thorough: bool) -> WorkerState | None:
         """Measure this process and its package hosts; see `mempressure.agent`."""
+        if self._lookout.supervises:
+            return None
         self._tracker.tick()
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
@@ -97,8 +102,9 @@ class ManagedWorker:
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _trim(self, order: Order) -> dict[str, Any]:
-        if self._supervisor.trim_refused:
-            return {"reclaimed_bytes": 0, "skipped": self._supervisor.trim_refused}
+        refused = self._lookout.look().trim_refused
+        if refused:
+            return {"reclaimed_bytes": 0, "skipped": refused}
         freed, problems = trim(self._callbacks, level=order.level)
         if freed < -TRIM_GROWTH_BYTES:
             self._sampler.trim_refused = f"trimming made it grow by {-freed} bytes"
@@ -109,15 +115,16 @@ class ManagedWorker:
         if reason is not None:
             return {"reclaimed_bytes": 0, "skipped": reason}, None
         self._retiring = True
-        return {"reclaimed_bytes": 0, "skipped": None}, self._supervisor.retire
+        return {"reclaimed_bytes": 0, "skipped": None}, self._lookout.look().retire
 
     def _reason_not_to_recycle(self, order: Order) -> str | None:
-        if not self._supervisor.kind:
+        supervisor = self._lookout.look()
+        if supervisor.recycle_refused:
+            return supervisor.recycle_refused
+        if not supervisor.kind:
             return "no supervisor would replace it"
-        if self._supervisor.recycle_refused:
-            return self._supervisor.recycle_refused
-        if self._retiring or not self._supervisor.serving:
-            return "is ending already"
+        if self._retiring or not supervisor.serving:
+            return "is not serving yet, or is ending already"
         self._tracker.tick()  # a use since the last tick counts
         now = time.time()
         for package in self._tracker.states():

@@ -24,6 +24,7 @@ class Subject:
     def __init__(self, make_worker):
         self._make_worker = make_worker
         self.samples = 0
+        self.is_no_worker = False
         self.orders = []
         self.afterwards = []
         self.release = threading.Event()
@@ -31,6 +32,8 @@ class Subject:
 
     def sample(self, *, thorough):
         self.samples += 1
+        if self.is_no_worker:
+            return None
         return self._make_worker(pid=os.getpid(), private_bytes=float(self.samples))
 
     def carry_out(self, order):
@@ -314,3 +317,10 @@ def test_a_forked_childs_agent_leaves_no_trace_at_first(subject, runtime_dir, di
     agent.stop()
     assert subject.samples == 0
     assert not directory.exists()
+
+
+def test_an_agent_of_what_turned_out_to_be_no_worker_ends_and_leaves_no_file(agent, subject, directory):
+    until(lambda: len(list(directory.iterdir())) == 2, "state and socket")
+    subject.is_no_worker = True
+    agent.publish_soon()
+    until(lambda: not list(directory.iterdir()), "both to be removed")

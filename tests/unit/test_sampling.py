@@ -10,7 +10,7 @@ from mempressure.memory import MeasureError, PressureReading
 from mempressure.process import process_memory
 from mempressure.sampling import WorkerSampler
 from mempressure.state import decode, encode
-from mempressure.supervisor import Supervisor
+from mempressure.supervisors import Lookout
 
 
 class Cgroup:
@@ -29,7 +29,7 @@ def configuration():
 @pytest.fixture
 def make_sampler(configuration):
     def make(cgroup=None):
-        return WorkerSampler(configuration, supervisor=Supervisor(), cgroup=cgroup, clock=lambda: 5.0)
+        return WorkerSampler(configuration, lookout=Lookout(), cgroup=cgroup, clock=lambda: 5.0)
 
     return make
 

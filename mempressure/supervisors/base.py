@@ -1,0 +1,98 @@
+"""What is known of every supervisor, and where a server's objects are found: on the main thread's stack."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+
+class Supervisor:
+    """What would replace this process when it ends: nothing, unless a server's own module says more.
+
+    Attributes:
+        kind: gunicorn, uvicorn or celery; "" where nothing would replace it.
+        pid: of the supervisor; 0 without one.
+    """
+
+    kind = ""
+    pid = 0
+
+    @property
+    def serving(self) -> bool:
+        """Return whether this worker takes work: it has booted and was not told to end."""
+        return True
+
+    @property
+    def recycle_refused(self) -> str:
+        """Return why recycling would lose work or bring nothing; empty where it may be done."""
+        return ""
+
+    @property
+    def trim_refused(self) -> str:
+        """Return why trimming would cost memory; empty where it may be done."""
+        return ""
+
+    def at_end(self, leave: Callable[[], None]) -> None:
+        """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
+
+    def retire(self) -> None:
+        """Tell the server to finish what it has and end; its supervisor starts a successor."""
+        terminate()
+
+
+def terminate() -> None:
+    """Send SIGTERM to this process' main thread, so that it wakes from its wait at once."""
+    identity = threading.main_thread().ident
+    if identity is None or identity not in _frames():
+        os.kill(os.getpid(), signal.SIGTERM)  # under gevent the main thread's identity is a greenlet's
+    else:
+        signal.pthread_kill(identity, signal.SIGTERM)
+
+
+def main_thread_frames() -> Iterator[FrameType]:
+    """Return the frames of the main thread, the innermost first."""
+    identity = threading.main_thread().ident
+    frame = _frames().get(identity) if identity is not None else None
+    if frame is None:
+        frame = _main_greenlet_frame()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def on_main_thread(module_name: str, class_name: str, *names: str) -> Any:
+    """Return the first instance of a class that a local variable on the main thread's stack holds; None without one.
+
+    Args:
+        module_name: where the class is; nothing is found, and nothing imported, where this has not been imported.
+        class_name: of the class, or of a base.
+        names: of the variables to look at, "self" by default.
+    """
+    module = sys.modules.get(module_name)
+    kind = getattr(module, class_name, None)  # absent while the module is being imported
+    if kind is None:
+        return None
+    for frame in main_thread_frames():
+        for name in names or ("self",):
+            if name in frame.f_code.co_varnames and isinstance(value := frame.f_locals.get(name), kind):
+                return value
+    return None
+
+
+def _frames() -> dict[int, FrameType]:
+    return sys._current_frames()  # noqa: SLF001 -- documented in the sys module
+
+
+def _main_greenlet_frame() -> FrameType | None:
+    """Return where the main greenlet waits, under gevent, which runs what believes to be a thread as a greenlet."""
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is None:
+        return None
+    current = main = greenlet.getcurrent()
+    while main.parent is not None:
+        main = main.parent
+    frame: FrameType | None = sys._getframe() if main is current else main.gr_frame  # noqa: SLF001 -- as above
+    return frame
