@@ -104,7 +104,7 @@ class WorkerState:
     """As `/proc/self/ns/pid` names it: a reader in another one cannot look the pid up."""
     started: float
     supervisor: str = ""
-    """What replaces this worker when it ends: gunicorn, or nothing."""
+    """What replaces this worker when it ends: gunicorn, uvicorn, celery, or nothing."""
     supervisor_pid: int = 0
     serving: bool = True
     """False while the worker boots and once it was told to end."""

@@ -14,7 +14,7 @@ from mempressure.node import AppReading, app_memory, pid_namespace, read_node
 from mempressure.ranking import freeable_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import WorkerState
-from mempressure.supervisor import Supervisor
+from mempressure.supervisors import Lookout
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Surroundings:
     def __init__(self, configuration: Configuration) -> None:
         self._app = configuration.app
         self._runtime = configuration.runtime_directory
-        self._sampler = WorkerSampler(configuration, supervisor=Supervisor(), cgroup=own_cgroup())
+        self._sampler = WorkerSampler(configuration, lookout=Lookout(), cgroup=own_cgroup())
         self._problem = ""
 
     def measure(self, hosts: Mapping[str, int | None]) -> View:

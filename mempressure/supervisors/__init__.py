@@ -14,6 +14,8 @@ __all__ = ["Lookout", "Supervisor", "is_supervisor", "postponed"]
 
 _SERVERS = {
     "gunicorn": ("gunicorn.arbiter", "gunicorn.workers.base"),
+    "celery": ("celery.bin.celery", "celery.worker.worker", "billiard.pool"),
+    "uvicorn": ("uvicorn.server",),
 }
 """The servers, the outermost first, and what has been imported wherever they run."""
 

@@ -1,0 +1,32 @@
+"""An ASGI application with a slow answer and a WebSocket, for uvicorn's workers in tests."""
+
+import asyncio
+import os
+
+from mempressure import get_lazy_loader
+
+get_lazy_loader()
+SLOW_SECONDS = 1.0
+
+
+async def app(scope, receive, send):
+    """Answer /slow with this worker's pid at once and the end later; accept any WebSocket."""
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+    else:
+        start = f"{os.getpid()}\n".encode()
+        end = b"the end"
+        headers = [(b"content-length", b"%d" % (len(start) + len(end)))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": start, "more_body": True})
+        await asyncio.sleep(SLOW_SECONDS)
+        await send({"type": "http.response.body", "body": end})

@@ -1,0 +1,89 @@
+import os
+import threading
+from types import SimpleNamespace
+
+import pytest
+from billiard.pool import EX_RECYCLE
+from celery.concurrency.asynpool import Worker
+
+from mempressure.supervisors.celery import OtherPool, PoolChild
+
+
+@pytest.fixture
+def worker():
+    """A worker of Celery's pool whose queue is a pipe; `taken` is what it has read from it."""
+    worker = Worker.__new__(Worker)
+    read, worker.send = os.pipe()
+    reader = SimpleNamespace(fileno=lambda: read)
+    worker.inq, worker._shutdown, worker.taken, worker.exits = SimpleNamespace(_reader=reader), None, [], []
+
+    def wait_for_job():
+        worker.taken.append(os.read(read, 1))
+        return worker.taken[-1]
+
+    worker.wait_for_job = wait_for_job
+    worker.workloop = lambda pid=None: worker.wait_for_job
+    worker.on_exit = lambda *args: worker.exits.append(args)
+    yield worker
+    os.close(read)
+    os.close(worker.send)
+
+
+@pytest.fixture
+def child(worker):
+    return PoolChild(worker, working=False, forked=True)
+
+
+def test_a_child_serves_from_the_start_of_its_loop_and_is_recycled_from_its_first_task(worker, child):
+    assert not child.serving
+    take = worker.workloop(pid=1)
+    assert child.serving
+    assert "has run no task yet" in child.recycle_refused
+    os.write(worker.send, b"a")
+    assert take() == b"a"
+    assert child.recycle_refused == ""
+
+
+def test_a_child_that_is_to_leave_does_so_before_it_takes_the_next_job(worker, child):
+    take = worker.workloop()
+    os.write(worker.send, b"a")
+    child.retire()
+    assert not child.serving
+    with pytest.raises(SystemExit) as end:
+        take()
+    assert end.value.code == EX_RECYCLE
+    assert worker.taken == []
+
+
+def test_an_order_wakes_a_child_that_waits(worker, child):
+    take = worker.workloop()
+    timer = threading.Timer(0.05, child.retire)
+    timer.start()
+    with pytest.raises(SystemExit):
+        take()
+    timer.join()
+    assert worker.taken == []
+
+
+def test_leaving_comes_before_billiard_s_own_end(worker, child):
+    child.at_end(lambda: worker.exits.append("leave"))
+    worker.on_exit(1, 0)
+    assert worker.exits == ["leave", (1, 0)]
+
+
+def test_a_child_whose_loop_runs_already_or_whose_queue_is_shared_is_not_recycled(worker):
+    late = PoolChild(worker, working=True, forked=True)
+    assert late.serving
+    assert "inside a task" in late.recycle_refused
+    assert "share one queue" in PoolChild(SimpleNamespace(workloop=None), working=False, forked=True).recycle_refused
+
+
+def test_only_a_forked_child_is_not_trimmed(worker, child):
+    assert "forked" in child.trim_refused
+    assert PoolChild(worker, working=False, forked=False).trim_refused == ""
+
+
+def test_another_pool_says_why_it_is_not_recycled():
+    pool = OtherPool("gevent")
+    assert (pool.kind, pool.serving) == ("", True)
+    assert "Celery's gevent pool" in pool.recycle_refused
