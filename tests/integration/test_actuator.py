@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import re
 import resource
 import signal
 import socket
@@ -12,27 +11,18 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 from mempressure.node import pid_namespace
 from mempressure.process import start_ticks
 from mempressure.state import PackageState, WorkerState, publish
+from tests import waiting
+from tests.actuator_process import DEADLINE, Actuator
 
-DEADLINE = 20.0
+until = partial(waiting.until, seconds=DEADLINE)
 MIB = 1 << 20
-_pause = threading.Event()
-
-
-def until(condition, what, *, seconds=DEADLINE):
-    """Return what `condition` does once that is true; fail after a deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if result:
-            return result
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
-        _pause.wait(0.02)
 
 
 class FakeWorker:
@@ -117,78 +107,6 @@ class FakeWorker:
         return {"reclaimed_bytes": 0, "skipped": None}
 
 
-class Actuator:
-    """The process under test."""
-
-    def __init__(self, runtime, state, log):
-        self.runtime, self.state_dir, self.log = runtime, state, log
-        self.process = None
-        self.address = None
-
-    def start(self, *flags, **environment):
-        settings = {
-            "MEMPRESSURE_RUNTIME_DIR": str(self.runtime),
-            "MEMPRESSURE_STATE_DIR": str(self.state_dir),
-            "MEMPRESSURE_NODE": "n1",
-            "MEMPRESSURE_HEARTBEAT_INTERVAL": "3600",
-            # What this machine itself uses must not matter.
-            "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": "0.8",
-        } | environment
-        command = [sys.executable, "-m", "mempressure_actuator", "--web.listen-address=127.0.0.1:0", *flags]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMPRESSURE_")}
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, env=kept | settings, stdout=log, stderr=log)
-        seen = len(re.findall("listening: address=", self.text())) if self.address else 0
-        found = until(
-            lambda: (
-                self.process.poll() is not None or re.findall(r"listening: address=([\d.]+:\d+)", self.text())[seen:]
-            ),
-            "the address",
-        )
-        assert self.process.poll() is None, self.text()
-        self.address = found[0]
-
-    def text(self):
-        return self.log.read_text()
-
-    def token(self):
-        return (self.state_dir / "token").read_text().strip()
-
-    def request(self, method, path, body=None, *, token="", headers=None):
-        """Return (status, headers, content); the right token unless another is given or it is None."""
-        sent = dict(headers or {})
-        if token is not None:
-            sent["Authorization"] = f"Bearer {token or self.token()}"
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-            sent.setdefault("Content-Type", "application/json")
-        with closing(http.client.HTTPConnection(self.address, timeout=DEADLINE)) as connection:
-            connection.request(method, path, body, sent)
-            response = connection.getresponse()
-            data = response.read()
-        is_json = response.headers.get("Content-Type") == "application/json"
-        return response.status, response.headers, json.loads(data) if is_json else data.decode()
-
-    def notify(self, *alerts):
-        return self.request("POST", "/webhook/alertmanager", notification(*alerts))
-
-    def metric(self, name):
-        _, _, text = self.request("GET", "/metrics")
-        found = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        return float(found[0]) if found else None
-
-    def history(self):
-        return self.request("GET", "/api/packages/memory/history")[2]["data"]["cycles"]
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.process.wait(DEADLINE)
-
-    def close(self):
-        if self.process is not None and self.process.poll() is None:
-            self.stop(signal.SIGKILL)
-
-
 @pytest.fixture
 def runtime(tmp_path):
     path = tmp_path / "runtime"
@@ -238,9 +156,13 @@ def notification(*alerts):
     return {"version": "4", "groupKey": "{}:{}", "status": "firing", "receiver": "actuator", "alerts": list(alerts)}
 
 
+def notify(actuator, *alerts):
+    return actuator.request("POST", "/webhook/alertmanager", notification(*alerts))
+
+
 def test_a_notification_has_the_agent_ordered_and_everything_recorded(actuator, published):
     actuator.start()
-    status, _, content = actuator.notify(alert())
+    status, _, content = notify(actuator, alert())
     assert status == 202
     assert content["data"]["alerts"]["accepted"] == 1
     (cycle,) = until(actuator.history, "the cycle in the history")
@@ -274,11 +196,11 @@ def test_a_notification_has_the_agent_ordered_and_everything_recorded(actuator, 
 
 def test_a_resolved_alert_ends_the_lease(actuator):
     actuator.start()
-    actuator.notify(alert())
+    notify(actuator, alert())
     assert actuator.metric("mempressure_actuator_leases") == 1
-    assert actuator.notify(alert(status="resolved", starts_at="2025-01-01T00:00:00Z"))[0] == 202
+    assert notify(actuator, alert(status="resolved", starts_at="2025-01-01T00:00:00Z"))[0] == 202
     assert actuator.metric("mempressure_actuator_leases") == 1
-    assert actuator.notify(alert(status="resolved"))[0] == 202
+    assert notify(actuator, alert(status="resolved"))[0] == 202
     assert actuator.metric("mempressure_actuator_leases") == 0
 
 
@@ -306,7 +228,7 @@ def test_what_is_malformed_is_refused_and_counted(actuator):
     status, _, content = actuator.request("POST", path, b"{}", headers=json_type)
     assert (status, content["error"]["code"]) == (400, "invalid_notification")
     assert "version" in content["error"]["message"]
-    status, _, content = actuator.notify(alert(level="high"))
+    status, _, content = notify(actuator, alert(level="high"))
     assert status == 400
     assert "level='high'; send emergency" in content["error"]["message"]
     for headers in ({}, {"Content-Type": "text/plain"}):
@@ -345,19 +267,19 @@ def test_a_request_that_was_broken_off_is_none(actuator, published):
 
 def test_alerts_of_another_node_are_ignored_with_a_count(actuator, published):
     actuator.start()
-    status, _, content = actuator.notify(alert(node="n2"), alert(node="n3"))
+    status, _, content = notify(actuator, alert(node="n2"), alert(node="n3"))
     assert (status, content["data"]["alerts"]["other_node"]) == (200, 2)
     assert actuator.metric('mempressure_actuator_alerts_total{result="other_node"}') == 2
     assert actuator.metric('mempressure_actuator_webhooks_total{result="ignored"}') == 1
     assert actuator.metric("mempressure_actuator_leases") == 0
-    assert actuator.notify(alert(node="n2"), alert())[0] == 202
+    assert notify(actuator, alert(node="n2"), alert())[0] == 202
     until(lambda: published.ordered("stop"), "the order")
 
 
 def test_a_worker_that_answers_nobody_is_a_recorded_failure(actuator, worker):
     worker.publish()  # alive, and without a socket
     actuator.start()
-    assert actuator.notify(alert())[0] == 202
+    assert notify(actuator, alert())[0] == 202
     (cycle,) = until(actuator.history, "the cycle in the history")
     assert [action["result"] for action in cycle["actions"]] == ["failed", "failed"]
     assert "No such file" in cycle["actions"][1]["errors"][0]
@@ -368,7 +290,7 @@ def test_a_worker_that_answers_nobody_is_a_recorded_failure(actuator, worker):
 def test_a_worker_that_answers_nonsense_stops_nobody(actuator, published):
     published.answers = {"trim": {"reclaimed_bytes": "much"}, "stop": {"reclaimed_bytes": -5}}
     actuator.start()
-    actuator.notify(alert())
+    notify(actuator, alert())
     (cycle,) = until(actuator.history, "the cycle in the history")
     assert [action["result"] for action in cycle["actions"]] == ["failed", "failed"]
     assert actuator.metric("mempressure_actuator_loop_errors_total") == 0
@@ -385,7 +307,7 @@ def test_head_is_answered_as_get_without_the_body(actuator, path):
 
 def test_what_was_acknowledged_is_acted_on_after_a_crash(actuator, worker):
     actuator.start()
-    assert actuator.notify(alert())[0] == 202
+    assert notify(actuator, alert())[0] == 202
     assert actuator.stop(signal.SIGKILL) == -signal.SIGKILL
     worker.publish()
     worker.listen()
@@ -395,17 +317,17 @@ def test_what_was_acknowledged_is_acted_on_after_a_crash(actuator, worker):
 
 def test_what_cannot_be_stored_is_not_acknowledged(actuator):
     actuator.start()
-    assert actuator.notify(alert())[0] == 202
+    assert notify(actuator, alert())[0] == 202
     limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
     size = (actuator.state_dir / "actuator.sqlite-wal").stat().st_size
     resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (size, limits[1]))
-    status, _, content = actuator.notify(alert(app="till"))
+    status, _, content = notify(actuator, alert(app="till"))
     assert (status, content["error"]["code"]) == (503, "not_stored")
     assert actuator.metric("mempressure_actuator_leases") == 1
     assert actuator.metric('mempressure_actuator_webhooks_total{result="failed"}') == 1
     assert actuator.metric("mempressure_actuator_store_errors_total") == 1
     resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
-    assert actuator.notify(alert(app="till"))[0] == 202
+    assert notify(actuator, alert(app="till"))[0] == 202
     assert actuator.metric("mempressure_actuator_leases") == 2
 
 
@@ -419,7 +341,7 @@ def test_without_heartbeats_it_judges_for_itself_until_they_return(actuator, pub
     assert "autonomous, the thresholds are evaluated here" in actuator.text()
 
     def handed_back():
-        assert actuator.notify(heartbeat())[0] == 202
+        assert notify(actuator, heartbeat())[0] == 202
         return actuator.metric("mempressure_actuator_autonomous") == 0
 
     until(handed_back, "the alerts' lead")
@@ -432,7 +354,7 @@ def test_without_heartbeats_it_judges_for_itself_until_they_return(actuator, pub
 
 def test_turning_alerts_off_quiets_people_not_the_unloading(actuator, published):
     actuator.start()
-    actuator.notify(heartbeat())
+    notify(actuator, heartbeat())
     assert actuator.metric("mempressure_actuator_autonomous") == 0
     assert published.ordered("stop") == []
     assert actuator.request("POST", "/api/packages/memory/pressure-alerts/false")[0] == 200
@@ -448,7 +370,7 @@ def test_leases_and_settings_survive_a_restart(actuator):
     assert actuator.request("POST", "/api/packages/memory/pressure-thresholds", thresholds)[0] == 200
     assert actuator.request("PUT", "/api/packages/pandas/preference", {"keep_loaded": True})[0] == 200
     assert actuator.request("POST", "/api/packages/memory/optimization-suggestions/false")[0] == 200
-    actuator.notify(alert())
+    notify(actuator, alert())
     assert actuator.stop() == 0
     actuator.start()
     assert actuator.metric("mempressure_actuator_leases") == 1
@@ -468,7 +390,7 @@ def test_sigterm_lets_a_running_request_finish_and_begins_no_other_act(actuator,
     )
     request.start()
     until(lambda: published.ordered("stop"), "the order")
-    assert actuator.notify(alert())[0] == 202  # would be acted on next
+    assert notify(actuator, alert())[0] == 202  # would be acted on next
     actuator.process.send_signal(signal.SIGTERM)
     until(lambda: refused(actuator.address), "the end of listening")
     signalled = time.monotonic()
@@ -496,7 +418,7 @@ def refused(address):
 def test_sigterm_in_a_cycle_ends_it_between_two_acts(actuator, published):
     published.may_answer.clear()
     actuator.start()
-    actuator.notify(alert())
+    notify(actuator, alert())
     until(lambda: published.ordered("trim"), "the first order")
     actuator.process.send_signal(signal.SIGTERM)
     until(lambda: "msg=stopping" in actuator.text(), "the signal")
@@ -522,7 +444,7 @@ def test_a_runtime_directory_open_to_others_is_said_once_and_the_host_goes_on(ac
 
 def test_a_dry_run_decides_and_records_and_acts_not(actuator, published):
     actuator.start("--dry-run")
-    actuator.notify(alert())
+    notify(actuator, alert())
     (cycle,) = until(actuator.history, "the cycle in the history")
     assert [action["skipped"] for action in cycle["actions"]] == [["dry run"], ["dry run"]]
     status, _, content = actuator.request("POST", "/api/packages/pandas/unload")
@@ -535,7 +457,7 @@ def test_a_dry_run_decides_and_records_and_acts_not(actuator, published):
 def test_an_unload_through_the_api_waits_for_the_cycle(actuator, published):
     published.may_answer.clear()
     actuator.start()
-    actuator.notify(alert())
+    notify(actuator, alert())
     until(lambda: published.ordered("trim"), "the cycle's first order")
     answers = []
     request = threading.Thread(target=lambda: answers.append(actuator.request("POST", "/api/packages/pandas/unload")))
@@ -628,7 +550,7 @@ def test_version():
 
 def test_the_token_is_in_no_log_and_in_no_answer(actuator, published):
     actuator.start("--log.level=debug", "--log.format=json")
-    actuator.notify(alert())
+    notify(actuator, alert())
     until(actuator.history, "the cycle in the history")
     answers = [actuator.request("GET", path)[2] for path in ("/", "/metrics", "/api/packages", "/nowhere")]
     actuator.request("POST", "/webhook/alertmanager", notification(alert()), token="x" * 43)
