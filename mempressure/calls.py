@@ -18,6 +18,10 @@ _REFUSALS = {
     "function": (
         "{called} cannot be found in its package host: {error}; isolated functions must be importable by name there"
     ),
+    "size": (
+        "the arguments of {called} do not fit into the memory of its package host: {error}; "
+        "send less, or the name of a file"
+    ),
     "result": (
         "the result of {called} cannot be pickled: {error}; "
         "return plain data, or instances of classes that an importable module defines"
@@ -73,20 +77,30 @@ def importable_name(function: Callable[..., object]) -> tuple[str, str]:
     return module, qualname
 
 
-def encode_call(module: str, qualname: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
-    """Pickle a call.
+def encode_call(
+    module: str,
+    qualname: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    limit: int = frames.MESSAGE_BYTES,
+) -> Payload:
+    """Pickle a call of at most `limit` bytes.
 
     Raises:
-        IsolationError: an argument cannot be pickled; the message says which.
+        IsolationError: an argument cannot be pickled, and the message says which; or they are too large together.
     """
     try:
-        return frames.encode((module, qualname, args, kwargs))
+        call = frames.encode((module, qualname, args, kwargs))
     except Exception as error:
         culprit = _culprit(args, kwargs)
         raise IsolationError(
             f"{culprit} of {module}.{qualname} cannot be pickled ({_one_line(error)}), and so cannot be sent to its "
             "package host; send plain data, or instances of classes that an importable module defines"
         ) from error
+    if call.size > limit:
+        raise IsolationError(_too_large(f"the arguments of {module}.{qualname}", call.size, limit, "send"))
+    return call
 
 
 def result_of(answer: Frame, called: str) -> Any:
@@ -106,6 +120,8 @@ def result_of(answer: Frame, called: str) -> Any:
         pickled, name, text, trace = frames.decode(answer.payload)
         raise _raised(pickled, name, text, called) from RemoteTraceback(trace)
     stage, name, text, trace = frames.decode(answer.payload)
+    if stage == "limit":
+        raise IsolationError(_too_large(f"the result of {called}", int(name), int(text), "return"))
     raise IsolationError(_REFUSALS[stage].format(called=called, error=f"{name}: {text}")) from RemoteTraceback(trace)
 
 
@@ -128,6 +144,55 @@ def _raised(pickled: bytes | None, name: str, text: str, called: str) -> Excepti
         return IsolationError(f"{called} raised {name}: {text} (unpickling it failed with {_one_line(failure)})")
     if not isinstance(error, Exception):
         return IsolationError(f"{called} raised {name}: {text} (which unpickles as {type(error).__qualname__})")
+    return error
+
+
+def _too_large(what: str, size: int, limit: int, verb: str) -> str:
+    return (
+        f"{what} take {size} bytes, more than the {limit} that may travel at once; {verb} less, {verb} the name of a "
+        "file, or raise MEMPRESSURE_MESSAGE_LIMIT"
+    )
+
+
+class _Parts:
+    """Pickles as a call of `rebuilt`."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._arguments = arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return rebuilt, self._arguments
+
+
+def salvaged(error: Exception) -> bytes:
+    """Pickle an exception that cannot be pickled, or not be unpickled, without what stands in the way.
+
+    Raises:
+        Exception: of any type; not even its class can be pickled, or it would read differently.
+    """
+    lost: list[str] = []
+
+    def kept(name: str, value: object) -> bool:
+        try:
+            pickle.loads(pickle.dumps(value, 5))  # noqa: S301 - it was made here
+        except Exception:  # noqa: BLE001 - whatever it raises: it cannot travel
+            lost.append(name)
+            return False
+        return True
+
+    args = tuple(arg if kept(f"argument {number}", arg) else repr(arg) for number, arg in enumerate(error.args, 1))
+    state = {name: value for name, value in vars(error).items() if kept(f"attribute {name!r}", value)}
+    if str(rebuilt(type(error), args, state, [])) != str(error):
+        raise ValueError("it would read differently")
+    return pickle.dumps(_Parts(type(error), args, state, lost), 5)
+
+
+def rebuilt(kind: type[Exception], args: tuple[object, ...], state: Mapping[str, object], lost: list[str]) -> Exception:
+    """Return an exception of a class without calling its `__init__`, which may take other arguments than it keeps."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    if lost:
+        error.add_note(f"passed on by its package host without {', '.join(lost)}, which cannot be pickled")
     return error
 
 

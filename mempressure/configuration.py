@@ -51,6 +51,9 @@ SETTINGS = (
     Setting("MEMPRESSURE_BUDGET", size, 0, "memory the application may use; 0: no budget"),
     Setting("MEMPRESSURE_ADMISSION", boolean, False, "refuse loads that would enter emergency"),
     Setting("MEMPRESSURE_HOST_START_TIMEOUT", number(0.1, 86400), 60.0, "seconds a package host may take to start"),
+    Setting(
+        "MEMPRESSURE_MESSAGE_LIMIT", size, 1 << 30, "what arguments or result of an isolated call may take; 0: no limit"
+    ),
     Setting("MEMPRESSURE_NODE", label, "", "this machine's name; default: its host name"),
     Setting("MEMPRESSURE_RUNTIME_DIR", directory, "", "agents' state files and sockets"),
     Setting("MEMPRESSURE_STATE_DIR", directory, "", "settings, token and store"),

@@ -35,7 +35,14 @@ _SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
 _JOIN_BELOW_BYTES: Final = 64 * 1024
 _HEADER: Final = struct.Struct("<IIQ")  # kind, number of large buffers, bytes of the pickle
 
+MESSAGE_BYTES: Final = 1 << 30
+"""The most that one message may hold, unless the caller says otherwise: both ends have it in memory at once."""
+
 Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+
+class NoMemoryForMessageError(MemoryError):
+    """A message arrived for which there is no memory; it was thrown away, and both ends are in step."""
 
 
 class Payload(NamedTuple):
@@ -43,6 +50,11 @@ class Payload(NamedTuple):
 
     body: Buffer
     buffers: Sequence[Buffer] = ()
+
+    @property
+    def size(self) -> int:
+        """Its bytes, buffers included."""
+        return len(self.body) + sum(map(len, self.buffers))
 
 
 class Frame(NamedTuple):
@@ -119,6 +131,7 @@ class Channel:
         Raises:
             EOFError: the other end is gone, having read everything that was sent to it.
             ConnectionResetError: the other end is gone and left something unread (Linux tells the two apart).
+            NoMemoryForMessageError: there is no memory for it.
         """
         # Taking turns means that nothing but this message can be on its way: one read gets all of a small one.
         got = self._socket.recv_into(self._first)
@@ -130,8 +143,14 @@ class Channel:
         kind, count, size = _HEADER.unpack_from(self._first)
         self._unread = self._first_view[_HEADER.size : got]
         sizes = struct.unpack(f"<{count}Q", self._exactly(bytearray(8 * count))) if count else ()
-        body = self._exactly(_allocate(size))
-        return Frame(kind, Payload(body, [self._exactly(_allocate(each)) for each in sizes]))
+        try:
+            memory = [_allocate(each) for each in (size, *sizes)]
+        except (MemoryError, OSError, OverflowError) as error:
+            total = size + sum(sizes)
+            self._skip(total)
+            raise NoMemoryForMessageError(f"no memory for {total} bytes") from error
+        body, *buffers = map(self._exactly, memory)
+        return Frame(kind, Payload(body, buffers))
 
     def _exactly(self, target: bytearray | mmap.mmap) -> bytearray | mmap.mmap:
         with memoryview(target) as view:
@@ -145,6 +164,14 @@ class Channel:
                     raise EOFError("the other end of the connection has closed")
                 done += got
         return target
+
+    def _skip(self, size: int) -> None:
+        left = size - len(self._unread)
+        while left:
+            got = self._socket.recv_into(self._first, min(left, len(self._first)))
+            if not got:
+                raise EOFError("the other end of the connection has closed")
+            left -= got
 
     def wait(self, seconds: float) -> bool:
         """Return whether `receive` has something to do (a message begins, or the other end is gone) within `seconds`.

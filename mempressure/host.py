@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, cast
 
 from mempressure import frames
 from mempressure.calls import RemoteTraceback, encode_call, result_of
-from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError
+from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
 from mempressure.frames import Frame, Payload
 from mempressure.host_keeper import HostProcess, host_environment
 
@@ -49,6 +49,7 @@ class PackageHost:
         hooks: module and qualified name of the functions to run in it before it ends; read when that time comes.
         on_death: called, in a thread of its own, when it ends without having been asked to.
         start_seconds: what its start may take, imports included.
+        message_limit: bytes; a larger result is refused in the process.
 
     Raises:
         HostStartError: the process could not be started, or an import in it failed.
@@ -63,12 +64,15 @@ class PackageHost:
         hooks: Sequence[tuple[str, str]] = (),
         on_death: Callable[[], None] | None = None,
         start_seconds: float = START_SECONDS,
+        message_limit: int = frames.MESSAGE_BYTES,
     ) -> None:
         self.package = package
         self.busy = False  # also after a call that was interrupted: then nothing can be said about the stream
         self._hooks = hooks
         self._on_death = on_death
+        self._message_limit = message_limit
         self._stopping = False
+        self._asked_to_end = False
         self._ready = False
         self._process = HostProcess(host_environment(HOST_VARIABLE, package), self._note_end)
         deadline = time.monotonic() + start_seconds
@@ -114,6 +118,7 @@ class PackageHost:
         Raises:
             HostGoneError: the host had ended before it took the call.
             HostDiedError: the host ended during the call.
+            IsolationError: there is no memory for the answer; the host stays usable.
         """
         if not self.usable:
             raise HostGoneError(f"the host of {self.package!r} (process {self.pid}) cannot take calls any more")
@@ -123,6 +128,12 @@ class PackageHost:
             answer = self._channel.receive()
         except ConnectionError as error:  # part of the call was left unread, hence nothing of it was run
             raise HostGoneError(f"{self._death()} before it took the call") from error
+        except frames.NoMemoryForMessageError as error:
+            self.busy = False
+            raise IsolationError(
+                f"the answer of the host of package {self.package!r} does not fit into this process: {error}; return "
+                "less, or write it to a file and return its name"
+            ) from error
         except (EOFError, OSError) as error:
             raise HostDiedError(
                 f"{self._death()} during the call, whose effect is unknown; the next call gets a new host"
@@ -139,22 +150,31 @@ class PackageHost:
         Returns:
             What went wrong with the hooks, a text each; None where the process is not gone even so.
         """
-        idle = self.usable
-        self._stopping = True
+        asked = self.ask_to_end()
         try:
-            if idle:
-                with contextlib.suppress(OSError):  # it has ended by itself
-                    self._channel.send(frames.STOP, frames.encode(list(self._hooks)))
-                self._process.ended.wait(deadline_seconds)
-            orderly = self.ended
+            orderly = asked and self._process.ended.wait(deadline_seconds)
             self.kill()
             if not self._process.ended.wait(_KILL_SECONDS):
                 return None
-            if orderly:
-                return self._last_words()
-            return [f"its on_unload and atexit functions took more than {deadline_seconds:g} s"] if idle else []
+            if not asked:
+                return []
+            if not orderly:
+                return [f"its on_unload and atexit functions took more than {deadline_seconds:g} s"]
+            problems = self._last_words()
+            if self._process.status:
+                problems.append(f"{self._death()} before its on_unload and atexit functions were through")
+            return problems
         finally:
             self.discard()
+
+    def ask_to_end(self) -> bool:
+        """Have it run its hooks and end, without waiting for that; return False where it cannot: a call is running."""
+        if self.usable:
+            self._asked_to_end = True
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self._channel.send(frames.STOP, frames.encode(list(self._hooks)))
+        self._stopping = True
+        return self._asked_to_end
 
     def kill(self) -> None:
         """Send SIGKILL and return at once; the host of another worker (before a fork) is left alone."""
@@ -180,6 +200,7 @@ class PackageHost:
             ],  # some put Path objects
             "argv": list(getattr(sys, "argv", [])),
             "pythonpath": os.environ.get("PYTHONPATH"),
+            "limit": self._message_limit,
         }
         self.busy = True
         try:
@@ -243,6 +264,8 @@ _hosts: weakref.WeakSet[PackageHost] = weakref.WeakSet()
 def _stop_all() -> None:
     """End what still runs when the worker ends in an orderly way; else the kernel does, without any hook."""
     deadline = time.monotonic() + _EXIT_SECONDS
-    for host in list(_hosts):
-        if not host.ended:
-            host.stop(deadline_seconds=max(0.0, deadline - time.monotonic()))
+    hosts = [host for host in list(_hosts) if not host.ended]
+    for host in hosts:  # all at once: a hook that hangs must not take the others' time
+        host.ask_to_end()
+    for host in hosts:
+        host.stop(deadline_seconds=max(0.0, deadline - time.monotonic()))

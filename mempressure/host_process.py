@@ -21,7 +21,7 @@ from mempressure import frames
 from mempressure.frames import Channel, Payload
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LAST_WORDS_CHARACTERS = 16_384
+_MOST_CHARACTERS = 16_384  # of an error's text, and of its traceback
 
 
 def main(arguments: list[str]) -> int:
@@ -47,19 +47,24 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(channel: Channel) -> int:
-    refusal = _prepare(frames.decode(channel.receive().payload))
+    start = frames.decode(channel.receive().payload)
+    refusal = _prepare(start)
     if refusal is not None:
         channel.send(frames.REFUSED, refusal)
         return 1
     channel.send(frames.READY, frames.encode(None))
     while True:
-        kind, payload = channel.receive()
+        try:
+            kind, payload = channel.receive()
+        except frames.NoMemoryForMessageError as error:
+            channel.send(frames.REFUSED, frames.encode(("size", *_described(error, None))))
+            continue
         if kind == frames.STOP:
             failures = _run_hooks(frames.decode(payload))
             if failures:
                 channel.send(frames.LAST_WORDS, frames.encode(failures))
             return 0
-        kind, payload = _answer(payload)
+        kind, payload = _answer(payload, limit=start["limit"])
         _flush()
         channel.send(kind, payload)
         del payload  # arguments and result may be large: nothing of a call stays until the next
@@ -82,7 +87,7 @@ def _prepare(start: dict[str, Any]) -> Payload | None:
     return None
 
 
-def _answer(call: Payload) -> tuple[int, Payload]:
+def _answer(call: Payload, *, limit: int) -> tuple[int, Payload]:
     stage = "arguments"
     try:
         module, qualname, arguments, keywords = frames.decode(call)
@@ -91,14 +96,17 @@ def _answer(call: Payload) -> tuple[int, Payload]:
         stage = "body"
         result = function(*arguments, **keywords)
         stage = "result"
-        return frames.RESULT, frames.encode(result)
+        payload = frames.encode(result)
     except BaseException as error:  # noqa: BLE001 - a SystemExit in a function must not end its package's process
         # The innermost frame of ours is no news to the reader.
         trace = error.__traceback__.tb_next if stage == "body" and error.__traceback__ else error.__traceback__
         description = _described(error, trace)
         if stage != "body":
             return frames.REFUSED, frames.encode((stage, *description))
-        return frames.RAISED, frames.encode((_pickled(error), *description))
+        return frames.RAISED, frames.encode((_pickled(error, limit=limit), *description))
+    if payload.size > limit:
+        return frames.REFUSED, frames.encode(("limit", str(payload.size), str(limit), ""))
+    return frames.RESULT, payload
 
 
 def _resolved(module: str, qualname: str) -> Any:
@@ -108,13 +116,25 @@ def _resolved(module: str, qualname: str) -> Any:
     return function
 
 
-def _pickled(error: BaseException) -> bytes | None:
+def _pickled(error: BaseException, *, limit: int) -> bytes | None:
+    """Pickle an exception as it is, else what can be had of it; None where that is not the same to a reader."""
     if not isinstance(error, Exception):
         return None
-    try:
-        return pickle.dumps(error, 5)
-    except BaseException:  # noqa: BLE001 - whatever its __reduce__ raises, the description still tells
-        return None
+    from mempressure.calls import salvaged
+
+    for pickled in (_plainly, salvaged):
+        try:
+            # Many pickle and cannot be unpickled: their constructors take other arguments than they keep.
+            data = pickled(error)
+            if len(data) <= limit and type(pickle.loads(data)) is type(error):  # noqa: S301 - it was made here
+                return data
+        except BaseException:  # noqa: BLE001, S112 - whatever its __reduce__ raises, the description still tells
+            continue
+    return None
+
+
+def _plainly(error: Exception) -> bytes:
+    return pickle.dumps(error, 5)
 
 
 def _described(error: BaseException, trace: TracebackType | None) -> tuple[str, str, str]:
@@ -128,7 +148,15 @@ def _described(error: BaseException, trace: TracebackType | None) -> tuple[str, 
         lines = "".join(traceback.format_exception(type(error), error, trace))
     except BaseException:  # noqa: BLE001 - likewise for its causes and notes
         lines = "".join(traceback.format_tb(trace)) + f"{name}: {text}\n"
-    return name, text, lines
+    return name, _shortened(text), _shortened(lines)
+
+
+def _shortened(text: str) -> str:
+    """Both ends of a text, since the last line of a traceback says what happened."""
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    half = _MOST_CHARACTERS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 def _run_hooks(hooks: list[tuple[str, str]]) -> list[str]:
@@ -138,7 +166,7 @@ def _run_hooks(hooks: list[tuple[str, str]]) -> list[str]:
         try:
             _resolved(module, qualname)()
         except BaseException as error:  # noqa: BLE001 - one failing hook must not keep the next from running
-            failures.append(_described(error, error.__traceback__)[2][-_LAST_WORDS_CHARACTERS:])
+            failures.append(_described(error, error.__traceback__)[2])
     return failures
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mempressure.backoff import REFAULT_SECONDS, is_refault, raised
 from mempressure.calls import encode_call, importable_name, result_of
 from mempressure.errors import HostDiedError, HostStartTimeoutError, IsolationError
-from mempressure.frames import Frame, Payload
+from mempressure.frames import MESSAGE_BYTES, Frame, Payload
 from mempressure.host import START_SECONDS, STOP_SECONDS, HostGoneError, PackageHost
 from mempressure.process import private_bytes
 from mempressure.reservation import Reservation, Reserve
@@ -34,6 +34,7 @@ class IsolatedPackage:
         start_timeout: seconds that starting the process may take, imports included.
         priority: of two candidates the lower is unloaded first; likewise.
         keep_loaded: leave it loaded unless the pressure is high; likewise.
+        message_limit: bytes that the arguments or the result of a call may take.
         on_unload: a function of a module, run in the process before it ends in an orderly way.
         on_change: called after a process was started and after the package was unloaded, in the thread that did it.
         reserve: called before a process is started, to reserve what it is known to take.
@@ -67,6 +68,7 @@ class IsolatedPackage:
         start_timeout: float = START_SECONDS,
         priority: int = 0,
         keep_loaded: bool = False,
+        message_limit: int = MESSAGE_BYTES,
         on_unload: Callable[[], object] | None = None,
         on_change: Callable[[], None] | None = None,
         reserve: Reserve | None = None,
@@ -79,11 +81,12 @@ class IsolatedPackage:
         self.start_timeout = start_timeout
         self.priority = priority
         self.keep_loaded = keep_loaded
+        self.message_limit = message_limit
         self.on_unload = on_unload
         self.on_change = on_change
         self._reserve = reserve
         self.refault_window = refault_window
-        self._hooks = [] if on_unload is None else [importable_name(on_unload)]
+        self._hooks = [] if on_unload is None else [_hook_name(on_unload)]
         self._clock = clock
         self._measure = measure
         self._begin()
@@ -137,7 +140,7 @@ class IsolatedPackage:
         """
         called = f"{module}.{qualname}"
         # Pickling runs code of the caller's classes: never while holding the package.
-        request = encode_call(module, qualname, args, kwargs or {})
+        request = encode_call(module, qualname, args, kwargs or {}, limit=self.message_limit)
         if self._caller == threading.get_ident():
             raise IsolationError(
                 f"{called} was called by a signal handler or finalizer while the same thread waits for another call "
@@ -282,6 +285,7 @@ class IsolatedPackage:
                 hooks=self._hooks,
                 on_death=self._count_death,
                 start_seconds=self.start_timeout,
+                message_limit=self.message_limit,
             )
         except BaseException as error:
             self._release()
@@ -339,6 +343,16 @@ class IsolatedPackage:
             import logging  # deferred: most workers never come here
 
             logging.getLogger("mempressure").warning(message, *details)
+
+
+def _hook_name(function: Callable[[], object]) -> tuple[str, str]:
+    module, name = importable_name(function)
+    if module == "__main__":
+        raise IsolationError(
+            f"on_unload function {name} is defined in the main program, which a package host cannot import; "
+            "move it to a module of its own and import it from there"
+        )
+    return module, name
 
 
 _packages: weakref.WeakSet[IsolatedPackage] = weakref.WeakSet()

@@ -5,6 +5,7 @@ packages in processes of their own, and has an agent that publishes the state an
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mempressure.configuration import Configuration, load_configuration
-from mempressure.errors import ConfigurationError
+from mempressure.errors import ConfigurationError, IsolationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
@@ -104,6 +105,7 @@ class LazyLoader:
         keep_loaded: bool = False,
         start_timeout: float | None = None,
         on_unload: Callable[[], object] | None = None,
+        allow_imported: bool = False,
     ) -> Callable[[Callable[P, R]], IsolatedFunction[P, R]]:
         """Declare a function whose body runs in the own process of package `name`; arguments and result are pickled.
 
@@ -115,16 +117,20 @@ class LazyLoader:
             start_timeout: seconds that its process may take to start, imports included; the configured default
                 otherwise.
             on_unload: called in the package's process before it ends.
+            allow_imported: isolate it although this process has imported it too, and keeps that copy whatever is
+                unloaded.
 
         Raises:
-            ConfigurationError: the package was declared before with other options.
+            ConfigurationError: the package was declared before with other options, or an option cannot be used.
+            IsolationError: this process has imported the package; or the function cannot run in another process.
         """
         options = {
             **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
             "start_timeout": self._start_timeout(start_timeout),
             "on_unload": on_unload,
         }
-        package = self._isolated_package(_checked_name(name), options)
+        self._require_absent(_checked_name(name), allowed=_checked_flag("allow_imported", allow_imported))
+        package = self._isolated_package(name, options)
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
             return IsolatedFunction(function, package=package)
@@ -240,8 +246,7 @@ class LazyLoader:
         """Refuse here, where the mistake is, what every reader of this worker's state would refuse later."""
         if type(priority) is not int:
             raise ConfigurationError(f"priority={priority!r} cannot be used; send a whole number")
-        if type(keep_loaded) is not bool:
-            raise ConfigurationError(f"keep_loaded={keep_loaded!r} cannot be used; send True or False")
+        _checked_flag("keep_loaded", keep_loaded)
         return {"timeout": self._timeout(timeout), "priority": priority, "keep_loaded": keep_loaded}
 
     def _start(self, *, forked: bool = False) -> None:
@@ -287,7 +292,13 @@ class LazyLoader:
             package = self._isolated.get(name)
             if package is None:
                 reserve = None if self._room is None else self._reserve_host
-                package = IsolatedPackage(name, on_change=self._changed, reserve=reserve, **options)
+                package = IsolatedPackage(
+                    name,
+                    on_change=self._changed,
+                    reserve=reserve,
+                    message_limit=self._configuration.mempressure_message_limit or sys.maxsize,
+                    **options,
+                )
                 self._isolated[name] = package
                 return package
         differing = [key for key, value in options.items() if getattr(package, key) != value]
@@ -296,6 +307,16 @@ class LazyLoader:
                 f"package {name!r} is isolated already with another {', '.join(differing)}; declare it once alike"
             )
         return package
+
+    def _require_absent(self, name: str, *, allowed: bool) -> None:
+        # In a host it is there, and where it was declared before a result may have brought it.
+        if allowed or name not in sys.modules or name in self._isolated or _HOST_VARIABLE in os.environ:
+            return
+        raise IsolationError(
+            f"package {name!r} is declared isolated, but this process has imported it already: ending its host would "
+            "leave that copy; import it inside the isolated functions only, declare them before whatever else "
+            f"imports it, or say isolated({name!r}, allow_imported=True) to live with both"
+        )
 
     def _timeout(self, timeout: float | None) -> float:
         if timeout is None:
@@ -315,6 +336,12 @@ class LazyLoader:
                 f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MOST_START_SECONDS}"
             )
         return float(seconds)
+
+
+def _checked_flag(option: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise ConfigurationError(f"{option}={value!r} cannot be used; send True or False")
+    return value
 
 
 def _checked_name(name: object) -> str:

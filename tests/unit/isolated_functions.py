@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -93,6 +94,10 @@ def waiting_hook():
     wait_for_file(os.environ["HOOK_FILE"])
 
 
+def dying_hook():
+    kill_self()
+
+
 def endless_hook():
     threading.Event().wait()
 
@@ -130,6 +135,10 @@ def fork_in_c_then_die():
     kill_self()
 
 
+def crash():
+    ctypes.string_at(0)
+
+
 def exit_at_once(status):
     os._exit(status)
 
@@ -162,6 +171,26 @@ class DisguisedError(Exception):
         return str, ("not an exception",)
 
 
+class HoldingError(Exception):
+    """Holds something that cannot be pickled beside what can."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.code = 7
+        self.lock = threading.Lock()
+
+
+class TalkativeError(Exception):
+    """Its text is made from what cannot be pickled."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def __str__(self):
+        return f"held by {self.lock!r}"
+
+
 class EvilLoad:
     """Unpickles only where it was pickled; elsewhere its code raises what it was told to."""
 
@@ -183,6 +212,37 @@ def raise_noted():
     error = KeyError("missing")
     error.add_note("a note")
     raise error from ValueError("the cause")
+
+
+def raise_group():
+    raise ExceptionGroup("two", [ZeroDivisionError("one"), ExceptionGroup("deep", [CustomError("text", 42)])])
+
+
+def raise_local():
+    class LocalError(Exception):
+        pass
+
+    raise LocalError("here only")
+
+
+def raise_long(length):
+    raise ValueError("x" * length)
+
+
+def large(size):
+    return b"x" * size
+
+
+def nothing_of(*_):
+    pass
+
+
+def allow_no_more_memory_than(size):
+    """Limit the address space to so much more than is in use, and return the process id."""
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + size, resource.RLIM_INFINITY))
+    return os.getpid()
 
 
 def recurse_for_ever():

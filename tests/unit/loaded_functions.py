@@ -7,14 +7,14 @@ from mempressure import get_lazy_loader
 loader = get_lazy_loader()
 
 
-@loader.isolated("decimal", timeout=5.0)
+@loader.isolated("decimal", timeout=5.0, allow_imported=True)
 def doubled(value):
     import decimal
 
     return int(decimal.Decimal(value) * 2), os.getpid()
 
 
-@loader.isolated("decimal", timeout=5.0)
+@loader.isolated("decimal", timeout=5.0, allow_imported=True)
 def loader_state():
     """Return whether the loader in the host has an agent."""
     return get_lazy_loader()._worker is not None

@@ -44,6 +44,11 @@ EXAMPLES = {
         f"one of {', '.join(RECYCLE_CHOICES)}",
     ),
     "MEMPRESSURE_HOST_START_TIMEOUT": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 86400"),
+    "MEMPRESSURE_MESSAGE_LIMIT": (
+        [("1KiB", 1024), ("2KiB", 2048), ("3000", 3000)],
+        "much",
+        "a size from 0 to .* such as 512MiB",
+    ),
     "MEMPRESSURE_RECYCLE_MIN_LIFETIME": SECONDS,
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),
     "MEMPRESSURE_LEASE": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 86400"),

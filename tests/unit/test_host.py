@@ -61,6 +61,13 @@ def test_a_failing_hook_is_told_and_keeps_no_other_from_running(tmp_path, monkey
     assert path.exists()
 
 
+def test_a_host_that_dies_in_its_hook_is_told():
+    host = PackageHost("json", MODULE, hooks=[(MODULE, "dying_hook")])
+    (problem,) = host.stop()
+    assert "killed by SIGKILL" in problem
+    assert "before its on_unload and atexit functions were through" in problem
+
+
 def test_a_hook_that_does_not_end_is_cut_off_at_the_deadline():
     host = PackageHost("json", MODULE, hooks=[(MODULE, "endless_hook")])
     began = time.monotonic()
@@ -87,6 +94,7 @@ def test_a_host_killed_between_calls_is_noticed_and_the_call_not_lost():
         ("kill_self", (), "killed by SIGKILL .*memory"),
         ("exit_at_once", (7,), "exit status 7"),
         ("exit_at_once", (0,), "exit status 0"),
+        ("crash", (), "SIGSEGV"),
     ],
 )
 def test_an_end_during_a_call_is_told(host, function, arguments, text):

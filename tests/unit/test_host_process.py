@@ -111,6 +111,23 @@ def test_an_orderly_end_of_the_worker_runs_the_hooks(tmp_path):
         assert is_gone(pid)
 
 
+def test_a_hook_that_hangs_at_the_workers_end_takes_no_other_hosts_time(tmp_path):
+    """One after the other, none behind the first would have its turn."""
+    path = tmp_path / "order"
+    code = f"""
+others = [PackageHost("json", {MODULE!r}) for _ in range(3)]
+host._hooks = [({MODULE!r}, 'hook')]
+for other in others:
+    other._hooks = [({MODULE!r}, 'endless_hook')]
+from mempressure import host as hosts
+hosts._hosts = [*others, host]
+"""
+    with parent(code, env={**os.environ, "HOOK_FILE": str(path)}) as process:
+        pid = int(process.stdout.readline())
+        assert process.wait(timeout=20) == 0
+        assert path.read_text() == f"hook {pid}\n"
+
+
 def test_a_forked_child_does_not_keep_the_parents_host_alive(tmp_path):
     code = """
 import os, time

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -204,6 +205,11 @@ def test_on_unload_runs_in_the_host_and_its_failure_is_survived(make_package, tm
     assert caplog.text.count("RuntimeError: this hook fails") == 1
     with pytest.raises(IsolationError, match="lambda"):
         IsolatedPackage("json", on_unload=lambda: None)
+    with pytest.raises(IsolationError, match="no module and name"):
+        IsolatedPackage("json", on_unload="hook")
+    of_main = types.FunctionType(functions.hook.__code__, {"__name__": "__main__"}, "hook")
+    with pytest.raises(IsolationError, match="on_unload function hook is defined in the main program"):
+        IsolatedPackage("json", on_unload=of_main)
 
 
 def test_on_change_is_called_without_locks_and_its_errors_are_contained(make_package, caplog):

@@ -1,13 +1,14 @@
 import importlib
 import os
 import sys
+import types
 
 import pytest
 
 import mempressure.loader
 from mempressure.client import give_order, socket_path
 from mempressure.configuration import load_configuration
-from mempressure.errors import AgentUnreachableError, ConfigurationError, UnknownPackageError
+from mempressure.errors import AgentUnreachableError, ConfigurationError, IsolationError, UnknownPackageError
 from mempressure.loader import LazyLoader, UnloadResult
 from mempressure.node import read_node
 from tests.forking import in_child
@@ -153,9 +154,9 @@ def test_a_time_to_start_that_is_none_is_refused(loader, seconds):
 
 
 def test_the_time_to_start_is_the_packages_own_or_the_configured_one(loader):
-    loader.isolated("wave")
-    loader.isolated("chunk", start_timeout=5)
-    assert [loader._isolated[name].start_timeout for name in ("wave", "chunk")] == [60.0, 5.0]
+    loader.isolated("ward")
+    loader.isolated("chest", start_timeout=5)
+    assert [loader._isolated[name].start_timeout for name in ("ward", "chest")] == [60.0, 5.0]
 
 
 def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
@@ -163,8 +164,32 @@ def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
         loader.on_pressure("hgih")
 
 
+def test_isolating_what_this_process_has_imported_is_refused_with_advice_unless_allowed(loader, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ward", types.ModuleType("ward"))
+    with pytest.raises(
+        IsolationError, match=r"'ward' is declared isolated, but .* imported it already.*allow_imported"
+    ):
+        loader.isolated("ward")
+    assert loader.packages() == []
+    with pytest.raises(ConfigurationError, match="allow_imported=1 cannot be used"):
+        loader.isolated("ward", allow_imported=1)
+    loader.isolated("ward", allow_imported=True)
+    monkeypatch.delitem(sys.modules, "ward")
+    loader.isolated("ward")
+    monkeypatch.setitem(sys.modules, "ward", types.ModuleType("ward"))
+    loader.isolated("ward")  # a second function of it, after a result has brought the package here
+
+
+def test_in_the_host_of_a_package_it_is_imported_and_may_be_declared(configuration, monkeypatch):
+    monkeypatch.setenv("MEMPRESSURE_PACKAGE_HOST", "json")
+    loader = LazyLoader(configuration=configuration)
+    assert "json" in sys.modules
+    loader.isolated("json")
+    loader.close()
+
+
 def test_declaring_a_package_twice_alike_shares_it_and_otherwise_is_refused(loader):
-    loader.isolated("decimal", timeout=5)
+    loader.isolated("decimal", timeout=5, allow_imported=True)
     loader.isolated("decimal", timeout=5)
     with pytest.raises(ConfigurationError, match="isolated already with another timeout, priority"):
         loader.isolated("decimal", timeout=6, priority=1)

@@ -252,7 +252,7 @@ def budgeted(runtime_dir, state_dir):
         }
         loader = LazyLoader(configuration=load_configuration(environ=environ), with_agent=False)
         loaders.append(loader)
-        functions = {name: loader.isolated(name)(room_functions.hold) for name in NAMES}
+        functions = {name: loader.isolated(name, allow_imported=True)(room_functions.hold) for name in NAMES}
         return loader, functions, budget
 
     yield make
@@ -335,7 +335,7 @@ def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budg
 def test_without_the_setting_nothing_is_refused(runtime_dir):
     environ = {"MEMPRESSURE_APP": "shop", "MEMPRESSURE_BUDGET": "1MiB", "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir)}
     loader = LazyLoader(configuration=load_configuration(environ=environ), with_agent=False)
-    function = loader.isolated("json")(room_functions.hold)
+    function = loader.isolated("json", allow_imported=True)(room_functions.hold)
     function.package.cost_bytes = 1 << 50
     try:
         assert function()
