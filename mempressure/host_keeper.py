@@ -36,7 +36,7 @@ class HostProcess:
         self.owner = os.getpid()
         self.pid = 0
         self.status: int | None = None
-        self._on_end = on_end
+        self._on_end: Callable[[], None] | None = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._started = threading.Event()
@@ -115,7 +115,11 @@ class HostProcess:
         if self._process is None or self._process.poll() is None:
             return False
         self.status = self._process.returncode
-        self._on_end()
+        # Whoever owns it listens with a method of its own: let go, or both, and the connection's buffer, wait as a cycle
+        # for a full garbage collection (64 KB a host).
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
         if self._channel is not None:
             # A process that the host left behind may hold the other end open; whoever reads here must not wait for it.
             self._channel.shutdown()

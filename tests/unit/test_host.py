@@ -1,12 +1,14 @@
 """One package host: its start, its calls, its hooks and its ends."""
 
 import functools
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -35,6 +37,19 @@ def test_stop_ends_and_reaps(host):
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     assert host.stop() == []  # again is nothing
+
+
+def test_a_stopped_host_is_freed_at_once_and_not_by_a_garbage_collection():
+    gc.disable()
+    try:
+        host = PackageHost("json", MODULE)
+        gone = weakref.ref(host)
+        host.stop()
+        del host
+        # The thread that keeps hosts lets go a moment after telling of the end.
+        until(lambda: gone() is None, "the host to be freed")
+    finally:
+        gc.enable()
 
 
 def test_a_stopped_host_takes_no_calls(host):
