@@ -115,8 +115,8 @@ class HostProcess:
         if self._process is None or self._process.poll() is None:
             return False
         self.status = self._process.returncode
-        # Whoever owns it listens with a method of its own: let go, or both, and the connection's buffer, wait as a cycle
-        # for a full garbage collection (64 KB a host).
+        # Whoever owns it listens with a method of its own: let go, or both of them, and the connection's 64 KB buffer,
+        # wait as a cycle for a full garbage collection.
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
