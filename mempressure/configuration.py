@@ -57,6 +57,7 @@ SETTINGS = (
     Setting("MEMPRESSURE_NODE", label, "", "this machine's name; default: its host name"),
     Setting("MEMPRESSURE_RUNTIME_DIR", directory, "", "agents' state files and sockets"),
     Setting("MEMPRESSURE_STATE_DIR", directory, "", "settings, token and store"),
+    Setting("MEMPRESSURE_CACHE_DIR", directory, "", "verdicts that rehearsals led to"),
     Setting("MEMPRESSURE_TRUSTED_UIDS", uids, (), "users besides root and its own that may give a worker orders"),
     Setting("MEMPRESSURE_HYSTERESIS", number(0, 0.5), 0.05, "how far below its threshold a level is left"),
     Setting("MEMPRESSURE_CRITICAL_RATIO", number(0, 1), 0.95, "usage from which the strategy is critical"),
@@ -109,6 +110,11 @@ class Configuration:
     def state_directory(self) -> Path:
         """Return the directory of settings, token and store; by FHS as root, by XDG otherwise."""
         return Path(self.mempressure_state_dir) if self.mempressure_state_dir else _default_state_directory()
+
+    @property
+    def cache_directory(self) -> Path:
+        """Return this user's directory of verdicts; by FHS as root, by XDG otherwise."""
+        return Path(self.mempressure_cache_dir) if self.mempressure_cache_dir else _default_cache_directory()
 
     @property
     def thresholds(self) -> Thresholds:
@@ -234,4 +240,11 @@ def _default_state_directory() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/mempressure")
     base = os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME") or "/", ".local/state")
+    return Path(base, "mempressure")
+
+
+def _default_cache_directory() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/cache/mempressure")
+    base = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/", ".cache")
     return Path(base, "mempressure")

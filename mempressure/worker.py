@@ -9,6 +9,7 @@ from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.errors import UnknownPackageError
 from mempressure.isolated_package import IsolatedPackage
+from mempressure.known_verdicts import KnownVerdicts
 from mempressure.orders import Order
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
@@ -47,6 +48,7 @@ class ManagedWorker:
         self._callbacks = callbacks
         self._lookout = Lookout(at_end=self.stop, forked=forked)
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
+        self._verdicts = KnownVerdicts(configuration.cache_directory)
         self._retiring = False
         self._agent = Agent(
             self,
@@ -82,6 +84,9 @@ class ManagedWorker:
         for name, size in memory.items():
             self._isolated[name].cost_bytes = size
         worker.packages = package_states(self._tracker, self._isolated, memory)
+        self._verdicts.look()
+        for package in worker.packages:
+            package.verdict = self._verdicts.mechanism(package.name)
         worker.serving = worker.serving and not self._retiring
         return worker
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mempressure import installation
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.state import PackageState, WorkerState, publish
+from mempressure.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
 from tests.unit import isolated_functions
 
 GIB_IN_KB = 1 << 20
@@ -152,6 +154,12 @@ def publish_worker(runtime_dir: Path) -> Callable[..., WorkerState]:
 
 
 @pytest.fixture
+def make_verdict() -> Callable[..., Verdict]:
+    """A builder of verdicts that hold for what is installed: on "pandas", which `stop` can unload, unless told."""
+    return _verdict
+
+
+@pytest.fixture
 def make_package() -> Iterator[Callable[..., IsolatedPackage]]:
     """A builder of isolated packages, "json" unless named otherwise; they are closed in the end."""
     made = []
@@ -206,3 +214,18 @@ def _worker(**options) -> WorkerState:
     ]
     defaults = {"app": "shop", "pid": 101, "start_ticks": 1000, "pid_namespace": NAMESPACE, "started": 1e9}
     return WorkerState(**{**defaults, "sampled": 1e9, **options}, packages=packages)
+
+
+def _verdict(*, package: str = "pandas", exercise: str = "", **options) -> Verdict:
+    key = VerdictKey(
+        package=package,
+        exercise=exercise,
+        distributions=installation.distribution_versions(["pandas", "numpy"]),
+        python=installation.python_version(),
+        allocator=installation.allocator(),
+        mempressure=installation.mempressure_version(),
+    )
+    results = tuple(MechanismResult(mechanism=name, works=name != "evict") for name in REHEARSED)
+    modules = (ModuleCost(name="numpy", self_bytes=5, cumulative_bytes=9, self_seconds=0.1),)
+    defaults = {"when": 1e9, "results": results, "baseline_bytes": 1, "loaded_bytes": 9, "modules": modules}
+    return Verdict(key=key, **{**defaults, **options})

@@ -34,6 +34,7 @@ EXAMPLES = {
     "MEMPRESSURE_NODE": NAME,
     "MEMPRESSURE_RUNTIME_DIR": FOLDER,
     "MEMPRESSURE_STATE_DIR": FOLDER,
+    "MEMPRESSURE_CACHE_DIR": FOLDER,
     "MEMPRESSURE_TRUSTED_UIDS": ([("1", (1,)), ("2,3", (2, 3)), ("4", (4,))], "root", "numeric user ids"),
     "MEMPRESSURE_HYSTERESIS": ([("0.1", 0.1), ("0.2", 0.2), ("0", 0.0)], "0.51", "a number from 0 to 0.5"),
     "MEMPRESSURE_CRITICAL_RATIO": RATIO,
@@ -61,8 +62,11 @@ DERIVED_DEFAULTS = {
     "else `/tmp/mempressure-UID`",
     "MEMPRESSURE_STATE_DIR": "`/var/lib/mempressure` as root, else `$XDG_STATE_HOME/mempressure`, "
     "else `~/.local/state/mempressure`",
+    "MEMPRESSURE_CACHE_DIR": "`/var/cache/mempressure` as root, else `$XDG_CACHE_HOME/mempressure`, "
+    "else `~/.cache/mempressure`",
 }
 
+XDG = {"XDG_RUNTIME_DIR": "/x", "XDG_STATE_HOME": "/y", "XDG_CACHE_HOME": "/z"}
 TEMPORARY = "/tmp/mempressure-7"  # noqa: S108 -- compared, never used
 
 every_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
@@ -250,24 +254,26 @@ def test_the_node_is_named_after_the_host():
 
 
 @pytest.mark.parametrize(
-    ("uid", "environ", "runtime", "state"),
+    ("uid", "environ", "runtime", "state", "cache"),
     [
-        (0, {"XDG_RUNTIME_DIR": "/x", "XDG_STATE_HOME": "/y"}, "/run/mempressure", "/var/lib/mempressure"),
-        (7, {"XDG_RUNTIME_DIR": "/x", "XDG_STATE_HOME": "/y"}, "/x/mempressure", "/y/mempressure"),
-        (7, {"HOME": "/home/ann"}, TEMPORARY, "/home/ann/.local/state/mempressure"),
-        (7, {}, TEMPORARY, "/.local/state/mempressure"),
+        (0, XDG, "/run/mempressure", "/var/lib/mempressure", "/var/cache/mempressure"),
+        (7, XDG, "/x/mempressure", "/y/mempressure", "/z/mempressure"),
+        (7, {"HOME": "/ann"}, TEMPORARY, "/ann/.local/state/mempressure", "/ann/.cache/mempressure"),
+        (7, {}, TEMPORARY, "/.local/state/mempressure", "/.cache/mempressure"),
     ],
 )
-def test_directories_follow_fhs_and_xdg(monkeypatch, uid, environ, runtime, state):
+def test_directories_follow_fhs_and_xdg(monkeypatch, uid, environ, runtime, state, cache):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"):
+    for name in (*XDG, "HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     loaded = load_configuration(environ={})
     assert (str(loaded.runtime_directory), str(loaded.state_directory)) == (runtime, state)
+    assert str(loaded.cache_directory) == cache
     loaded = load_configuration(environ={"MEMPRESSURE_RUNTIME_DIR": "/r", "MEMPRESSURE_STATE_DIR": "/s"})
     assert (str(loaded.runtime_directory), str(loaded.state_directory)) == ("/r", "/s")
+    assert str(load_configuration(environ={"MEMPRESSURE_CACHE_DIR": "/c"}).cache_directory) == "/c"
 
 
 def test_no_such_setting():

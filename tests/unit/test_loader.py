@@ -11,6 +11,7 @@ from mempressure.configuration import load_configuration
 from mempressure.errors import AgentUnreachableError, ConfigurationError, IsolationError, UnknownPackageError
 from mempressure.loader import LazyLoader, UnloadResult
 from mempressure.node import read_node
+from mempressure.verdict_cache import store_verdict
 from tests.forking import in_child
 from tests.waiting import until
 
@@ -25,6 +26,7 @@ def configuration(runtime_dir, state_dir):
             "MEMPRESSURE_BUDGET": "1GiB",
             "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
             "MEMPRESSURE_STATE_DIR": str(state_dir),
+            "MEMPRESSURE_CACHE_DIR": str(state_dir.with_name("cache")),
         }
     )
 
@@ -87,6 +89,16 @@ def test_an_isolated_package_is_published_stopped_by_order_and_started_again(fun
     again, new_pid = functions.doubled(4)
     assert again == 8
     assert new_pid != pid
+
+
+def test_a_packages_verdict_is_published_once_there_is_one(loader, published, configuration, make_verdict):
+    loader.manage("pandas")
+    loader.manage("sympy")
+    until(lambda: len(published().packages) == 2, "both packages")
+    assert [row.verdict for row in published().packages] == ["", ""]
+    store_verdict(make_verdict(), cache=configuration.cache_directory)
+    until(lambda: package(published(), "pandas").verdict == "stop", "the verdict")
+    assert package(published(), "sympy").verdict == ""
 
 
 def test_an_order_that_wants_it_idle_longer_is_declined_with_the_reason(functions, ask):
