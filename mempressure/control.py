@@ -18,7 +18,7 @@ from mempressure.quarantine import Key, Quarantined, current, judged
 from mempressure.ranking import Ageing, evicted, observed
 from mempressure.strategy import Strategy, choose_strategy
 from mempressure.thresholds import relieved
-from mempressure.trend import Window, direction
+from mempressure.trend import SLOW_GAP_SECONDS, Series, direction
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ControlLoop:
         self._sleep = sleep
         self._ended: dict[tuple[str, str], float] = {}
         self._futile: dict[tuple[str, str], tuple[str, frozenset[object]]] = {}
-        self._trends: dict[tuple[str, str], Window] = {}
+        self._trends: dict[tuple[str, str], Series] = {}
         self._left_alone: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
         self._trimmed: dict[tuple[int, int], float] = {}
         self._ageing = Ageing()
@@ -100,8 +100,8 @@ class ControlLoop:
         if memory is None:
             self._forget(pressure)
             return False
-        trend = self._trends.setdefault(pressure.key, Window())
-        trend.add(reading.sampled, memory.used)
+        trend = self._trends.get(pressure.key, Series())
+        self._trends[pressure.key] = trend.after(reading.sampled, memory.used, gap=SLOW_GAP_SECONDS)
         rules = self._rules()
         if relieved(memory.usage, rules.thresholds):
             self._forget(pressure)

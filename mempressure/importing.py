@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -30,11 +31,27 @@ _METADATA = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import that crossed a tracked package's boundary, as it was measured."""
+
+    package: str
+    root: bool
+    """Whether the package itself is new, not only a module of it."""
+    importer: str
+    """The tracked package whose import caused it; empty where the application did."""
+    seconds: float
+    self_bytes: int
+    """By how much memory grew, what imports of other tracked packages within added not counted."""
+    cumulative_bytes: int
+    """The same with them; 0 within another import of the package, which counts it."""
+
+
 class ImportListener(Protocol):
     """Is told of every import that crossed a tracked package's boundary."""
 
-    def imported(self, package: str, *, root: bool, seconds: float, added_bytes: int) -> None:
-        """`package` grew by `added_bytes`, imports of other tracked packages in it not counted; `root` if it is new."""
+    def imported(self, measured: Import) -> None:
+        """Take note of an import that succeeded."""
 
 
 _being_filled: set[str] = set()
@@ -93,6 +110,18 @@ def _imported(deferred: DeferredModule) -> ModuleType:
 _reserves: WeakKeyDictionary[ModuleType, Reserve] = WeakKeyDictionary()
 
 
+class _Local(threading.local):
+    """What one thread is importing."""
+
+    def __init__(self) -> None:
+        self.stack: list[str] = []
+        """Packages whose boundary is being measured, the innermost last."""
+        self.inner_bytes = [0]
+        """For each of them, and for the application, what others' boundaries within it added."""
+        self.finding: set[str] = set()
+        """Names for which the other finders are being asked."""
+
+
 class TrackingFinder(MetaPathFinder):
     """Finds nothing itself: wraps the loaders of tracked packages' modules where a boundary is crossed.
 
@@ -109,7 +138,8 @@ class TrackingFinder(MetaPathFinder):
         self._listener = listener
         self._reserve = reserve
         self._deferred: dict[str, DeferredModule] = {}
-        self._local = threading.local()
+        self._owners: dict[str, str] = {}
+        self._local = _Local()
 
     def install(self) -> None:
         """Put this finder before all others, once."""
@@ -136,11 +166,16 @@ class TrackingFinder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec that the other finders give, its loader wrapped; None where there is nothing to do."""
-        top = fullname.partition(".")[0]
-        # Another finder that asks all finders, as this one does, has come round to it.
-        if not self._tracks(top) or fullname in self._finding():
+        top, stack = fullname.partition(".")[0], self._local.stack
+        # The usual case first: sympy imports 500 modules of its own.
+        if stack and stack[-1] == top and fullname not in self._deferred:
             return None
-        if fullname not in self._deferred and self._stack()[-1:] == [top]:
+        if not self._tracks(top):
+            if stack:
+                self._owners.setdefault(top, stack[-1])
+            return None
+        # Another finder that asks all finders, as this one does, has come round to it.
+        if fullname in self._local.finding:
             return None
         spec = self._found_by_others(fullname, path, target)
         if spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
@@ -150,7 +185,7 @@ class TrackingFinder(MetaPathFinder):
     def _found_by_others(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
     ) -> ModuleSpec | None:
-        finding = self._finding()
+        finding = self._local.finding
         finding.add(fullname)
         try:
             for finder in sys.meta_path:
@@ -162,20 +197,12 @@ class TrackingFinder(MetaPathFinder):
         finally:
             finding.discard(fullname)
 
-    def _finding(self) -> set[str]:
-        try:
-            finding: set[str] = self._local.finding
-        except AttributeError:
-            finding = self._local.finding = set()
-        return finding
+    def owner(self, top: str) -> str:
+        """Return the tracked package that a top-level module counts for; empty for the application.
 
-    def _stack(self) -> list[str]:
-        try:
-            stack: list[str] = self._local.stack
-        except AttributeError:
-            stack = self._local.stack = []
-            self._local.inner_bytes = [0]
-        return stack
+        One that is not tracked counts for the package whose import first asked for it: its bytes do too.
+        """
+        return top if self._tracks(top) else self._owners.get(top, "")
 
     def deferred(self, fullname: str) -> DeferredModule | None:
         """Return the object waiting to become module `fullname`, if there is one."""
@@ -187,9 +214,9 @@ class TrackingFinder(MetaPathFinder):
 
     def measured(self, package: str, *, root: bool, run: Callable[[], None]) -> None:
         """Run an import of a module of `package` and tell the listener what it took."""
-        stack = self._stack()
-        inner: list[int] = self._local.inner_bytes
-        nested = stack[-1:] == [package]
+        stack, inner = self._local.stack, self._local.inner_bytes
+        importer = stack[-1] if stack else ""
+        nested, within = importer == package, package in stack
         stack.append(package)
         inner.append(0)
         before, started = anonymous_bytes(), time.perf_counter()
@@ -202,7 +229,7 @@ class TrackingFinder(MetaPathFinder):
             # The enclosing boundary of the same package counts it as its own.
             inner[-1] += added - own if nested else added
         if not nested:
-            self._listener.imported(package, root=root, seconds=seconds, added_bytes=own)
+            self._listener.imported(Import(package, root, importer, seconds, own, 0 if within else added))
 
 
 class _BoundaryLoader(Loader):

@@ -22,7 +22,7 @@ from mempressure.supervisors import is_supervisor, postponed
 from mempressure.thresholds import Thresholds
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, checked_level
-from mempressure.worker import ManagedWorker, package_states, unknown_package
+from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
 
 if TYPE_CHECKING:
     from mempressure.monitor import MemoryMonitor
@@ -189,14 +189,16 @@ class LazyLoader:
                 self._monitor = MemoryMonitor(
                     thresholds=self._configuration.thresholds,
                     cooldown_seconds=self._configuration.mempressure_alert_cooldown,
-                    packages=self.packages,
+                    packages=self._held,
                     app=self._configuration.app,
                 )
             return self._monitor
 
     def packages(self) -> list[PackageState]:
-        """Return every declared package as it is now in this process."""
-        return package_states(self._tracker, self._isolated, {})
+        """Return every declared package as it is now in this process, its hosts measured and its imports attributed."""
+        self._tracker.attribute()
+        growth = self._worker.growth if self._worker is not None else None
+        return package_states(self._tracker, self._isolated, measured_hosts(self._isolated), growth=growth)
 
     def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
         """Set the four thresholds for this process.
@@ -282,6 +284,14 @@ class LazyLoader:
 
     def _reserve_import(self, package: str, cost: int) -> Reservation:
         return Reservation(0) if self._room is None else self._room.for_import(package, cost)
+
+    def _held(self) -> list[PackageState]:
+        """Return every declared package as the agent measured it last; without an agent it is measured now."""
+        if self._worker is None:
+            memory = measured_hosts(self._isolated)
+        else:
+            memory = {package.name: package.cost_bytes for package in list(self._isolated.values())}
+        return package_states(self._tracker, self._isolated, memory)
 
     def _changed(self) -> None:
         if self._worker is not None:

@@ -15,21 +15,17 @@ from mempressure.alerts import DEFAULT_COOLDOWN_SECONDS, AlertHistory, current_a
 from mempressure.memory import host_memory
 from mempressure.node import NodeReading
 from mempressure.observation import (
-    PROCESS_GAP_SECONDS,
     SCOPE_GAP_SECONDS,
     Held,
     Observation,
     Process,
     ScopeReport,
-    Series,
 )
 from mempressure.process import private_bytes
 from mempressure.state import PackageState
-from mempressure.suggestions import (
-    PackageMemory,
-    Sample,
-)
+from mempressure.suggestions import PackageMemory
 from mempressure.thresholds import Thresholds, entered
+from mempressure.trend import SLOW_GAP_SECONDS, Sample, Series
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +206,7 @@ class MemoryMonitor:
             sizes[key] = sizes.get(key, 0.0) + package.memory_bytes
             if package.source == "process":
                 process = (app, pid, started, package.name, package.loads)
-                series = known.get(process, Series()).after(now, package.memory_bytes, gap=PROCESS_GAP_SECONDS)
+                series = known.get(process, Series()).after(now, package.memory_bytes, gap=SLOW_GAP_SECONDS)
                 self._processes[process] = series
                 processes.setdefault(key, []).append(series.samples)
         memories: dict[str, tuple[PackageMemory, ...]] = {}

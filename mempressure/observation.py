@@ -10,58 +10,21 @@ from mempressure.memory import MemoryReading
 from mempressure.state import PackageState
 from mempressure.suggestions import (
     PackageMemory,
-    Sample,
     Suggestion,
     by_priority,
     package_suggestions,
     scope_suggestions,
 )
 from mempressure.thresholds import Thresholds, pressure_level
+from mempressure.trend import Series
 
-SERIES_LENGTH = 30
-"""Samples of a series at most: Theil-Sen looks at every pair, so this bounds what a trend costs."""
-SERIES_SECONDS = 900.0
-"""How far back a series reaches at most."""
-TREND_SECONDS = 30.0
-"""How far a series must reach back to have a trend: what grows for less is a request, or an application starting."""
 SCOPE_GAP_SECONDS = 5.0
-PROCESS_GAP_SECONDS = 10.0
-"""Samples of a series are this far apart at least, so that it spans minutes however often one looks."""
-_CLOCK_SET_BACK_SECONDS = 10.0
+"""Samples of a scope's series are this far apart at least."""
 
 Held = tuple[str, int, int, PackageState]
 """A package in a worker: the app, the worker's pid and its start in ticks."""
 Process = tuple[str, int, int, str, float]
 """A package's own process: the same, the package, and which load it is, since one that starts again starts anew."""
-
-
-class Series:
-    """Bytes over time, never changed: `after` returns the next one. What is read from one needs no lock."""
-
-    __slots__ = ("_slope", "samples")
-
-    def __init__(self, samples: tuple[Sample, ...] = ()) -> None:
-        self.samples = samples
-        self._slope: float | None = None
-
-    def after(self, now: float, value: float, *, gap: float) -> "Series":
-        """Return the series with a sample more, or itself where the last sample is less than `gap` seconds old."""
-        if not self.samples:
-            return Series(((now, value),))
-        since = now - self.samples[-1][0]
-        if since <= -_CLOCK_SET_BACK_SECONDS:
-            return Series(((now, value),))
-        if since < gap:  # below 0: another thread measured later and was here earlier
-            return self
-        kept = [sample for sample in self.samples[1 - SERIES_LENGTH :] if now - sample[0] <= SERIES_SECONDS]
-        return Series((*kept, (now, value)))
-
-    @property
-    def slope(self) -> float | None:
-        """Return the slope in bytes per second, computed once; None where there are too few samples."""
-        if self._slope is None and self.samples and self.samples[-1][0] - self.samples[0][0] >= TREND_SECONDS:
-            self._slope = trend.slope(self.samples)
-        return self._slope
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from mempressure import trend
 from mempressure.memory import MemoryReading
 from mempressure.thresholds import Thresholds
+from mempressure.trend import Sample
 
 PRIORITIES = {"critical": 1, "high": 2, "medium": 3, "low": 4}
 """The priority of each severity; 1 comes first."""
@@ -24,9 +25,6 @@ GROWTH_SAMPLES = 10
 """Samples of a process below which nothing is said about its growth."""
 LEAK_RATIO, LEAK_BYTES = 0.20, 16 << 20
 INCREASE_RATIO, INCREASE_BYTES = 0.05, 4 << 20
-
-Sample = tuple[float, float]
-"""Unix seconds and bytes."""
 
 
 @dataclass(frozen=True, slots=True)

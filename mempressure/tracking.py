@@ -5,17 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from mempressure.accessed import ArmedModule, arm, disarm, take_used
-from mempressure.importing import TrackingFinder
+from mempressure.attribution import freed_if_removed
+from mempressure.importing import Import, TrackingFinder
+from mempressure.references import references
 from mempressure.reservation import Reserve
 from mempressure.state import UNKNOWN, PackageState
 
 _ARMED_DEPTH = 1
 """Of a tracked package the root and its direct children are armed: use goes through them, and arming sympy's 900
 modules at each tick would cost more than it tells."""
+
+MOST_OF_THE_TIME = 0.01
+"""Share of the time that may go into finding who imports whom unasked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,6 +34,14 @@ class TrackedPackage:
     loads: int = 0
     load_seconds: float = 0.0
     import_bytes: int = 0
+    """What its imports added, those of other tracked packages within not counted."""
+    cumulative_bytes: int = 0
+    """The same with them; neither is known of what was imported before it was tracked."""
+    importers: set[str] = field(default_factory=set)
+    """Who was seen to import it: tracked packages, and "" for the application."""
+    imports: frozenset[str] = frozenset()
+    freed_bytes: float = UNKNOWN
+    """As `attribute` found them last."""
     last_used: float = UNKNOWN
     uses: int = 0
     """Ticks that saw a use, and `using` blocks."""
@@ -58,6 +71,8 @@ class PackageTracker:
         self._lock = threading.Lock()
         self._modules: dict[str, list[ModuleType]] = {}
         self._modules_seen = -1
+        self._attributed: tuple[int, ...] = ()
+        self._next_attribution = 0.0
         self._finder = TrackingFinder(self._packages.__contains__, self, reserve=reserve)
 
     def track(self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False) -> TrackedPackage:
@@ -94,14 +109,18 @@ class PackageTracker:
     def __contains__(self, name: str) -> bool:
         return name.partition(".")[0] in self._packages
 
-    def imported(self, package: str, *, root: bool, seconds: float, added_bytes: int) -> None:
+    def imported(self, measured: Import) -> None:
         """Count an import that crossed the package's boundary (see `mempressure.importing`)."""
         with self._lock:
-            tracked = self._packages[package]
-            tracked.loads += root
-            tracked.load_seconds += seconds
-            tracked.import_bytes = max(0, tracked.import_bytes + added_bytes)
+            tracked = self._packages[measured.package]
+            tracked.loads += measured.root
+            tracked.load_seconds += measured.seconds
+            tracked.import_bytes = max(0, tracked.import_bytes + measured.self_bytes)
+            tracked.cumulative_bytes = max(0, tracked.cumulative_bytes + measured.cumulative_bytes)
+            tracked.importers.add(measured.importer)
             tracked.last_used = self._clock()
+            for package in self._packages.values():  # whoever imports whom may have changed
+                package.freed_bytes = UNKNOWN
         self._on_change()
 
     @contextmanager
@@ -133,6 +152,34 @@ class PackageTracker:
             for module in modules:
                 arm(module)
 
+    def attribute(self, *, now: float | None = None) -> None:
+        """Find who imports whom and what unloading each package would free, where modules came or went since.
+
+        Args:
+            now: monotonic seconds: leave it for later where the last time, which looks at every module's globals (see
+                `mempressure.references`), was so recent that this would take more than `MOST_OF_THE_TIME`.
+        """
+        with self._lock:
+            seen = (len(sys.modules), *(package.loads for package in self._packages.values()))
+            if seen == self._attributed or (now is not None and now < self._next_attribution):
+                return
+            self._attributed = seen
+            sizes = {name: package.import_bytes for name, package in self._packages.items() if name in sys.modules}
+            imports: dict[str, set[str]] = {}
+            for name in sizes:
+                for importer in self._packages[name].importers:
+                    imports.setdefault(importer, set()).add(name)
+        began = time.thread_time()
+        for name, others in references(sys.modules, owner=self._finder.owner, tracked=sizes).items():
+            imports.setdefault(name, set()).update(others)
+        freed = freed_if_removed(sizes, imports, roots=imports.get("", ()))
+        with self._lock:
+            for name, package in self._packages.items():
+                package.freed_bytes = freed[name] if name in freed and package.importers else UNKNOWN
+                package.imports = frozenset(imports.get(name, ()))
+        if now is not None:
+            self._next_attribution = now + (time.thread_time() - began) / MOST_OF_THE_TIME
+
     def states(self) -> list[PackageState]:
         """Return what is to be published of every tracked package."""
         with self._lock:
@@ -163,7 +210,10 @@ def _state(package: TrackedPackage) -> PackageState:
         keep_loaded=package.keep_loaded,
         loaded=float(package.name in sys.modules),
         active_calls=float(package.active),
+        imports=sorted(package.imports),
         memory_bytes=float(package.import_bytes),
+        cumulative_bytes=float(package.cumulative_bytes) if package.importers else UNKNOWN,
+        freed_bytes=package.freed_bytes,
         last_used=package.last_used,
         uses=float(package.uses),
         loads=float(package.loads),

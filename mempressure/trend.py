@@ -1,8 +1,12 @@
 """Whether memory grows: a robust slope over a window of samples, and the word for it. Pure: times are passed in."""
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import combinations
+
+from mempressure.state import CLOCK_SET_BACK_SECONDS
+
+Sample = tuple[float, float]
+"""Unix seconds and bytes."""
 
 MIN_SAMPLES = 3
 """Two samples always lie on a line: one of them being an outlier could not be told."""
@@ -15,8 +19,17 @@ One percent in ten minutes fills a half-used scope within a working day; slower 
 allocators.
 """
 
+SERIES_LENGTH = 30
+"""Samples of a series at most: Theil-Sen looks at every pair, so this bounds what a trend costs."""
+SERIES_SECONDS = 900.0
+"""How far back a series reaches at most."""
+TREND_SECONDS = 30.0
+"""How far a series must reach back to have a trend: what grows for less is a request, or an application starting."""
+SLOW_GAP_SECONDS = 10.0
+"""The usual gap between two samples, so that a series spans minutes however often one looks."""
 
-def slope(samples: Sequence[tuple[float, float]]) -> float | None:
+
+def slope(samples: Sequence[Sample]) -> float | None:
     """Return the robust slope of (seconds, bytes) samples in bytes per second; None where they are too few.
 
     It is the Theil-Sen estimator, the median of the slopes between all pairs of samples of different times (P. K. Sen,
@@ -50,29 +63,30 @@ def direction(slope: float | None, *, total_bytes: float) -> str:
     return "increasing" if share > 0 else "decreasing"
 
 
-class Window:
-    """The samples that a trend is taken over, and their slope.
+class Series:
+    """Bytes over time, never changed: `after` returns the next one. What is read from one needs no lock."""
 
-    Args:
-        seconds: how far back samples count.
-        spacing: seconds between two samples that are kept, whatever the rate at which they come; with `seconds` it
-            bounds their number, hence the work.
-    """
+    __slots__ = ("_slope", "samples")
 
-    def __init__(self, *, seconds: float = 300.0, spacing: float = 10.0) -> None:
-        self._seconds = seconds
-        self._spacing = spacing
-        self._samples: deque[tuple[float, float]] = deque()
-        self.slope: float | None = None
-        """Bytes per second, as `slope` gives them."""
+    def __init__(self, samples: tuple[Sample, ...] = ()) -> None:
+        self.samples = samples
+        self._slope: float | None = None
 
-    def add(self, time: float, value: float) -> None:
-        """Take a sample; one that comes too soon after the last changes nothing."""
-        if self._samples and time < self._samples[-1][0]:  # the clock was set back: what came later cannot be compared
-            self._samples.clear()
-        if self._samples and time - self._samples[-1][0] < self._spacing:
-            return
-        self._samples.append((time, value))
-        while time - self._samples[0][0] > self._seconds:
-            self._samples.popleft()
-        self.slope = slope(self._samples)
+    def after(self, now: float, value: float, *, gap: float) -> "Series":
+        """Return the series with a sample more, or itself where the last sample is less than `gap` seconds old."""
+        if not self.samples:
+            return Series(((now, value),))
+        since = now - self.samples[-1][0]
+        if since <= -CLOCK_SET_BACK_SECONDS:
+            return Series(((now, value),))
+        if since < gap:  # below 0: another thread measured later and was here earlier
+            return self
+        kept = [sample for sample in self.samples[1 - SERIES_LENGTH :] if now - sample[0] <= SERIES_SECONDS]
+        return Series((*kept, (now, value)))
+
+    @property
+    def slope(self) -> float | None:
+        """Return the slope in bytes per second, computed once; None where there are too few samples."""
+        if self._slope is None and self.samples and self.samples[-1][0] - self.samples[0][0] >= TREND_SECONDS:
+            self._slope = slope(self.samples)
+        return self._slope

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mempressure.agent import Agent
 from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.errors import UnknownPackageError
+from mempressure.growth import ProcessGrowth
 from mempressure.isolated_package import IsolatedPackage
 from mempressure.known_verdicts import KnownVerdicts
 from mempressure.orders import Order
+from mempressure.process import private_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisors import Lookout
@@ -49,6 +52,7 @@ class ManagedWorker:
         self._lookout = Lookout(at_end=self.stop, forked=forked)
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._verdicts = KnownVerdicts(configuration.cache_directory)
+        self._growth = ProcessGrowth()
         self._retiring = False
         self._agent = Agent(
             self,
@@ -79,16 +83,23 @@ class ManagedWorker:
         if self._lookout.supervises:
             return None
         self._tracker.tick()
+        self._tracker.attribute(now=time.monotonic())
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
         for name, size in memory.items():
             self._isolated[name].cost_bytes = size
-        worker.packages = package_states(self._tracker, self._isolated, memory)
+        self._growth.add(worker.sampled, hosts, memory)
+        worker.packages = package_states(self._tracker, self._isolated, memory, growth=self.growth)
         self._verdicts.look()
         for package in worker.packages:
             package.verdict = self._verdicts.mechanism(package.name)
         worker.serving = worker.serving and not self._retiring
         return worker
+
+    @property
+    def growth(self) -> dict[str, float]:
+        """Return by how many bytes per second each package's own process grows."""
+        return self._growth.rates()
 
     def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
         """Carry out an order; see `mempressure.agent`."""
@@ -144,15 +155,42 @@ class ManagedWorker:
 
 
 def package_states(
-    tracker: PackageTracker, isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int]
+    tracker: PackageTracker,
+    isolated: Mapping[str, IsolatedPackage],
+    memory: Mapping[str, int],
+    *,
+    growth: Mapping[str, float] | None = None,
 ) -> list[PackageState]:
-    """Return every declared package as it is now; `memory` is each host's private memory in bytes."""
-    return tracker.states() + isolated_states(isolated, memory)
+    """Return every declared package as it is now.
+
+    Args:
+        tracker: the packages imported in this process.
+        isolated: the others, by name.
+        memory: each host's private memory in bytes.
+        growth: by how many bytes per second each host grows, where that is known.
+    """
+    return tracker.states() + isolated_states(isolated, memory, growth=growth)
 
 
-def isolated_states(isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int]) -> list[PackageState]:
+def isolated_states(
+    isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
+) -> list[PackageState]:
     """Return every isolated package as it is now, like `package_states`."""
-    return [_isolated_state(package, memory.get(package.name, 0)) for package in list(isolated.values())]
+    rates = growth or {}
+    return [
+        _isolated_state(package, memory.get(package.name, 0), rates.get(package.name, UNKNOWN))
+        for package in list(isolated.values())
+    ]
+
+
+def measured_hosts(isolated: Mapping[str, IsolatedPackage]) -> dict[str, int]:
+    """Measure every package host now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
+    measured = {}
+    for package in list(isolated.values()):
+        if (pid := package.host_pid) is not None:
+            with suppress(ProcessLookupError):  # it has just ended
+                measured[package.name] = private_bytes(pid)
+    return measured
 
 
 def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError:
@@ -163,7 +201,7 @@ def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError
     )
 
 
-def _isolated_state(package: IsolatedPackage, memory_bytes: int) -> PackageState:
+def _isolated_state(package: IsolatedPackage, memory_bytes: int, growth: float) -> PackageState:
     return PackageState(
         name=package.name,
         mechanism="stop",
@@ -173,7 +211,11 @@ def _isolated_state(package: IsolatedPackage, memory_bytes: int) -> PackageState
         keep_loaded=package.keep_loaded,
         loaded=float(package.host_pid is not None),
         active_calls=float(package.active_calls),
+        # Nothing else is in its process: all of it is its own, and goes with it.
         memory_bytes=float(memory_bytes),
+        cumulative_bytes=float(memory_bytes),
+        freed_bytes=float(memory_bytes),
+        growth=growth,
         last_used=UNKNOWN if package.last_used is None else package.last_used,
         uses=float(package.uses),
         loads=float(package.loads),

@@ -5,7 +5,7 @@ from typing import Any
 
 from mempressure.node import AppReading, NodeReading
 from mempressure.settings import Settings
-from mempressure.state import PackageState, WorkerState, least_mild
+from mempressure.state import UNKNOWN, PackageState, WorkerState, least_mild
 
 
 def inventory(reading: NodeReading, settings: Settings) -> list[dict[str, Any]]:
@@ -43,6 +43,8 @@ def _worker(worker: WorkerState, now: float) -> dict[str, Any]:
         "supervisor": worker.supervisor or None,
         "trim_refused": worker.trim_refused or None,
         "recycle_refused": worker.recycle_refused or None,
+        "unsupported": dict(worker.unsupported),
+        "callback_failures": int(worker.callback_failures),
     }
 
 
@@ -57,6 +59,10 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "verdict": least_mild(package.verdict for package in holders) or None,
         "source": options.source,
         "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
+        "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),
+        "freed_bytes": _sum(package.freed_bytes for package in loaded),
+        "growth_bytes_per_second": _sum(package.growth for package in loaded),
+        "imports": sorted({name for package in loaded for name in package.imports}),
         "loaded_workers": len(loaded),
         "workers": len(holders),
         "active_calls": int(sum(package.active_calls for package in loaded)),
@@ -66,3 +72,9 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "priority": options.priority,
         "keep_loaded": settings.keep_loaded(app, name, declared=any(package.keep_loaded for package in holders)),
     }
+
+
+def _sum(values: Iterable[float]) -> int | None:
+    """Return the sum of what is known; None where nothing is."""
+    known = [value for value in values if value != UNKNOWN]
+    return int(sum(known)) if known else None

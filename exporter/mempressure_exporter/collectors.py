@@ -14,7 +14,7 @@ from mempressure.node import AppReading, read_node
 from mempressure.settings import SettingsFile
 from mempressure.state import UNKNOWN, StateError, WorkerState, least_mild
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
-from mempressure.trend import Window
+from mempressure.trend import SLOW_GAP_SECONDS, Series
 from mempressure_exporter.counters import Counters, PackageTotals
 from mempressure_exporter.exposition import Sample
 
@@ -54,8 +54,8 @@ class Collectors:
         self._node = configuration.node
         self._counters = Counters(started=clock(), max_packages=max_series)
         self._problems = _Problems()
-        self._host_trend = Window()
-        self._app_trends: dict[str, Window] = {}
+        self._host_trend = Series()
+        self._app_trends: dict[str, Series] = {}
         self._dropped = 0
         self._read: list[AppReading] | MempressureError | None = None
 
@@ -85,7 +85,7 @@ class Collectors:
 
     def _host(self) -> Iterator[Sample]:
         now, memory = self._clock(), host_memory(proc=self._proc)
-        self._host_trend.add(now, memory.used)
+        self._host_trend = self._host_trend.after(now, memory.used, gap=SLOW_GAP_SECONDS)
         yield "mempressure_sample_timestamp_seconds", (), now
         yield "mempressure_host_memory_total_bytes", (), memory.total
         yield "mempressure_host_memory_available_bytes", (), memory.available
@@ -104,10 +104,11 @@ class Collectors:
 
     def _apps(self) -> Iterator[Sample]:
         apps, now = self._app_readings(), self._clock()
-        self._app_trends = {app.name: self._app_trends.get(app.name) or Window() for app in apps}
+        trends, self._app_trends = self._app_trends, {}
         for app in apps:
             used = app.memory.used if app.memory else app.used_bytes
-            self._app_trends[app.name].add(now, used)
+            series = trends.get(app.name, Series())
+            self._app_trends[app.name] = series.after(now, used, gap=SLOW_GAP_SECONDS)
         return self._bounded(_app(app, self._app_trends[app.name].slope) for app in apps)
 
     def _packages(self) -> Iterator[Sample]:

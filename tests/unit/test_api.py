@@ -58,11 +58,27 @@ def shop(publish_worker, proc):
     proc.process(102, start_ticks=1000)
     options = {"mechanism": "stop", "source": "process", "timeout": 60.0}
     for pid, used in ((101, 1e9), (102, 1.5e9)):
+        grows = {"cumulative_bytes": 12.0 * MIB, "freed_bytes": 11.0 * MIB, "growth": 512.0, "imports": ["numpy"]}
         packages = [
-            PackageState(name="pandas", verdict="stop", loaded=1.0, memory_bytes=10.0 * MIB, last_used=used, **options),
+            PackageState(
+                name="pandas",
+                verdict="stop",
+                loaded=1.0,
+                memory_bytes=10.0 * MIB,
+                last_used=used,
+                **grows,
+                **options,
+            ),
             PackageState(name="sympy", loaded=float(pid == 101), memory_bytes=5.0 * MIB, last_used=-1.0, **options),
         ]
-        publish_worker(pid=pid, packages=packages, budget_bytes=100 * MIB, proportional_bytes=43.0 * MIB)
+        publish_worker(
+            pid=pid,
+            packages=packages,
+            budget_bytes=100 * MIB,
+            proportional_bytes=43.0 * MIB,
+            unsupported={"trim": "no malloc_trim"} if pid == 101 else {},
+            callback_failures=pid - 100.0,
+        )
 
 
 def error(response):
@@ -248,6 +264,11 @@ def test_packages_of_every_app(client, shop):
     assert (pandas["mechanism"], pandas["keep_loaded"]) == ("stop", False)
     assert (pandas["verdict"], sympy["verdict"]) == ("stop", None)
     assert (sympy["loaded_workers"], sympy["workers"], sympy["idle_seconds"]) == (1, 2, None)
+    assert (pandas["cumulative_bytes"], pandas["freed_bytes"], pandas["imports"]) == (24 * MIB, 22 * MIB, ["numpy"])
+    assert pandas["growth_bytes_per_second"] == 1024
+    assert (sympy["cumulative_bytes"], sympy["freed_bytes"], sympy["growth_bytes_per_second"]) == (None, None, None)
+    assert [worker["unsupported"] for worker in app["workers"]] == [{"trim": "no malloc_trim"}, {}]
+    assert [worker["callback_failures"] for worker in app["workers"]] == [1, 2]
 
 
 def test_a_preference_for_one_app_and_for_all(client, auth, shop):

@@ -1,3 +1,4 @@
+import gc
 import pickle
 import sys
 import threading
@@ -13,10 +14,12 @@ class Listener:
     def __init__(self):
         self.calls = []
 
-    def imported(self, package, *, root, seconds, added_bytes):
-        self.calls.append((package, root))
-        assert seconds >= 0
-        assert isinstance(added_bytes, int)
+        self.imports = {}
+
+    def imported(self, measured):
+        self.calls.append((measured.package, measured.root))
+        self.imports[measured.package] = measured
+        assert measured.seconds >= 0
 
     @property
     def roots(self):
@@ -52,6 +55,7 @@ def listener():
 
 @pytest.fixture
 def finder(packages, listener):
+    gc.collect()  # what earlier tests left must not be given back while something is measured
     tracked = {"outer", "inner", "broken", "replaced", "_csv"}
     finder = TrackingFinder(tracked.__contains__, listener)
     finder.install()
@@ -94,6 +98,51 @@ def test_boundaries_are_measured_once_each_nested_packages_apart(finder, listene
     assert listener.calls == [("inner", True), ("outer", True)]
     import_module("outer.sub")
     assert listener.calls[2:] == [("outer", False)]
+
+
+def test_bytes_are_its_own_and_with_what_it_imported_and_the_importer_is_known(packages, finder, listener):
+    # Straight from the kernel, so that an allocator has none of it to spare.
+    holds = "import mmap\nHELD = mmap.mmap(-1, {size}, flags=34)\nfor n in range(0, {size}, 4096): HELD[n] = 1\n"
+    (packages / "outer" / "__init__.py").write_text("import inner, outer.sub\n" + holds.format(size=8 << 20))
+    (packages / "outer" / "sub.py").write_text(holds.format(size=2 << 20))
+    (packages / "inner" / "__init__.py").write_text(holds.format(size=4 << 20))
+    import_module("outer")
+    outer, inner = listener.imports["outer"], listener.imports["inner"]
+    assert (outer.importer, inner.importer) == ("", "outer")
+    assert [round(size / (1 << 20)) for size in (outer.self_bytes, outer.cumulative_bytes)] == [10, 14]
+    assert [round(size / (1 << 20)) for size in (inner.self_bytes, inner.cumulative_bytes)] == [4, 4]
+
+
+def test_what_a_package_imports_of_its_importer_is_counted_once(packages, finder, listener):
+    (packages / "outer" / "__init__.py").write_text("import inner\n")
+    (packages / "inner" / "__init__.py").write_text("import outer.sub\n")
+    (packages / "outer" / "sub.py").write_text(
+        "import mmap\nHELD = mmap.mmap(-1, 8 << 20, flags=34)\nfor n in range(0, 8 << 20, 4096): HELD[n] = 1\n"
+    )
+    measured = []
+    listener.imported = measured.append
+    import_module("outer")
+    sub, inner, outer = measured
+    assert [(one.package, one.root, one.importer) for one in measured] == [
+        ("outer", False, "inner"),
+        ("inner", True, "outer"),
+        ("outer", True, ""),
+    ]
+    assert [round(one.self_bytes / (1 << 20)) for one in measured] == [8, 0, 0]
+    assert sub.cumulative_bytes == 0
+    assert [round(one.cumulative_bytes / (1 << 20)) for one in (inner, outer)] == [8, 8]
+
+
+def test_what_is_not_tracked_counts_for_the_package_that_asked_for_it_first(packages, finder):
+    for name, text in (("untracked", ""), ("inner", "import untracked\n"), ("outer", "import inner, untracked\n")):
+        path = packages / name / "__init__.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    import_module("outer")
+    del sys.modules["untracked"]
+    assert finder.owner("untracked") == "inner"
+    assert finder.owner("outer") == "outer"
+    assert finder.owner("sys") == ""
 
 
 def test_untracked_imports_are_left_to_the_other_finders(finder, listener):

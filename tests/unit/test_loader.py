@@ -101,6 +101,25 @@ def test_a_packages_verdict_is_published_once_there_is_one(loader, published, co
     assert package(published(), "sympy").verdict == ""
 
 
+def test_packages_are_measured_and_attributed_when_asked_for(functions, loader):
+    functions.doubled(1)
+    loader.import_module("wave")
+    (wave, decimal) = loader.packages()
+    assert (wave.name, wave.loaded, wave.freed_bytes) == ("wave", 0, -1)
+    assert decimal.memory_bytes > 1 << 20
+    assert decimal.memory_bytes == decimal.cumulative_bytes == decimal.freed_bytes
+    assert decimal.growth == -1  # a process this young has none
+
+
+def test_the_monitor_sees_what_a_packages_own_process_holds(functions, loader, ask):
+    functions.doubled(1)
+    ask("m1", "measure")
+    (held,) = loader.monitor.check(packages=True).packages["shop"]
+    assert held.name == "decimal"
+    assert held.memory_bytes > 1 << 20
+    assert held.processes[0][-1][1] == held.memory_bytes
+
+
 def test_an_order_that_wants_it_idle_longer_is_declined_with_the_reason(functions, ask):
     functions.doubled(1)
     answer = ask("s1", "stop", package="decimal", idle_for={"decimal": 60})

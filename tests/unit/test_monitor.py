@@ -13,9 +13,9 @@ from mempressure.errors import ConfigurationError
 from mempressure.memory import MeasureError, MemoryReading
 from mempressure.monitor import MemoryMonitor
 from mempressure.node import AppReading, NodeReading, app_memory
-from mempressure.observation import SERIES_LENGTH
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
+from mempressure.trend import SERIES_LENGTH
 from tests.clock import Clock
 
 KB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

@@ -1,9 +1,12 @@
+import gc
 import sys
 from types import ModuleType
 
 import pytest
 
+from mempressure import tracking
 from mempressure.accessed import disarm
+from mempressure.state import UNKNOWN
 from mempressure.tracking import PackageTracker
 from tests.clock import Clock
 
@@ -150,3 +153,87 @@ def test_a_lazy_module_of_another_library_is_not_loaded_by_a_tick(tracker):
     tracker.tick()
     tracker.tick()
     del sys.modules["tracked_one.lazy"]
+
+
+@pytest.fixture
+def chain(tracker, tmp_path):
+    """Track three packages that hold memory: `tracked_two` imports `tracked_one`, `tracked_three` may."""
+    for name in ("tracked_two", "tracked_three"):
+        (tmp_path / f"{name}.py").write_text("import tracked_one\n" + HOLDS_MEMORY)
+        tracker.track(name, timeout=5.0)
+    tracker.track("tracked_one", timeout=5.0)
+    gc.collect()  # what earlier tests left must not be given back while something is measured
+    yield {"tracked_two": 8_000_000, "tracked_three": 8_000_000}
+    for name in ("tracked_two", "tracked_three"):
+        if name in sys.modules:
+            disarm(sys.modules.pop(name))
+
+
+def by_name(tracker):
+    return {state.name: state for state in tracker.states()}
+
+
+def megabytes(size):
+    return round(size / 1e6)
+
+
+def test_what_a_package_would_free_is_its_own_and_what_only_it_leads_to(tracker, chain):
+    assert tracker.defer("tracked_two").VALUE
+    tracker.attribute()
+    states = by_name(tracker)
+    two, one, three = states["tracked_two"], states["tracked_one"], states["tracked_three"]
+    assert (two.imports, one.imports) == (["tracked_one"], [])
+    assert [megabytes(size) for size in (two.memory_bytes, two.cumulative_bytes, two.freed_bytes)] == [8, 16, 16]
+    assert [megabytes(size) for size in (one.memory_bytes, one.cumulative_bytes, one.freed_bytes)] == [8, 8, 8]
+    assert (three.memory_bytes, three.freed_bytes) == (0, UNKNOWN)
+
+
+def test_who_imports_what_was_loaded_already_shares_it(tracker, chain):
+    assert tracker.defer("tracked_two").VALUE
+    assert tracker.defer("tracked_three").VALUE  # its import finds tracked_one loaded, and the import system is silent
+    tracker.attribute()
+    states = by_name(tracker)
+    assert states["tracked_three"].imports == ["tracked_one"]
+    assert [megabytes(states[name].freed_bytes) for name in chain] == [8, 8]
+    assert megabytes(states["tracked_three"].cumulative_bytes) == 8
+
+
+def test_what_the_application_uses_itself_stays(tracker, chain, monkeypatch):
+    assert tracker.defer("tracked_two").VALUE
+    application = ModuleType("application")
+    application.one = sys.modules["tracked_one"]
+    monkeypatch.setitem(sys.modules, "application", application)
+    tracker.attribute()
+    assert megabytes(by_name(tracker)["tracked_two"].freed_bytes) == 8
+
+
+def test_attributing_looks_again_only_where_modules_came_or_went_and_seldom(tracker, chain, monkeypatch):
+    looks = []
+    look = tracking.references
+    monkeypatch.setattr(tracking, "references", lambda *args, **options: looks.append(1) or look(*args, **options))
+    assert tracker.defer("tracked_two").VALUE
+    tracker.attribute(now=100.0)
+    tracker.attribute(now=1000.0)
+    assert len(looks) == 1
+    assert tracker.defer("tracked_three").VALUE
+    tracker.attribute(now=100.001)  # looking took a hundredth of that at the very least
+    assert len(looks) == 1
+    tracker.attribute(now=1000.0)
+    assert len(looks) == 2
+    monkeypatch.setitem(sys.modules, "another", ModuleType("another"))
+    tracker.attribute()  # asked for: whenever that was last
+    assert len(looks) == 3
+
+
+def test_a_load_makes_what_was_found_before_unknown(tracker, chain):
+    assert tracker.defer("tracked_two").VALUE
+    tracker.attribute()
+    assert tracker.defer("tracked_three").VALUE
+    assert {state.freed_bytes for state in tracker.states()} == {UNKNOWN}
+
+
+def test_a_package_that_was_there_before_is_not_measured(tracker):
+    tracker.track("json", timeout=5.0)
+    tracker.attribute()
+    state = only(tracker)
+    assert (state.cumulative_bytes, state.freed_bytes) == (UNKNOWN, UNKNOWN)

@@ -1,8 +1,20 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.trend import MIN_SAMPLES, NOTABLE_SECONDS, NOTABLE_SHARE, Window, direction, slope
+from mempressure import trend
+from mempressure.trend import (
+    MIN_SAMPLES,
+    NOTABLE_SECONDS,
+    NOTABLE_SHARE,
+    SERIES_LENGTH,
+    SERIES_SECONDS,
+    Series,
+    direction,
+    slope,
+)
 
 MIB = 1 << 20
 
@@ -75,28 +87,35 @@ def test_direction(slope_, total, expected):
     assert direction(slope_, total_bytes=total) == expected
 
 
-def test_a_window_forgets_what_is_old():
-    window = Window(seconds=100, spacing=1)
-    for time in range(50):
-        window.add(time, 10 * time)
-    assert window.slope == pytest.approx(10)
-    for time in range(50, 200):
-        window.add(time, 500 - time)
-    assert window.slope == pytest.approx(-1)
+@given(waits=st.lists(st.floats(-30, 2000), max_size=120))
+def test_a_series_is_bounded_ordered_and_no_denser_than_its_gap(waits):
+    now, series = 1e9, Series()
+    for wait in waits:
+        now += wait
+        series = series.after(now, 1.0, gap=5.0)
+        times = [time for time, _ in series.samples]
+        assert 1 <= len(times) <= SERIES_LENGTH
+        assert all(later - earlier >= 5.0 for earlier, later in pairwise(times))
+        assert times[-1] - times[0] <= SERIES_SECONDS
+        assert -10.0 < now - times[-1] < 5.0
 
 
-def test_a_window_takes_no_more_samples_than_its_spacing_allows():
-    window = Window(seconds=100, spacing=10)
-    for tenths in range(100_000):
-        window.add(tenths / 10, tenths)
-    assert window.slope == pytest.approx(10)
-    assert len(window._samples) == 11
+def test_a_series_has_a_slope_once_it_reaches_back_far_enough():
+    series, slopes = Series(), []
+    for time in (0, 10, 20, 30):
+        series = series.after(1e9 + time, 5.0 * time, gap=10.0)
+        slopes.append(series.slope)
+    assert slopes == [None, None, None, pytest.approx(5.0)]
 
 
-def test_a_clock_that_was_set_back_stops_a_window_for_no_longer_than_the_window():
-    window = Window(seconds=100, spacing=10)
-    for time in (1000, 1010, 1020):
-        window.add(time, time)
-    for time in range(0, 200, 10):
-        window.add(time, 3 * time)
-    assert window.slope == pytest.approx(3)
+def test_a_slope_is_worked_out_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(trend, "slope", lambda samples: calls.append(samples) or 5.0)
+    series = Series(tuple((1e9 + 10 * i, 0.0) for i in range(10)))
+    assert (series.slope, series.slope, len(calls)) == (5.0, 5.0, 1)
+
+
+def test_a_clock_that_was_set_back_begins_a_series_anew():
+    series = Series(((1000.0, 1.0), (1010.0, 2.0)))
+    assert series.after(1005.0, 3.0, gap=10.0) is series
+    assert series.after(1000.0, 3.0, gap=10.0).samples == ((1000.0, 3.0),)

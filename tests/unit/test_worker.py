@@ -3,6 +3,7 @@
 import pytest
 
 from mempressure.isolated_package import IsolatedPackage
+from mempressure.state import UNKNOWN
 from mempressure.tracking import PackageTracker
 from mempressure.worker import package_states
 
@@ -40,3 +41,10 @@ def test_a_call_that_fails_is_a_use(tracker, package):
     with pytest.raises(ValueError, match="Expecting value"):
         package.call("json", "loads", ("",))
     assert published(tracker, package).uses == 1
+
+
+def test_all_that_is_in_a_process_of_its_own_goes_with_it(tracker, package):
+    state = published(tracker, package)
+    assert (state.memory_bytes, state.cumulative_bytes, state.freed_bytes, state.growth) == (5, 5, 5, UNKNOWN)
+    (state,) = package_states(tracker, {"json": package}, {"json": 5}, growth={"json": 7.5})
+    assert state.growth == 7.5
