@@ -1,6 +1,5 @@
 """The agent in real Celery workers: what it publishes, and that recycling a child loses no task and runs none twice."""
 
-import glob
 import json
 import sys
 import threading
@@ -9,8 +8,6 @@ import pytest
 import redis
 from celery import Celery
 
-from stack.engines import UNPACKED, find_program
-from stack.processes import Processes, free_port
 from tests.waiting import until
 from tests.workers import Workers
 
@@ -68,34 +65,6 @@ class Load:
         while not self._enough.wait(0.01):
             while len(self.ids) < len(self._sample.count("done")) + WAITING:
                 self.ids.append(self._client.send_task(f"{SAMPLE}.square", (len(self.ids),)).id)
-
-
-@pytest.fixture
-def processes(tmp_path):
-    with Processes(logs=tmp_path / "logs", environ={}) as processes:
-        yield processes
-
-
-@pytest.fixture
-def redis_url(processes, tmp_path):
-    port = free_port()
-    program = find_program("redis-server") or pytest.fail(
-        "redis-server not found; run: scripts/install-engines redis-server"
-    )
-    options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": tmp_path}
-    words = (str(word) for name, value in options.items() for word in (f"--{name}", value))
-    # Where it was unpacked, its libraries are beside it.
-    libraries = glob.glob(str(UNPACKED.with_name("lib") / "*-linux-gnu"))
-    server = processes.start("redis", [program, *words], environ={"LD_LIBRARY_PATH": ":".join(libraries)})
-
-    def answers():
-        try:
-            return redis.Redis(port=port).ping()
-        except redis.ConnectionError:
-            return False
-
-    server.wait_until(answers)
-    return f"redis://127.0.0.1:{port}"
 
 
 @pytest.fixture
