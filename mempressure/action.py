@@ -57,6 +57,7 @@ class Executor:
         self._clock = clock
         self._sleep = sleep
         self._measurements = 0
+        self._awaited: dict[str, Succession] = {}
 
     def look(self) -> NodeReading:
         """Return what the workers published last, asking nobody."""
@@ -111,15 +112,20 @@ class Executor:
         }
         if action.mechanism == "stop":
             order["package"] = action.packages[0]
-        # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
-        known = self._workers(action.app.name) if action.mechanism == "recycle" else ()
+        succession = None
+        if action.mechanism == "recycle":
+            if (reason := self._reason_to_wait(action.app.name)) is not None:
+                return 0, reason
+            # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
+            succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
         path = socket_path(action.app.directory, target.worker.pid)
         answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
             return 0, str(reason)
-        if action.mechanism == "recycle":
-            return self._after_successor(action.app.name, target.worker, known), None
+        if succession is not None:
+            self._awaited[action.app.name] = succession
+            return self._after_successor(action.app.name, succession), None
         reclaimed = answer.get("reclaimed_bytes")
         if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
             raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
@@ -129,18 +135,28 @@ class Executor:
         reading = self._read().apps.get(app)
         return reading.workers if reading is not None else ()
 
-    def _after_successor(self, app: str, retired: WorkerState, before: Iterable[WorkerState]) -> int:
-        """Wait until a worker that was not there `before` serves in place of the retired one.
+    def _reason_to_wait(self, app: str) -> str | None:
+        """Return why no worker of an app may be recycled yet: the last one's successor does not serve."""
+        succession = self._awaited.get(app)
+        if succession is None:
+            return None
+        workers = self._workers(app)
+        serving = {_identity(worker) for worker in workers if worker.serving}
+        stayed = _identity(succession.retired) in serving
+        anew = not succession.known & {_identity(worker) for worker in workers}  # the app was stopped meanwhile
+        if stayed or anew or succession.over(workers):
+            del self._awaited[app]
+            return None
+        return f"the successor of worker {succession.retired.pid} does not serve yet"
 
-        Return how many bytes less it holds, with its package hosts.
-        """
-        known = {(worker.pid, worker.start_ticks) for worker in before}
+    def _after_successor(self, app: str, succession: "Succession") -> int:
+        """Wait until a successor serves; return how many bytes less it holds, with its package hosts."""
+        retired = succession.retired
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
-            workers = self._workers(app)
-            new = [w for w in workers if w.serving and (w.pid, w.start_ticks) not in known]
-            gone = all(w.pid != retired.pid for w in workers)
-            if new and gone:
+            new = succession.over(self._workers(app))
+            if new:
+                del self._awaited[app]
                 held = retired.private_bytes + retired.hosts_bytes
                 return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes))
             self._sleep(_POLL_SECONDS)
@@ -148,6 +164,25 @@ class Executor:
             f"worker {retired.pid} of {app} was recycled and no successor serves after "
             f"{SUCCESSOR_TIMEOUT_SECONDS:g} s; see the log of its supervisor (pid {retired.supervisor_pid})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """A worker that was told to end, and who was there at that time."""
+
+    retired: WorkerState
+    known: frozenset[tuple[int, int]]
+
+    def over(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
+        """Return the workers that serve in its place; empty while it is there, or none does."""
+        workers = list(workers)
+        if any(_identity(worker) == _identity(self.retired) for worker in workers):
+            return []
+        return [worker for worker in workers if worker.serving and _identity(worker) not in self.known]
+
+
+def _identity(worker: WorkerState) -> tuple[int, int]:
+    return worker.pid, worker.start_ticks
 
 
 def _ask_to_measure(app: AppReading, worker: WorkerState, order: Mapping[str, str]) -> None:

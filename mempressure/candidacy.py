@@ -14,6 +14,11 @@ from mempressure.state import CLOCK_SET_BACK_SECONDS, PackageState, WorkerState
 from mempressure.strategy import Strategy
 from mempressure.thresholds import Thresholds
 
+RECYCLE_LEAST_SHARE = 0.1
+RECYCLE_LEAST_BYTES = 4 << 20
+"""A worker is replaced only where this share of it, and this much, would be given back: below a fresh worker's size
+recycling would go on for ever (celery#4125)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -96,17 +101,24 @@ class Situation:
 
     def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
         """Return why a worker is not replaced, whatever it holds; None where it may be."""
-        refused = self._reason_recycling_has_not_begun() or worker.recycle_refused
-        if refused:
-            return refused
+        return (
+            self._reason_recycling_has_not_begun()
+            or worker.recycle_refused
+            or self._reason_not_to_replace(app, worker)
+            or _reason_it_is_no_larger(app, worker)
+        )
+
+    def _reason_not_to_replace(self, app: AppReading, worker: WorkerState) -> str | None:
         if not worker.supervisor:
             return "no supervisor would replace it"
         if not worker.serving:
             return "is not serving"
         if self.now - worker.started < self.rules.recycle_min_lifetime:
             return f"lives for less than {self.rules.recycle_min_lifetime:g} s"
-        sole = sum(other.serving for other in app.workers) == 1
-        if sole and self.usage < self.rules.thresholds.emergency:
+        changing = next((other.pid for other in app.workers if not other.serving), None)
+        if changing is not None:
+            return f"is left alone until worker {changing} serves or is gone: one of an app is replaced at a time"
+        if len(app.workers) == 1 and self.usage < self.rules.thresholds.emergency:
             return "is the only worker; recycled at emergency only"
         return None
 
@@ -126,3 +138,19 @@ class Situation:
         """Return the reason to unload these, for people to read."""
         used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
         return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
+
+
+def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
+    """Return why a fresh worker would be no smaller; None where it would be, or where that was not measured."""
+    baselines = [other.baseline_bytes for other in app.workers if other.baseline_bytes >= 0]
+    if not baselines:
+        return None
+    # The median of all, the lower of two: one forked from a loaded parent, or one that loads more, may be an exception.
+    fresh = sorted(baselines)[(len(baselines) - 1) // 2]
+    held = worker.private_bytes + worker.hosts_bytes
+    if held - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * held):
+        return None
+    return (
+        f"holds {held / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would give back "
+        f"less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
+    )

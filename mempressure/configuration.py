@@ -66,6 +66,7 @@ SETTINGS = (
     Setting(
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME", number(0, 86400), 60.0, "seconds a worker lives before it may be recycled"
     ),
+    Setting("MEMPRESSURE_LONGEST_REQUEST", number(0, 86400), 0.0, "seconds the longest request takes; 0: not told"),
     Setting("MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"),
     Setting("MEMPRESSURE_LEASE", number(1, 86400), 150.0, "seconds an alert keeps the unloading going unless repeated"),
 )

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mempressure.configuration import Configuration, load_configuration
+from mempressure.draining import BackgroundWork
 from mempressure.errors import ConfigurationError, IsolationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.reservation import Reservation
@@ -36,6 +37,7 @@ MOST_START_SECONDS = 86400
 FORKED_GRACE_SECONDS = 0.3
 """How long a forked child's agent waits before it shows: most forks are about to execute another program."""
 
+_MOST_NAME_LENGTH = 100
 _HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
 
 
@@ -63,6 +65,7 @@ class LazyLoader:
         self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
         self._isolated: dict[str, IsolatedPackage] = {}
         self._callbacks = PressureCallbacks()
+        self._background = BackgroundWork()
         self._room = self._make_room()
         self._tracker = PackageTracker(
             on_change=self._changed, reserve=None if self._room is None else self._reserve_import
@@ -161,6 +164,21 @@ class LazyLoader:
             raise unknown_package(name, self.packages())
         return self._tracker.using(name)
 
+    def background_work(self, name: str) -> AbstractContextManager[None]:
+        """Declare work that no server waits for: this worker is not recycled during the `with` block.
+
+        As a decorator it declares each call of a function; around a thread's whole life it keeps the worker for good.
+
+        Raises:
+            ConfigurationError: the name, by which the refusal tells of it, is empty, too long or cannot be printed.
+        """
+        if not 0 < len(name) <= _MOST_NAME_LENGTH or not name.isprintable():
+            raise ConfigurationError(
+                f"name={name!r:.120} of background work cannot be used; "
+                f"send a text of 1 to {_MOST_NAME_LENGTH} printable characters"
+            )
+        return self._background.running(name)
+
     # Giving back
 
     def unload(self, name: str) -> UnloadResult:
@@ -239,6 +257,7 @@ class LazyLoader:
         self._monitor = None
         self._room = self._make_room()
         self._tracker.after_fork()
+        self._background.after_fork()
         if self._worker is not None:
             self._worker.forget()
             self._worker = None
@@ -260,6 +279,7 @@ class LazyLoader:
             tracker=self._tracker,
             isolated=self._isolated,
             callbacks=self._callbacks,
+            background=self._background,
             forked=forked,
             delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
         )

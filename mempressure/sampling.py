@@ -10,7 +10,7 @@ from mempressure.configuration import Configuration
 from mempressure.memory import MeasureError
 from mempressure.node import pid_namespace
 from mempressure.process import ProcessMemory, process_memory, start_ticks
-from mempressure.state import WorkerState
+from mempressure.state import UNKNOWN, WorkerState
 from mempressure.supervisors import Lookout
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,12 @@ class WorkerSampler:
         self._own = ProcessMemory(0, 0)
         self._supervisor_bytes = 0
         self._cgroup_problem = ""
+        self._baseline = UNKNOWN
         self.trim_refused = ""
+
+    def note_baseline(self) -> None:
+        """Measure what this worker takes before its first request."""
+        self._baseline = float(process_memory().private)
 
     def sample(self, hosts: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
         """Return the worker's state without packages, and each host's private memory in bytes.
@@ -78,6 +83,7 @@ class WorkerSampler:
             trim_refused=self.trim_refused or supervisor.trim_refused,
             recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
+            baseline_bytes=self._baseline,
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
             private_bytes=float(self._own.private),

@@ -119,6 +119,8 @@ class WorkerState:
     sampled: float = 0.0
     proportional_bytes: float = 0.0
     private_bytes: float = 0.0
+    baseline_bytes: float = UNKNOWN
+    """Its private memory when it began to serve: what a fresh worker takes."""
     hosts_bytes: float = 0.0
     """Proportional memory of all its package hosts."""
     supervisor_bytes: float = 0.0
@@ -155,6 +157,7 @@ WORKER_VALUES = (
     "sampled",
     "proportional_bytes",
     "private_bytes",
+    "baseline_bytes",
     "hosts_bytes",
     "supervisor_bytes",
     "cgroup_limit_bytes",

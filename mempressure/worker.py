@@ -8,6 +8,7 @@ from typing import Any
 from mempressure.agent import Agent
 from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
+from mempressure.draining import BackgroundWork, reason_not_to_end
 from mempressure.errors import UnknownPackageError
 from mempressure.growth import ProcessGrowth
 from mempressure.isolated_package import IsolatedPackage
@@ -32,6 +33,7 @@ class ManagedWorker:
         tracker: the packages imported in this process.
         isolated: the packages that live in processes of their own, by name.
         callbacks: what the application wants called under pressure.
+        background: what the application does beside its requests.
         forked: this process was forked by one that had a loader.
         delay_seconds: how long the agent waits before it shows.
     """
@@ -43,13 +45,16 @@ class ManagedWorker:
         tracker: PackageTracker,
         isolated: Mapping[str, IsolatedPackage],
         callbacks: PressureCallbacks,
+        background: BackgroundWork,
         forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
         self._tracker = tracker
         self._isolated = isolated
         self._callbacks = callbacks
-        self._lookout = Lookout(at_end=self.stop, forked=forked)
+        self._background = background
+        self._longest_request = configuration.mempressure_longest_request
+        self._lookout = Lookout(at_serving=self._begin, at_end=self._leave, forked=forked)
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._verdicts = KnownVerdicts(configuration.cache_directory)
         self._growth = ProcessGrowth()
@@ -94,6 +99,7 @@ class ManagedWorker:
         for package in worker.packages:
             package.verdict = self._verdicts.mechanism(package.name)
         worker.serving = worker.serving and not self._retiring
+        worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
         return worker
 
     @property
@@ -131,7 +137,28 @@ class ManagedWorker:
         if reason is not None:
             return {"reclaimed_bytes": 0, "skipped": reason}, None
         self._retiring = True
-        return {"reclaimed_bytes": 0, "skipped": None}, self._lookout.look().retire
+        return {"reclaimed_bytes": 0, "skipped": None}, self._retire
+
+    def _retire(self) -> None:
+        self._retiring = self._lookout.look().retire()
+
+    def _begin(self) -> None:
+        self._sampler.note_baseline()
+        self.publish_soon()  # whoever waits for a successor waits for this
+
+    def _leave(self) -> None:
+        self.stop()
+        for package in list(self._isolated.values()):
+            package.close()
+
+    def _reason_not_to_end(self) -> str:
+        supervisor = self._lookout.look()
+        return reason_not_to_end(
+            work=self._background.names(),
+            grace=supervisor.grace,
+            longest_request=self._longest_request,
+            running=supervisor.running_seconds(),
+        )
 
     def _reason_not_to_recycle(self, order: Order) -> str | None:
         supervisor = self._lookout.look()
@@ -141,6 +168,9 @@ class ManagedWorker:
             return "no supervisor would replace it"
         if self._retiring or not supervisor.serving:
             return "is not serving yet, or is ending already"
+        return self._reason_not_to_end() or self._reason_to_keep(order)
+
+    def _reason_to_keep(self, order: Order) -> str | None:
         self._tracker.tick()  # a use since the last tick counts
         now = time.time()
         for package in self._tracker.states():

@@ -24,11 +24,19 @@ class Lookout:
     """Looks for this process' supervisor until it is there.
 
     Args:
+        at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
         forked: this process was forked by one that had a loader: a worker, whatever its parent's stack looks like.
     """
 
-    def __init__(self, *, at_end: Callable[[], None] = lambda: None, forked: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        at_serving: Callable[[], None] = lambda: None,
+        at_end: Callable[[], None] = lambda: None,
+        forked: bool = False,
+    ) -> None:
+        self._at_serving = at_serving
         self._at_end = at_end
         self._forked = forked
         self._found: Supervisor | None = None
@@ -39,6 +47,7 @@ class Lookout:
         if self._found is None:
             found = next((found for server in _present() if (found := server.find()) is not None), None)
             if found is not None:
+                found.at_serving(self._at_serving)
                 found.at_end(self._at_end)
             self._found = found
         return self._found or self._unknown

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from mempressure.draining import Grace
+
 
 class Supervisor:
     """What would replace this process when it ends: nothing, unless a server's own module says more.
@@ -35,12 +37,28 @@ class Supervisor:
         """Return why trimming would cost memory; empty where it may be done."""
         return ""
 
+    @property
+    def grace(self) -> Grace | None:
+        """Return how long a request under way may still take once this worker was told to end; None without a limit."""
+        return None
+
+    def running_seconds(self) -> float:
+        """Return how long the longest of the requests under way has taken, as far as that can be seen; else 0."""
+        return 0.0
+
+    def at_serving(self, begin: Callable[[], None]) -> None:
+        """Have `begin` called in the main thread at the moment this worker begins to take work, if it has not yet."""
+
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
 
-    def retire(self) -> None:
-        """Tell the server to finish what it has and end; its supervisor starts a successor."""
+    def retire(self) -> bool:
+        """Tell the server to finish what it has and end; its supervisor starts a successor.
+
+        Return whether it will end; False where it goes on serving.
+        """
         terminate()
+        return True
 
 
 def terminate() -> None:

@@ -27,6 +27,7 @@ class PoolChild(Supervisor):
     def __init__(self, worker: Any, *, working: bool, forked: bool) -> None:
         self._worker = worker
         self._forked = forked
+        self._begin: Callable[[], None] = lambda: None
         self._working = working
         self._leaving = False
         self._had_a_task = False
@@ -55,6 +56,10 @@ class PoolChild(Supervisor):
         """Return why pages would be unshared."""
         return "Celery forked it, and collecting garbage would unshare its pages" if self._forked else ""
 
+    def at_serving(self, begin: Callable[[], None]) -> None:
+        """Have `begin` called before the child's loop."""
+        self._begin = begin
+
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called when the child ends in order; billiard then ends it by `os._exit`."""
         on_exit = self._worker.on_exit
@@ -66,15 +71,17 @@ class PoolChild(Supervisor):
 
         self._worker.on_exit = leave_and_exit
 
-    def retire(self) -> None:
+    def retire(self) -> bool:
         """Have the child leave once it has finished the task that it runs, if it runs one."""
         self._leaving = True
         os.write(self._order, b".")
+        return True
 
     def _work(self, *args: Any, **kwargs: Any) -> Any:
         # From here on the loop keeps the function that it takes its jobs with.
         self._worker.wait_for_job = self._before_each_job(self._worker.wait_for_job)
         self._working = True
+        self._begin()
         return self._loop(*args, **kwargs)
 
     def _before_each_job(self, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:

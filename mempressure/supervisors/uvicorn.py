@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from mempressure.draining import Grace
 from mempressure.supervisors.base import Supervisor, on_main_thread, terminate
 
 DRAIN_SECONDS = 2.0
@@ -28,6 +30,7 @@ class Uvicorn(Supervisor):
     def __init__(self, server: Any, *, supervised: bool) -> None:
         self._server = server
         self._draining = False
+        self._seen: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self.kind = "uvicorn" if supervised else ""
         self.pid = os.getppid() if supervised else 0
 
@@ -51,6 +54,30 @@ class Uvicorn(Supervisor):
             return f"uvicorn has {open_ones} open WebSocket{'s' * (open_ones > 1)}, which ending would cut"
         return ""
 
+    @property
+    def grace(self) -> Grace | None:
+        """Return what the server was told; without it it waits for ever."""
+        seconds = self._server.config.timeout_graceful_shutdown
+        return None if seconds is None else Grace(seconds, "uvicorn's timeout_graceful_shutdown")
+
+    def running_seconds(self) -> float:
+        """Return how long ago the oldest of the requests under way was first seen by a look like this one."""
+        now = time.monotonic()
+        under_way = tuple(self._server.server_state.tasks)
+        return now - min((self._seen.setdefault(task, now) for task in under_way), default=now)
+
+    def at_serving(self, begin: Callable[[], None]) -> None:
+        """Have `begin` called once the server has started, before anything it has accepted is read."""
+        if self._server.started:
+            return
+        main_loop = self._server.main_loop
+
+        async def begin_and_loop() -> None:
+            begin()
+            await main_loop()
+
+        self._server.main_loop = begin_and_loop
+
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called after the server's shutdown: uvicorn then ends by the signal that it got."""
         shutdown = self._server.shutdown
@@ -61,7 +88,7 @@ class Uvicorn(Supervisor):
 
         self._server.shutdown = shutdown_and_leave
 
-    def retire(self) -> None:
+    def retire(self) -> bool:
         """Stop accepting, have every connection close with its next answer, and end once none is left."""
         self._draining = True
         self._server.servers[0].get_loop().call_soon_threadsafe(self._stop_accepting)
@@ -72,6 +99,7 @@ class Uvicorn(Supervisor):
             time.sleep(_POLL_SECONDS)
             empty = 0 if self._server.server_state.connections else empty + 1
         terminate()
+        return True
 
     def _stop_accepting(self) -> None:
         for listener in self._server.servers:

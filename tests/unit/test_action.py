@@ -139,6 +139,35 @@ def test_the_successor_of_another_worker_is_not_taken_for_its_own(agents, app, c
     assert (outcome.reclaimed_bytes, outcome.workers) == (70, 1)
 
 
+def test_no_other_worker_is_recycled_before_a_successor_that_did_not_come_in_time(agents, app, clock, make_worker):
+    _, sibling = app.workers
+    now = [reading(app, *app.workers)]
+    second = Action("recycle", app, ("sympy",), (Target(sibling, {"sympy": 60.0}),), 0, "idle")
+    machine = executor(clock, lambda: now[0])
+    assert "no successor serves" in machine.carry_out(recycle(app), order_id="c").errors[0]
+    now[0] = reading(app, sibling)
+    outcome = machine.carry_out(second, order_id="d")
+    assert outcome.skipped == ("worker 12: the successor of worker 11 does not serve yet",)
+    now[0] = reading(app, sibling, make_worker(pid=13, start_ticks=13))
+    assert "no successor serves" in machine.carry_out(second, order_id="e").errors[0]  # it was ordered
+
+
+def test_a_worker_that_went_on_serving_because_no_successor_came_may_be_ordered_again(agents, app, clock):
+    machine = executor(clock, lambda: reading(app, *app.workers))
+    assert "no successor serves" in machine.carry_out(recycle(app), order_id="c").errors[0]
+    assert machine.carry_out(recycle(app), order_id="d").skipped == ()
+
+
+def test_an_app_that_was_started_anew_waits_for_no_successor(agents, app, clock, make_worker):
+    now = [reading(app, app.workers[1])]
+    machine = executor(clock, lambda: now[0])
+    machine.carry_out(recycle(app), order_id="c")
+    new = make_worker(pid=14, start_ticks=14, serving=False)
+    now[0] = reading(app, new)
+    action = Action("recycle", app, ("sympy",), (Target(new, {"sympy": 60.0}),), 0, "idle")
+    assert machine.carry_out(action, order_id="d").skipped == ()
+
+
 @pytest.mark.parametrize("nonsense", [-1, None, "5", 1.5, True, 1 << 70])
 def test_a_nonsensical_answer_is_an_error_of_its_worker_alone(agents, app, clock, nonsense):
     agents.answers[(11, "stop")] = {"id": "x", "reclaimed_bytes": nonsense, "skipped": None}

@@ -51,6 +51,7 @@ EXAMPLES = {
         "a size from 0 to .* such as 512MiB",
     ),
     "MEMPRESSURE_RECYCLE_MIN_LIFETIME": SECONDS,
+    "MEMPRESSURE_LONGEST_REQUEST": SECONDS,
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),
     "MEMPRESSURE_LEASE": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 86400"),
 }

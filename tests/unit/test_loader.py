@@ -235,6 +235,21 @@ def test_nothing_is_recycled_without_a_supervisor(loader, ask):
     assert ask("r1", "recycle")["skipped"] == "no supervisor would replace it"
 
 
+def test_a_worker_with_background_work_says_so_and_is_not_recycled(loader, published, ask, monkeypatch):
+    monkeypatch.setattr("mempressure.supervisors._present", list)
+    with loader.background_work("queue flusher"):
+        ask("m1", "measure")
+        assert published().recycle_refused.endswith("would cut: queue flusher")
+    ask("m2", "measure")
+    assert published().recycle_refused == ""
+
+
+@pytest.mark.parametrize("name", ["", "a\tb", "x" * 101])
+def test_background_work_that_cannot_be_named_is_refused_where_it_is_given(loader, name):
+    with pytest.raises(ConfigurationError, match="of background work cannot be used; send a text of 1 to 100"):
+        loader.background_work(name)
+
+
 def test_trim_calls_back_and_reports_the_failures(loader, ask):
     levels = []
     loader.on_pressure("high")(levels.append)

@@ -178,11 +178,37 @@ def test_a_sole_worker_is_recycled_at_emergency_only(usage, recycled):
     assert ("only worker" in reasons(made).get("pandas", "")) is not recycled
 
 
-@pytest.mark.parametrize("usage", [0.86, 0.8999])
-def test_a_worker_that_alone_serves_is_a_sole_worker(usage):
-    made = plan(reading(worker(package(mechanism="recycle")), worker(pid=2, serving=False)), usage=usage)
+@pytest.mark.parametrize("usage", [0.86, 0.8999, 0.99])
+def test_no_worker_is_recycled_while_another_of_its_app_starts_or_ends(usage):
+    held, others = worker(package(mechanism="recycle")), [worker(pid=2), worker(pid=3, serving=False)]
+    made = plan(reading(held, *others), usage=usage)
     assert made.actions == ()
-    assert "only worker" in reasons(made)["pandas"]
+    assert "until worker 3 serves or is gone" in reasons(made)["pandas"]
+    assert plan(reading(held, others[0]), reading(others[1], name="other"), usage=usage).actions
+
+
+@pytest.mark.parametrize(
+    ("held", "baselines", "recycled"),
+    [
+        (100, (60,), True),
+        (100, (90,), True),
+        (100, (91,), False),  # less than a tenth
+        (100, (), True),  # nothing is known of a fresh one
+        (20, (17,), False),  # 3 MiB are not worth a worker
+        (100, (95, 20), True),  # the lower of two
+        (100, (95, 94, 20), False),  # the median of three
+        (60, (70,), False),  # it is smaller than it began
+    ],
+)
+def test_a_worker_is_recycled_only_where_a_fresh_one_would_be_smaller(held, baselines, recycled):
+    # 10 MiB of what it holds are its package hosts', which go with it.
+    first = worker(package(mechanism="recycle"), private_bytes=(held - 10) * 2.0**20, hosts_bytes=10 * 2.0**20)
+    others = [worker(pid=pid, baseline_bytes=size * 2.0**20) for pid, size in enumerate(baselines, start=2)]
+    made = plan(reading(first, *others, worker(pid=9)), usage=0.86)
+    assert bool(made.actions) is recycled
+    if not recycled:
+        median = {1: baselines[0], 3: 94}[len(baselines)]
+        assert f"holds {held}.0 MiB and a fresh one {median}.0 MiB" in reasons(made)["pandas"]
 
 
 @pytest.mark.parametrize(
@@ -412,6 +438,7 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             assert usage >= THRESHOLDS.unload_packages
             assert recycle_from != "never"
             serving = [w for w in action.app.workers if w.serving]
+            assert serving == list(action.app.workers)
             assert len(serving) > 1 or usage >= THRESHOLDS.emergency
             assert set(action.packages) == {
                 p.name for p in action.targets[0].worker.packages if p.loaded and p.mechanism == "recycle"

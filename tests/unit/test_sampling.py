@@ -52,6 +52,15 @@ def test_a_worker_is_described_and_measured(make_sampler):
     assert decode(encode(worker)) == worker
 
 
+def test_the_baseline_is_what_was_measured_when_it_began_to_serve(make_sampler):
+    sampler = make_sampler()
+    assert sampler.sample({}, thorough=True)[0].baseline_bytes == -1
+    sampler.note_baseline()
+    more = bytearray(b"x") * (8 << 20)
+    worker, _ = sampler.sample({}, thorough=True)
+    assert 0 < worker.baseline_bytes < worker.private_bytes - len(more) // 2
+
+
 def test_hosts_are_measured_while_they_run(make_sampler, host):
     sampler = make_sampler()
     worker, hosts = sampler.sample({"pandas": host.pid, "sympy": None}, thorough=True)

@@ -36,8 +36,10 @@ def child(worker):
 
 def test_a_child_serves_from_the_start_of_its_loop_and_is_recycled_from_its_first_task(worker, child):
     assert not child.serving
+    child.at_serving(lambda: worker.exits.append("begin"))
     take = worker.workloop(pid=1)
     assert child.serving
+    assert worker.exits == ["begin"]
     assert "has run no task yet" in child.recycle_refused
     os.write(worker.send, b"a")
     assert take() == b"a"

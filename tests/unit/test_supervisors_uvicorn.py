@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 
+from mempressure.draining import Grace
 from mempressure.supervisors import uvicorn as module
 from mempressure.supervisors.uvicorn import Uvicorn
 
@@ -73,6 +74,38 @@ def test_an_idle_connection_is_waited_for_no_longer_than_the_drain(server, ended
     Uvicorn(server, supervised=True).retire()
     assert 0.1 <= time.monotonic() - started < 1
     assert ended == [{"idle"}]
+
+
+def test_serving_begins_before_the_server_s_loop():
+    order = []
+    server = uvicorn.Server(uvicorn.Config("sample:app", workers=2))
+
+    async def main_loop():
+        order.append("loop")
+
+    server.main_loop = main_loop
+    Uvicorn(server, supervised=True).at_serving(lambda: order.append("begin"))
+    asyncio.run(server.main_loop())
+    assert order == ["begin", "loop"]
+
+
+def test_a_request_is_timed_from_the_first_look_that_finds_it(server, monkeypatch):
+    class Task:
+        pass
+
+    worker, task = Uvicorn(server, supervised=True), Task()
+    now = [50.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    assert (worker.grace, worker.running_seconds()) == (None, 0)
+    server.server_state.tasks.add(task)
+    assert worker.running_seconds() == 0
+    now[0] = 59.0
+    server.server_state.tasks.add(Task())
+    assert worker.running_seconds() == 9
+    server.server_state.tasks.discard(task)
+    assert worker.running_seconds() == 0
+    server.config.timeout_graceful_shutdown = 5
+    assert worker.grace == Grace(5, "uvicorn's timeout_graceful_shutdown")
 
 
 def test_leaving_comes_after_the_server_s_shutdown(server):
