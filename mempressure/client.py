@@ -7,6 +7,7 @@ the result it remembers and does nothing again.
     {"id": "c12.0", "reclaimed_bytes": 73400320, "skipped": null}
 """
 
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ OPERATIONS = ("measure", "trim", "stop", "recycle")
 """What an agent can be ordered to do; measure only publishes its state anew."""
 
 MAX_LINE_BYTES = 64 << 10
+_RETRY_SECONDS = 0.02
 
 
 def socket_path(directory: Path, pid: int) -> Path:
@@ -47,7 +49,7 @@ def give_order(
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout)
-            connection.connect(os.fspath(path))
+            _connect(connection, path, deadline)
             _require_peer(connection, path, owner)
             connection.sendall(json.dumps(order).encode() + b"\n")
             line = _line(connection, deadline)
@@ -63,6 +65,16 @@ def give_order(
     if "error" in answer:
         raise AgentUnreachableError(f"agent at {path}: refused {order.get('op')}: {answer['error']}")
     return answer
+
+
+def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
+    """Connect, again where the agent has more callers waiting than it listens for: it takes them each within a tick."""
+    while (refused := connection.connect_ex(os.fspath(path))) == errno.EAGAIN and time.monotonic() < deadline:
+        time.sleep(_RETRY_SECONDS)
+    if refused == errno.EAGAIN:
+        raise TimeoutError
+    if refused:
+        raise OSError(refused, os.strerror(refused))
 
 
 def _require_peer(connection: socket.socket, path: Path, owner: int | None) -> None:

@@ -60,12 +60,15 @@ class OrderSocket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
+            # Under its name only once it listens: whoever finds it may connect.
+            new = self._path.with_suffix(".new")
             with suppress(FileNotFoundError):
-                os.unlink(self._path)
-            listener.bind(os.fspath(self._path))
+                os.unlink(new)
+            listener.bind(os.fspath(new))
             # Other users may connect only if some are trusted; who they are is checked again for each connection.
-            os.chmod(self._path, 0o666 if self._trusted - {0, os.geteuid()} else 0o600)
+            os.chmod(new, 0o666 if self._trusted - {0, os.geteuid()} else 0o600)
             listener.listen(CONNECTIONS)
+            os.replace(new, self._path)
             status = os.lstat(self._path)
         except OSError:
             listener.close()
@@ -109,9 +112,6 @@ class OrderSocket:
             if error.errno in _EXHAUSTED:
                 self._selector.unregister(self._listener)
             return
-        if len(self._connections()) >= CONNECTIONS:
-            connection.close()
-            return
         connection.setblocking(False)
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
@@ -121,6 +121,10 @@ class OrderSocket:
             )
             connection.close()
             return
+        waiting = self._connections()
+        if len(waiting) >= CONNECTIONS:
+            # Whoever has an order sends it at once: who was silent for longest makes room.
+            self._drop(min(waiting, key=lambda known: known[1][1])[0])
         self._selector.register(connection, selectors.EVENT_READ, (bytearray(), time.monotonic()))
 
     def _read(self, connection: socket.socket, received: bytearray) -> None:

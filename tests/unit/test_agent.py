@@ -171,13 +171,35 @@ def test_silent_and_endless_clients_do_not_block_others(agent, subject, path):
         assert order(path, id="through")["reclaimed_bytes"] == 10
 
 
-def test_connections_beyond_the_limit_are_closed(agent, path):
+def test_silent_connections_beyond_the_limit_make_room_for_orders_the_longest_waiting_first(agent, path):
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONNECTIONS + 1)]
-        for connection in connections:
+        silent = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONNECTIONS + 2)]
+        for number, connection in enumerate(silent, start=1):
             connection.settimeout(10)
             connection.connect(str(path))
-        assert connections[-1].recv(1) == b""
+            taken = min(CONNECTIONS, number)
+            until(lambda taken=taken: len(agent._orders._connections()) == taken, "it to be taken")
+        assert order(path, id="through")["reclaimed_bytes"] == 10
+        assert [connection.recv(1) for connection in silent[:3]] == [b""] * 3
+        silent[3].sendall(b'{"id": "late", "op": "stop", "package": "json"}\n')
+        assert b"late" in silent[3].recv(1000)
+
+
+def test_whoever_finds_the_socket_may_connect(subject, runtime_dir, path, monkeypatch):
+    listen = socket.socket.listen
+
+    def looks_first(listener, backlog):
+        assert not path.exists()
+        listen(listener, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", looks_first)
+    agent = Agent(subject, runtime=runtime_dir)
+    assert agent.start()
+    try:
+        assert order(path, id="a")["reclaimed_bytes"] == 10
+    finally:
+        agent.stop()
+    assert list(path.parent.iterdir()) == []
 
 
 def test_the_socket_is_its_owners_alone(agent, path):

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import socket
@@ -73,6 +74,26 @@ def test_a_dead_workers_socket(path):
     listener.close()
     with pytest.raises(AgentUnreachableError, match="Connection refused"):
         give_order(path, ORDER)
+
+
+def test_an_agent_with_too_many_callers_waiting_is_asked_again(path):
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+        with pytest.raises(AgentUnreachableError, match=r"no answer in time \(measure, 0\.1 s\)"):
+            give_order(path, ORDER, timeout=0.1)
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(give_order(path, ORDER, timeout=10)))
+        caller.start()
+        stack.enter_context(listener.accept()[0])
+        connection = stack.enter_context(listener.accept()[0])
+        connection.recv(1000)
+        connection.sendall(b'{"id": "7"}\n')
+        caller.join()
+        assert answers == [{"id": "7"}]
 
 
 def test_a_hung_agent_costs_the_timeout_and_no_more(path, answering):
