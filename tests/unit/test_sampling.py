@@ -7,7 +7,7 @@ import pytest
 from mempressure.cgroup import CgroupReading
 from mempressure.configuration import load_configuration
 from mempressure.memory import MeasureError, PressureReading
-from mempressure.process import process_memory
+from mempressure.process import ProcessMemory, process_memory
 from mempressure.sampling import WorkerSampler
 from mempressure.state import decode, encode
 from mempressure.supervisors import Lookout
@@ -52,13 +52,15 @@ def test_a_worker_is_described_and_measured(make_sampler):
     assert decode(encode(worker)) == worker
 
 
-def test_the_baseline_is_what_was_measured_when_it_began_to_serve(make_sampler):
+def test_the_baseline_is_what_was_measured_when_it_began_to_serve(make_sampler, monkeypatch):
     sampler = make_sampler()
     assert sampler.sample({}, thorough=True)[0].baseline_bytes == -1
     sampler.note_baseline()
-    more = bytearray(b"x") * (8 << 20)
+    measured = process_memory().private
+    monkeypatch.setattr("mempressure.sampling.process_memory", lambda: ProcessMemory(2, 1))
     worker, _ = sampler.sample({}, thorough=True)
-    assert 0 < worker.baseline_bytes < worker.private_bytes - len(more) // 2
+    assert worker.private_bytes == 1
+    assert worker.baseline_bytes == pytest.approx(measured, rel=0.2)
 
 
 def test_hosts_are_measured_while_they_run(make_sampler, host):
