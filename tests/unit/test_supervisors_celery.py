@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 from billiard.pool import EX_RECYCLE
 from celery.concurrency.asynpool import Worker
+from celery.signals import worker_before_create_process
 
+from mempressure.supervisors import celery as module
 from mempressure.supervisors.celery import OtherPool, PoolChild
 
 
@@ -89,3 +91,59 @@ def test_another_pool_says_why_it_is_not_recycled():
     pool = OtherPool("gevent")
     assert (pool.kind, pool.serving) == ("", True)
     assert "Celery's gevent pool" in pool.recycle_refused
+
+
+class Pool:
+    """A pool whose child can be waited for only at the third look."""
+
+    def __init__(self):
+        self.looks = 0
+        self._pool = ["child", "sibling"]
+
+    def maintain_pool(self):
+        self.looks += 1
+        if self.looks == 3:
+            self._pool.remove("child")
+
+    def _event_process_exit(self, hub, child):
+        assert (hub, child) == (self.hub, "child")
+        self.maintain_pool()
+
+
+class Hub:
+    def __init__(self):
+        self.timers = []
+
+    def call_later(self, seconds, function, *args):
+        self.timers.append((function, args))
+
+    def run(self):
+        while self.timers:
+            function, args = self.timers.pop(0)
+            function(*args)
+
+
+def test_a_pool_looks_again_for_a_child_that_was_not_yet_to_be_waited_for():
+    pool, hub = Pool(), Hub()
+    pool.hub = hub
+    for _ in range(2):  # the signal comes before each child
+        worker_before_create_process.send(sender=pool)
+        module._miss_no_end(sender=pool)
+    pool._event_process_exit(hub, "child")
+    hub.run()
+    assert (pool.looks, pool._pool) == (3, ["sibling"])
+
+
+def test_a_pool_does_not_look_for_ever():
+    pool, hub = Pool(), Hub()
+    pool.hub, pool.looks = hub, 10
+    module._miss_no_end(sender=pool)
+    pool._event_process_exit(hub, "child")
+    hub.run()
+    assert pool.looks == 10 + 1 + module._MOST_LOOKS
+
+
+def test_a_pool_without_a_loop_is_left_as_it_is():
+    pool = SimpleNamespace()
+    module._miss_no_end(sender=pool)
+    assert vars(pool) == {}
