@@ -169,11 +169,12 @@ class PackageHost:
 
     def ask_to_end(self) -> bool:
         """Have it run its hooks and end, without waiting for that; return False where it cannot: a call is running."""
-        if self.usable:
+        asked = self.usable
+        self._stopping = True  # before it can end: an end that was asked for is no death
+        if asked:
             self._asked_to_end = True
             with contextlib.suppress(OSError):  # it has ended by itself
                 self._channel.send(frames.STOP, frames.encode(list(self._hooks)))
-        self._stopping = True
         return self._asked_to_end
 
     def kill(self) -> None:
