@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     # A handler, not SIG_IGN, for SIGTERM: programs that a function starts must not inherit it ignored.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    _die_with(parent)
+    die_with(parent)
     os.set_inheritable(descriptor, False)
     connection = socket.socket(fileno=descriptor)
     os.register_at_fork(after_in_child=lambda: _leave_to_parent(connection))
@@ -170,7 +170,7 @@ def _run_hooks(hooks: list[tuple[str, str]]) -> list[str]:
     return failures
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when the worker's spawning thread ends, even while a call holds the GIL."""
     try:
         import ctypes

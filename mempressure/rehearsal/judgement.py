@@ -1,0 +1,67 @@
+"""What measurements of a rehearsed mechanism mean: pure decisions over plain data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from mempressure.verdict import MAX_TEXT_LENGTH, MechanismResult
+
+FLAT_RATIO = 0.02
+"""Growth of the process over all cycles but the first that still counts as flat: 2 % of what it held."""
+
+FLAT_BYTES = 1 << 20
+"""And at least this much: the C library's arenas move by it without any leak."""
+
+LEAST_BYTES = 64 << 10
+"""Less than this given back is noise of the measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What happened to one mechanism; sizes in bytes of private memory."""
+
+    mechanism: str
+    cycles: tuple[tuple[int, float], ...] = ()
+    """What each cycle gave back, and the seconds that loading again took after it."""
+    levels: tuple[int, ...] = ()
+    """What the process held after each use, where one process lived through all cycles."""
+    equal: bool | None = None
+    refused: str = ""
+    """Why the mechanism was given up."""
+
+
+def judge(course: Course) -> MechanismResult:
+    """Return what a course of cycles says about its mechanism."""
+    reason = _reason(course)
+    return MechanismResult(
+        mechanism=course.mechanism,
+        works=not reason,
+        reason=reason[:MAX_TEXT_LENGTH],
+        reclaimed_bytes=max(0, round(median(size for size, _ in course.cycles))) if course.cycles else 0,
+        reload_seconds=round(median(seconds for _, seconds in course.cycles), 6) if course.cycles else 0.0,
+        cycles=len(course.cycles),
+        equal=course.equal,
+    )
+
+
+def _reason(course: Course) -> str:
+    if course.refused:
+        return course.refused
+    if not course.cycles:
+        return "no cycle was completed"
+    if course.equal is False:
+        return "the result after unloading and loading again differs from the first"
+    if median(size for size, _ in course.cycles) < LEAST_BYTES:
+        return "it gives nothing back: the package adds no memory of its own"
+    growth = _growth(course.levels)
+    if growth > 0:
+        return f"memory is not flat: it grew by {growth / len(course.levels[1:]) / 2**20:.1f} MiB a cycle"
+    return ""
+
+
+def _growth(levels: Sequence[int]) -> int:
+    """Return by how much the last level lies above the second, 0 where that counts as flat."""
+    if len(levels) < 3:
+        return 0
+    growth = levels[-1] - levels[1]
+    return growth if growth > max(FLAT_BYTES, FLAT_RATIO * levels[1]) else 0

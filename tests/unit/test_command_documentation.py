@@ -1,0 +1,61 @@
+"""Fails when a subcommand, a flag or an exit status of the command line is not in its documentation, or is gone."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from mempressure.command import SUBCOMMANDS, argument_parser, check
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOMES = {"check": "verdicts.md"}
+"""The page that documents each subcommand, under a heading of its name."""
+
+
+def parsers():
+    (commands,) = [action for action in argument_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return commands.choices
+
+
+def section(name):
+    text = (DOCS / HOMES[name]).read_text()
+    return text.split(f"\n## mempressure {name}\n")[1].split("\n## ")[0]
+
+
+def test_every_subcommand_is_documented_and_no_other():
+    assert parsers().keys() == SUBCOMMANDS.keys() == HOMES.keys()
+    headings = set()
+    for page in DOCS.glob("*.md"):
+        headings.update(re.findall(r"^## mempressure ([a-z]+)$", page.read_text(), re.MULTILINE))
+    assert headings == SUBCOMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_flag_is_documented_with_its_default_and_no_other(name):
+    documented = dict(re.findall(r"^\| `(--[\w-]+)` \| ([^|]*) \|", section(name), re.MULTILINE))
+    flags = {
+        action.option_strings[-1]: action.default
+        for action in parsers()[name]._actions
+        if action.option_strings and action.option_strings[-1] != "--help"
+    }
+    printed = {flag: f"`{default:g}`" if type(default) in (int, float) else "" for flag, default in flags.items()}
+    assert {flag: default.strip() for flag, default in documented.items()} == printed
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_says_what_it_is_for(name):
+    assert SUBCOMMANDS[name].__doc__.partition("\n")[0].endswith(".")
+    assert f"`mempressure {name}" in section(name) or f"mempressure {name} " in section(name)
+
+
+def test_every_exit_status_of_check_is_documented():
+    statuses = {check.ALL_WORK, check.SOME_DO_NOT, check.NOT_REHEARSED, 2, 130}
+    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", section("check"), re.MULTILINE)}
+    assert documented == statuses | {143}
+    assert {int(number) for number in re.findall(r"^  (\d)  ", check.EPILOG, re.MULTILINE)} == {0, 1, 2, 3}
+
+
+def test_help_fits_a_terminal():
+    for parser in (argument_parser(), *parsers().values()):
+        assert max(map(len, parser.format_help().splitlines())) <= 80

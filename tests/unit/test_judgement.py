@@ -1,0 +1,71 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mempressure.rehearsal.judgement import LEAST_BYTES, Course, judge
+
+MIB = 1 << 20
+GOOD = ((50 * MIB, 0.5), (60 * MIB, 0.3), (40 * MIB, 0.4))
+
+
+def course(**options):
+    return Course(**{"mechanism": "evict", "cycles": GOOD, "levels": (100 * MIB,) * 4, "equal": True, **options})
+
+
+def test_medians_are_told():
+    result = judge(course())
+    assert (result.works, result.reason, result.mechanism) == (True, "", "evict")
+    assert (result.reclaimed_bytes, result.reload_seconds, result.cycles, result.equal) == (50 * MIB, 0.4, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"refused": "pinned by copyreg"}, "pinned by copyreg"),
+        ({"cycles": ()}, "no cycle was completed"),
+        ({"equal": False}, "differs from the first"),
+        ({"equal": None}, ""),
+        ({"cycles": ((0, 1.0),) * 3}, "gives nothing back"),
+        ({"cycles": ((-5 * MIB, 1.0),) * 3}, "gives nothing back"),
+        ({"cycles": ((LEAST_BYTES - 1, 1.0),) * 3}, "gives nothing back"),
+        ({"cycles": ((LEAST_BYTES, 1.0),) * 3}, ""),
+        # The first use warms caches up; afterwards 2 % are flat.
+        ({"levels": (50 * MIB, 100 * MIB, 101 * MIB, 102 * MIB)}, ""),
+        ({"levels": (50 * MIB, 100 * MIB, 101 * MIB, 102 * MIB + 1)}, "grew by 0.7 MiB a cycle"),
+        ({"levels": (8 * MIB, 8 * MIB, 9 * MIB)}, ""),
+        ({"levels": (8 * MIB, 8 * MIB, 9 * MIB + 1)}, "grew by 0.5 MiB a cycle"),
+        ({"levels": (100 * MIB, 90 * MIB, 80 * MIB)}, ""),
+        ({"levels": (100 * MIB, 200 * MIB)}, ""),
+        ({"levels": ()}, ""),
+        ({"refused": "x" * 600}, "x" * 500),
+    ],
+)
+def test_what_works_and_why_not(options, reason):
+    result = judge(course(**options))
+    assert result.works is (not reason)
+    assert reason in result.reason
+    assert len(result.reason) <= 500
+
+
+sizes = st.integers(-(2**40), 2**40)
+
+
+@given(
+    st.builds(
+        Course,
+        mechanism=st.just("stop"),
+        cycles=st.lists(st.tuples(sizes, st.floats(0, 1e6)), max_size=6).map(tuple),
+        levels=st.lists(st.integers(0, 2**40), max_size=6).map(tuple),
+        equal=st.none() | st.booleans(),
+        refused=st.text(max_size=3),
+    )
+)
+def test_nothing_works_that_was_refused_differed_or_gave_nothing_back(course):
+    result = judge(course)
+    assert result.works == (not result.reason)
+    assert result.reclaimed_bytes >= 0
+    if result.works:
+        assert course.cycles
+        assert not course.refused
+        assert course.equal is not False
+        assert result.reclaimed_bytes >= LEAST_BYTES
