@@ -8,6 +8,8 @@ again, at each tick. The bit proves use, never disuse: a function held elsewhere
 from collections.abc import Iterable
 from types import ModuleType
 
+from mempressure.module_class import exchange_class
+
 _plain_getattribute = ModuleType.__getattribute__
 
 # A dict and not a set: its assignment of a constant key is atomic, and readers take it away whole.
@@ -21,7 +23,12 @@ class ArmedModule(ModuleType):
 
     def __getattribute__(self, name: str) -> object:
         # Look up first: the attribute must be found, or its AttributeError raised, whatever other threads do meanwhile.
-        value = _plain_getattribute(self, name)
+        try:
+            value = _plain_getattribute(self, name)
+        except AttributeError:
+            if type(self) is ArmedModule:
+                raise
+            return getattr(self, name)  # by its new class: it may have been emptied since this call began
         # Dunder names are read by the import system, pickle and inspect on their way round; that is no use.
         if not (name.startswith("__") and name.endswith("__")):
             _used[_plain_getattribute(self, "__name__")] = True
@@ -37,19 +44,15 @@ class ArmedModule(ModuleType):
 
 def arm(module: ModuleType) -> bool:
     """Have the next access to `module` noted; False where its class is its own and must not be touched."""
-    if type(module) is not ModuleType:
-        return type(module) is ArmedModule
     try:
-        module.__class__ = ArmedModule
+        return exchange_class(module, ModuleType, ArmedModule) or type(module) is ArmedModule
     except TypeError:  # an extension's module whose layout is its own
         return False
-    return True
 
 
 def disarm(module: ModuleType) -> None:
     """Make an armed module plain again."""
-    if type(module) is ArmedModule:
-        object.__setattr__(module, "__class__", ModuleType)
+    exchange_class(module, ArmedModule, ModuleType)
 
 
 def take_used(names: Iterable[str]) -> set[str]:

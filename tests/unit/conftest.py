@@ -2,13 +2,16 @@
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
 
 from mempressure.errors import HostDiedError
+from mempressure.eviction.hollow import _hollow as hollow_packages
 from mempressure.host import PackageHost
+from tests.unit import evictable as evictable_package
 from tests.unit import isolated_functions
 from tests.waiting import until
 
@@ -62,3 +65,20 @@ def signal_after():
 
     yield start
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def evictable(tmp_path, monkeypatch):
+    """The name of a loaded package that nothing pins; it is forgotten in the end."""
+    evictable_package.write(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    evictable_package.load()
+    yield evictable_package.NAME
+    forget(evictable_package.NAME)
+
+
+def forget(name):
+    for key in [key for key in sys.modules if key.partition(".")[0] == name]:
+        del sys.modules[key]
+    hollow = hollow_packages.pop(name, None)
+    assert hollow is None or hollow.name == name
