@@ -13,6 +13,7 @@ from mempressure.accessed import ArmedModule, arm, take_used
 from mempressure.errors import EvictionRefusedError
 from mempressure.eviction import evict
 from mempressure.eviction.hollow import HollowModule, is_hollow
+from mempressure.eviction.ownership import belongs, owner_of
 from tests.forking import in_child
 from tests.unit.evictable import snapshot
 from tests.waiting import until
@@ -36,8 +37,8 @@ def test_an_evicted_package_is_empty_until_it_is_used_and_then_as_it_was(evictab
 def test_all_that_the_package_held_is_gone(evictable):
     code = sys.modules[evictable].answer.__code__
     evict(evictable)
-    left = [o for o in gc.get_objects() if type(o).__module__.startswith(evictable)]
-    left += [o for o in gc.get_objects() if isinstance(o, type) and o.__module__.startswith(evictable)]
+    left = [thing for thing in gc.get_objects() if belongs(owner_of(thing) or "", evictable)]
+    left = [thing for thing in left if not isinstance(thing, ModuleType)]
     assert left == []
     assert sys.getrefcount(code) == 2  # the function that had it is gone
 
