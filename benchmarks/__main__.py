@@ -3,34 +3,68 @@
 import argparse
 import json
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, reaction
+from benchmarks import calls, cycles, environment, footprint, load, packages, reaction
 from benchmarks.report import markdown, readme
+from benchmarks.targets import missed
 from stack.engines import ROOT
 
-BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {"reaction": reaction.run}
+BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
+    "calls": calls.run,
+    "footprint": footprint.run,
+    "packages": packages.run,
+    "cycles": cycles.run,
+    "load": load.run,
+    "reaction": reaction.run,
+}
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"
 README = ROOT / "README.md"
 
 
 def main() -> int:
-    """Run the benchmarks that the command line names, all by default."""
+    """Run the benchmarks that the command line names, all by default; 1 where one could not be run.
+
+    One that fails leaves its last results as they are, and the others run. A figure that is missed is told, in the
+    report too, and is no failure.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all by default")
     names = parser.parse_args().names or list(BENCHMARKS)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in names:
-        print(f"{name}: running", flush=True)
-        results[name] = {**environment.describe(), "figures": BENCHMARKS[name](lambda line: print(line, flush=True))}
-        _write(RESULTS, json.dumps(results, indent=2) + "\n")
+    failed = [name for name in names if not _measured(name)]
+    results = _results()
     _write(REPORT, markdown(results))
     _write(README, readme(README.read_text(), results))
     print("written: " + ", ".join(str(path.relative_to(ROOT)) for path in (RESULTS, REPORT, README)))
-    return 0
+    for line in missed(results):
+        print(f"MISSED {line}", file=sys.stderr)
+    for name in failed:
+        print(f"FAILED {name}: not measured", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _measured(name: str) -> bool:
+    """Run one benchmark and keep its results; False, having told why, where it failed."""
+    print(f"{name}: running", flush=True)
+    started = time.monotonic()
+    try:
+        figures = BENCHMARKS[name](lambda line: print(line, flush=True))
+    except Exception:  # noqa: BLE001 -- hours of others are not to be lost for one
+        traceback.print_exc()
+        return False
+    _write(RESULTS, json.dumps({**_results(), name: {**environment.describe(), "figures": figures}}, indent=2) + "\n")
+    print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
+    return True
+
+
+def _results() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return results
 
 
 def _write(path: Path, text: str) -> None:

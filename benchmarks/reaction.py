@@ -1,9 +1,9 @@
 """Reaction: from the crossing of a threshold to the webhook to the memory given back, again and again.
 
-The sample's two workers hold pandas, isolated and idle at once (its timeout is 0.1 s), against a budget that both hosts
-together cross in one step (the warning lies right below, so that no earlier alert has woken anyone). One sample is one
-episode: start the sample under a name of its own, so that no lease of an earlier one lives; load pandas in both
-workers, cross 0.80, and wait until usage is below the exit.
+The sample's two workers hold pandas, isolated and idle at once (its timeout is 0.1 s), against a budget that both
+hosts together cross in one step (the warning lies right below, so that no earlier alert has woken anyone). One
+sample is one episode: start the sample under a name of its own, so that no lease of an earlier one lives; load
+pandas in both workers, cross 0.80, and wait until usage is below the exit.
 """
 
 import threading

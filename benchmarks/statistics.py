@@ -22,3 +22,15 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def tenths(values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the first and the last tenth of a series, one value at least."""
+    count = max(1, len(values) // 10)
+    return values[:count], values[-count:]
+
+
+def drift(values: Sequence[float]) -> float:
+    """Return by which share of the first tenth's median the last tenth's median differs from it."""
+    first, last = (quantile(sorted(tenth), 0.5) for tenth in tenths(values))
+    return last / first - 1
