@@ -5,11 +5,11 @@ alert enters it once a cooldown, so that a state that lasts, or flaps, does not 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
-from mempressure.thresholds import ALERT_LEVELS, Thresholds, entered
+from mempressure.thresholds import ALERT_LEVELS, AlertLevel, Thresholds, entered
 
 LEVELS = tuple(ALERT_LEVELS.values())
 """The levels of alerts, mildest first."""
@@ -22,7 +22,7 @@ HISTORY_LENGTH = 100
 _CLOCK_SET_BACK_SECONDS = 10.0
 """By how much an alert may be older than the one before it, as two threads hand them in, at the same clock."""
 
-_WORDS = {
+_WORDS: dict[AlertLevel, tuple[str, str]] = {
     "warning": ("Elevated", "Monitor memory usage and check which loaded packages are unused"),
     "medium": ("Moderate", "Consider unloading unused packages"),
     "high": ("High", "Unload idle packages now and find what is growing"),
@@ -30,12 +30,24 @@ _WORDS = {
 }
 
 
+class AlertDict(TypedDict):
+    """An alert as the JSON API shows it; `usage_percent` is a ratio 0-1, in spite of its name; the time is Unix'."""
+
+    level: AlertLevel
+    message: str
+    usage_percent: float
+    timestamp: float
+    recommendation: str
+    action_required: bool
+    scope: str
+    app: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """An alert on one scope: "host" with app "", or "app" with its name."""
 
-    level: str
-    """One of `LEVELS`."""
+    level: AlertLevel
     usage: float
     """A ratio."""
     timestamp: float
@@ -59,8 +71,8 @@ class Alert:
         """Return whether somebody or something has to act: from level high up."""
         return self.level in {"high", "emergency"}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the alert as the JSON API shows it; `usage_percent` is a ratio 0-1, in spite of its name."""
+    def as_dict(self) -> AlertDict:
+        """Return the alert as the JSON API shows it."""
         return {
             "level": self.level,
             "message": self.message,
@@ -92,9 +104,19 @@ def current_alert(
     return Alert(level=ALERT_LEVELS[holding[-1]], usage=usage, timestamp=now, scope=scope, app=app)
 
 
-def alert_counts(alerts: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Count alerts, as `Alert.as_dict` gives them, by level; an emergency counts as critical."""
-    levels = [alert["level"] for alert in alerts]
+class AlertCounts(TypedDict):
+    """Alerts by level; an emergency counts as critical."""
+
+    total_alerts: int
+    critical_alerts: int
+    high_alerts: int
+    medium_alerts: int
+    warning_alerts: int
+
+
+def alert_counts(alerts: Iterable[Alert]) -> AlertCounts:
+    """Count alerts by level."""
+    levels = [alert.level for alert in alerts]
     return {
         "total_alerts": len(levels),
         "critical_alerts": levels.count("emergency"),

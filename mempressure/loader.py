@@ -26,8 +26,11 @@ from mempressure.trim import PressureCallbacks, checked_level
 from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
 
 if TYPE_CHECKING:
-    from mempressure.monitor import MemoryMonitor
+    from mempressure.alerts import AlertDict
+    from mempressure.monitor import GarbageCollected, MemoryMonitor
+    from mempressure.observation import PressureSummary
     from mempressure.room import Room
+    from mempressure.suggestions import SuggestionDict
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -226,19 +229,19 @@ class LazyLoader:
         """
         self.monitor.set_thresholds(thresholds)
 
-    def get_memory_pressure_alerts(self) -> list[dict[str, Any]]:
+    def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""
         return self.monitor.get_memory_pressure_alerts()
 
-    def get_memory_optimization_suggestions(self) -> list[dict[str, Any]]:
+    def get_memory_optimization_suggestions(self) -> "list[SuggestionDict]":
         """Return the current suggestions, the most urgent first, as `MemoryMonitor` does."""
         return self.monitor.get_memory_optimization_suggestions()
 
-    def get_memory_pressure_summary(self) -> dict[str, Any]:
+    def get_memory_pressure_summary(self) -> "PressureSummary":
         """Return memory, alerts, suggestions and history, as `MemoryMonitor` does."""
         return self.monitor.get_memory_pressure_summary()
 
-    def force_garbage_collection(self) -> dict[str, Any]:
+    def force_garbage_collection(self) -> "GarbageCollected":
         """Collect garbage now and return what it gave back, as `MemoryMonitor` does."""
         return self.monitor.force_garbage_collection()
 

@@ -9,25 +9,38 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypedDict
 
-from mempressure.alerts import DEFAULT_COOLDOWN_SECONDS, AlertHistory, current_alert
+from mempressure.alerts import DEFAULT_COOLDOWN_SECONDS, AlertDict, AlertHistory, current_alert
 from mempressure.memory import host_memory
 from mempressure.node import NodeReading
 from mempressure.observation import (
     SCOPE_GAP_SECONDS,
     Held,
     Observation,
+    PressureSummary,
     Process,
     ScopeReport,
+    SystemMemory,
 )
 from mempressure.process import private_bytes
 from mempressure.state import PackageState
-from mempressure.suggestions import PackageMemory
+from mempressure.suggestions import PackageMemory, SuggestionDict
 from mempressure.thresholds import Thresholds, entered
 from mempressure.trend import SLOW_GAP_SECONDS, Sample, Series
 
 _log = logging.getLogger(__name__)
+
+
+class GarbageCollected(TypedDict):
+    """What collecting garbage brought."""
+
+    objects_collected: int
+    memory_freed: int
+    """By how many bytes the private memory of this process fell; 0 where it rose."""
+    memory_measured: bool
+    """False where the platform does not tell that."""
+    duration_seconds: float
 
 
 class MemoryMonitor:
@@ -94,29 +107,24 @@ class MemoryMonitor:
         with self._lock:
             self._suggestions_enabled = enabled
 
-    def get_system_memory_info(self) -> dict[str, Any]:
+    def get_system_memory_info(self) -> SystemMemory:
         """Measure the host; see `Observation.system_memory`."""
         return self.check().system_memory()
 
-    def get_memory_pressure_alerts(self) -> list[dict[str, Any]]:
+    def get_memory_pressure_alerts(self) -> list[AlertDict]:
         """Measure the host; the alert that holds, if one does, as `Alert.as_dict` gives it."""
         return [alert.as_dict() for alert in self.check().alerts]
 
-    def get_memory_optimization_suggestions(self) -> list[dict[str, Any]]:
+    def get_memory_optimization_suggestions(self) -> list[SuggestionDict]:
         """Measure the host, look at this process' packages; the suggestions, as `Suggestion.as_dict` gives them."""
         return [suggestion.as_dict() for suggestion in self.check(packages=True).suggestions()]
 
-    def get_memory_pressure_summary(self) -> dict[str, Any]:
+    def get_memory_pressure_summary(self) -> PressureSummary:
         """Measure the host, look at this process' packages; see `Observation.summary`."""
         return self.check(packages=True).summary()
 
-    def force_garbage_collection(self) -> dict[str, Any]:
-        """Collect garbage in this process; say what that gave back to the machine.
-
-        Returns:
-            `objects_collected`; `memory_freed`, by how many bytes the private memory of this process fell, 0 where it
-            rose; `memory_measured`, False where the platform does not tell that; `duration_seconds` of the collection.
-        """
+    def force_garbage_collection(self) -> GarbageCollected:
+        """Collect garbage in this process; say what that gave back to the machine."""
         before = self._private_bytes()
         started = time.perf_counter()
         collected = gc.collect()

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from mempressure import trend
-from mempressure.alerts import Alert
+from mempressure.alerts import Alert, AlertDict
 from mempressure.memory import MemoryReading
 from mempressure.state import PackageState
 from mempressure.suggestions import (
     PackageMemory,
     Suggestion,
+    SuggestionDict,
     by_priority,
     package_suggestions,
     scope_suggestions,
 )
-from mempressure.thresholds import Thresholds, pressure_level
+from mempressure.thresholds import AlertLevel, PressureLevel, Thresholds, pressure_level
 from mempressure.trend import Series
 
 SCOPE_GAP_SECONDS = 5.0
@@ -25,6 +26,50 @@ Held = tuple[str, int, int, PackageState]
 """A package in a worker: the app, the worker's pid and its start in ticks."""
 Process = tuple[str, int, int, str, float]
 """A package's own process: the same, the package, and which load it is, since one that starts again starts anew."""
+
+
+class SystemMemory(TypedDict):
+    """The host: bytes, percentages 0-100, the pressure level and the Unix time."""
+
+    total: int
+    available: int
+    used: int
+    percent: float
+    swap_total: int
+    swap_used: int
+    swap_percent: float
+    swap_available: int
+    memory_pressure_level: PressureLevel
+    timestamp: float
+
+
+class ScopeDict(TypedDict):
+    """The host, or an app; what needs a limit is null for an app with neither limit nor budget."""
+
+    scope: str
+    app: str
+    total: int | None
+    available: int | None
+    used: int
+    percent: float | None
+    memory_pressure_level: PressureLevel | None
+    alert_level: AlertLevel | None
+    memory_trend: trend.Direction
+    trend_bytes_per_second: float | None
+
+
+class PressureSummary(TypedDict):
+    """Everything; `system_memory` and `memory_trend` are the host's, `scopes` holds the host and each app."""
+
+    system_memory: SystemMemory
+    current_alerts: list[AlertDict]
+    optimization_suggestions: list[SuggestionDict]
+    alert_history: list[AlertDict]
+    memory_trend: trend.Direction
+    last_check: float
+    alerts_enabled: bool
+    suggestions_enabled: bool
+    scopes: list[ScopeDict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +89,11 @@ class ScopeReport:
     series: Series
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> trend.Direction:
         """Return increasing, stable or decreasing."""
         return trend.direction(self.series.slope, total_bytes=self.total_bytes)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ScopeDict:
         """Return an entry of the summary's `scopes`; what needs a limit is None where there is none."""
         memory = self.memory
         return {
@@ -112,7 +157,7 @@ class Observation:
             found += package_suggestions(packages, scope=scope, total_bytes=total)
         return by_priority(found)
 
-    def system_memory(self) -> dict[str, Any]:
+    def system_memory(self) -> SystemMemory:
         """Return the host's memory: bytes, percentages 0-100, its pressure level and the time."""
         host = self.host
         return {
@@ -128,7 +173,7 @@ class Observation:
             "timestamp": self.sampled,
         }
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> PressureSummary:
         """Return everything as plain data for JSON; `system_memory` and `memory_trend` are the host's."""
         return {
             "system_memory": self.system_memory(),

@@ -6,14 +6,30 @@ a suggestion: a ratio, bytes, or bytes per second; the table in docs/alerts-and-
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NotRequired, TypedDict, get_args
 
 from mempressure import trend
 from mempressure.memory import MemoryReading
 from mempressure.thresholds import Thresholds
 from mempressure.trend import Sample
 
-PRIORITIES = {"critical": 1, "high": 2, "medium": 3, "low": 4}
+Severity = Literal["critical", "high", "medium", "low"]
+
+SuggestionType = Literal[
+    "emergency_memory_reduction",
+    "aggressive_package_unloading",
+    "low_available_memory",
+    "swap_usage_high",
+    "memory_leak",
+    "memory_trend_increasing",
+    "moderate_package_unloading",
+    "swap_usage_moderate",
+    "high_memory_footprint",
+    "increasing_memory_trend",
+]
+"""Every type there is, in the order in which suggestions of one priority are listed."""
+
+PRIORITIES: dict[Severity, int] = {"critical": 1, "high": 2, "medium": 3, "low": 4}
 """The priority of each severity; 1 comes first."""
 
 SWAP_MODERATE_RATIO, SWAP_HIGH_RATIO = 0.50, 0.80
@@ -29,13 +45,12 @@ INCREASE_RATIO, INCREASE_BYTES = 0.05, 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    severity: str
+    severity: Severity
     message: str
     recommendation: str
 
 
-# In the order in which suggestions of one priority are listed.
-_KINDS = {
+_KINDS: dict[SuggestionType, _Kind] = {
     "emergency_memory_reduction": _Kind(
         "critical",
         "Critical memory usage detected",
@@ -70,18 +85,35 @@ _KINDS = {
     "increasing_memory_trend": _Kind("low", "Memory of {package} is increasing", "Monitor the memory of {package}"),
 }
 
-SUGGESTION_TYPES = tuple(_KINDS)
-"""Every type of suggestion there is."""
+SUGGESTION_TYPES: tuple[SuggestionType, ...] = get_args(SuggestionType)
 
-_PLACES = {name: place for place, name in enumerate(_KINDS)}
+_PLACES = {name: place for place, name in enumerate(SUGGESTION_TYPES)}
+
+_Found = tuple[SuggestionType, float, Severity | Literal[""]]
+"""A type, its value, and a severity that is not its usual one."""
+
+
+class SuggestionDict(TypedDict):
+    """A suggestion as the JSON API shows it; `value` is a ratio, bytes, or bytes per second, by its type."""
+
+    type: SuggestionType
+    severity: Severity
+    message: str
+    recommendation: str
+    value: float
+    priority: int
+    scope: str
+    app: str
+    package: NotRequired[str]
+    """There where the suggestion is about one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
     """One suggestion; `package` is empty where it is about a whole scope."""
 
-    type: str
-    severity: str
+    type: SuggestionType
+    severity: Severity
     value: float
     scope: str
     app: str
@@ -94,9 +126,9 @@ class Suggestion:
         """Return the rank of its severity: 1 critical, 2 high, 3 medium, 4 low."""
         return PRIORITIES[self.severity]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the suggestion as the JSON API shows it; `package` is there where it is about one."""
-        content = {
+    def as_dict(self) -> SuggestionDict:
+        """Return the suggestion as the JSON API shows it."""
+        content: SuggestionDict = {
             "type": self.type,
             "severity": self.severity,
             "message": self.message,
@@ -106,7 +138,9 @@ class Suggestion:
             "scope": self.scope,
             "app": self.app,
         }
-        return content | {"package": self.package} if self.package else content
+        if self.package:
+            content["package"] = self.package
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,37 +223,38 @@ def growth(samples: Sequence[Sample]) -> tuple[float, float]:
     return grown, max(0.0, median - grown / 2)
 
 
-def _on_usage(memory: MemoryReading, held: frozenset[str]) -> Iterator[tuple[str, float, str]]:
-    for threshold, name in (
+def _on_usage(memory: MemoryReading, held: frozenset[str]) -> Iterator[_Found]:
+    kinds: tuple[tuple[str, SuggestionType], ...] = (
         ("emergency", "emergency_memory_reduction"),
         ("aggressive_unload", "aggressive_package_unloading"),
         ("warning", "moderate_package_unloading"),
-    ):
+    )
+    for threshold, name in kinds:
         if threshold in held:
             yield name, memory.usage, ""
             return
 
 
-def _on_swap(memory: MemoryReading) -> Iterator[tuple[str, float, str]]:
+def _on_swap(memory: MemoryReading) -> Iterator[_Found]:
     if memory.swap_usage >= SWAP_HIGH_RATIO:
         yield "swap_usage_high", memory.swap_usage, ""
     elif memory.swap_usage >= SWAP_MODERATE_RATIO:
         yield "swap_usage_moderate", memory.swap_usage, ""
 
 
-def _on_trend(memory: MemoryReading, thresholds: Thresholds, slope: float | None) -> Iterator[tuple[str, float, str]]:
+def _on_trend(memory: MemoryReading, thresholds: Thresholds, slope: float | None) -> Iterator[_Found]:
     if slope is None or trend.direction(slope, total_bytes=memory.total) != "increasing":
         return
     missing = thresholds.emergency * memory.total - memory.used
     yield "memory_trend_increasing", slope, "high" if missing < slope * NEAR_EMERGENCY_SECONDS else "medium"
 
 
-def _on_available(memory: MemoryReading) -> Iterator[tuple[str, float, str]]:
+def _on_available(memory: MemoryReading) -> Iterator[_Found]:
     if memory.available < min(LOW_AVAILABLE_BYTES, LOW_AVAILABLE_RATIO * memory.total):
         yield "low_available_memory", max(0, memory.available), ""
 
 
-def _worst_growth(processes: Iterable[Sequence[Sample]]) -> tuple[str, float]:
+def _worst_growth(processes: Iterable[Sequence[Sample]]) -> tuple[SuggestionType, float]:
     leaks, increases = [0.0], [0.0]
     for samples in processes:
         grown, start = growth(samples)
@@ -230,7 +265,9 @@ def _worst_growth(processes: Iterable[Sequence[Sample]]) -> tuple[str, float]:
     return ("memory_leak", max(leaks)) if len(leaks) > 1 else ("increasing_memory_trend", max(increases))
 
 
-def _suggestion(name: str, value: float, severity: str, scope: str, app: str, package: str = "") -> Suggestion:
+def _suggestion(
+    name: SuggestionType, value: float, severity: Severity | Literal[""], scope: str, app: str, package: str = ""
+) -> Suggestion:
     kind = _KINDS[name]
     return Suggestion(
         type=name,

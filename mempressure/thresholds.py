@@ -4,24 +4,35 @@ A usage is a ratio 0-1 of memory in use, (total - available) / total.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
 
 from mempressure.errors import ConfigurationError
 
-PRESSURE_LEVELS = ("low", "medium", "high", "critical")
+PressureLevel = Literal["low", "medium", "high", "critical"]
+PRESSURE_LEVELS: tuple[PressureLevel, ...] = get_args(PressureLevel)
 """Names of the levels of a usage, mildest first."""
 
 THRESHOLD_NAMES = ("warning", "unload_packages", "aggressive_unload", "emergency")
 """Names of the thresholds, lowest first."""
 
-ALERT_LEVELS = dict(zip(THRESHOLD_NAMES, ("warning", "medium", "high", "emergency"), strict=True))
+AlertLevel = Literal["warning", "medium", "high", "emergency"]
+ALERT_LEVELS: dict[str, AlertLevel] = dict(zip(THRESHOLD_NAMES, get_args(AlertLevel), strict=True))
 """The level of the alert that each threshold raises."""
 
 DEFAULT_HYSTERESIS = 0.05
 
 
-def pressure_level(usage: float) -> str:
+class ThresholdsDict(TypedDict):
+    """The four ratios, without the hysteresis."""
+
+    warning: float
+    unload_packages: float
+    aggressive_unload: float
+    emergency: float
+
+
+def pressure_level(usage: float) -> PressureLevel:
     """Return the pressure level of a usage: low < 0.50, medium < 0.70, high <= 0.85, critical above.
 
     The bounds are the mission document's table, "High: 70-85 %, Critical: > 85 %".
@@ -93,11 +104,14 @@ class Thresholds:
         """Return the ratio below which threshold `name` is left: round(enter - hysteresis, 4)."""
         return round(self.enter(name) - self.hysteresis, 4)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> ThresholdsDict:
         """Return the four ratios by name, without the hysteresis."""
-        values = asdict(self)
-        del values["hysteresis"]
-        return values
+        return {
+            "warning": self.warning,
+            "unload_packages": self.unload_packages,
+            "aggressive_unload": self.aggressive_unload,
+            "emergency": self.emergency,
+        }
 
 
 def entered(usage: float, thresholds: Thresholds, *, before: Iterable[str] = ()) -> tuple[str, ...]:

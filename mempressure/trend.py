@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal
 
 from mempressure.state import CLOCK_SET_BACK_SECONDS
 
+Direction = Literal["increasing", "stable", "decreasing"]
 Sample = tuple[float, float]
 """Unix seconds and bytes."""
 
@@ -49,7 +51,7 @@ def slope(samples: Sequence[Sample]) -> float | None:
     return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
 
 
-def direction(slope: float | None, *, total_bytes: float) -> str:
+def direction(slope: float | None, *, total_bytes: float) -> Direction:
     """Return "increasing", "stable" or "decreasing" for a slope in bytes per second within `total_bytes`.
 
     Below one percent of the total in ten minutes (`NOTABLE_SHARE`, `NOTABLE_SECONDS`) it is stable, and so it is where

@@ -33,7 +33,6 @@ def require_token(token: Token) -> None:
     wrong = 'Bearer realm="mempressure", error="invalid_token"' if given else 'Bearer realm="mempressure"'
     message = "the token is wrong" if given else "a token is needed"
     raise RequestError(
-        401,
         "unauthorized",
         f'{message}; send "Authorization: Bearer" and what the token file of the actuator holds',
         headers={"WWW-Authenticate": wrong},
@@ -68,10 +67,9 @@ def guard_host(host: str) -> Callable[[], None]:
     def check() -> None:
         name = _host_name(request.headers.get("Host", ""))
         if not name:
-            raise RequestError(400, "bad_request", "the header Host is missing; send it")
+            raise RequestError("bad_request", "the header Host is missing; send it")
         if name != host and not is_loopback(name):
             raise RequestError(
-                421,
                 "misdirected_request",
                 f"Host {name[:100]!r} is not this server, which listens on {host}; use localhost or that address",
             )

@@ -1,5 +1,7 @@
 """The form of every JSON answer, and of every request's body."""
 
+import logging
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -7,37 +9,59 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from mempressure.errors import MempressureError
+from mempressure_actuator.endpoint import ERRORS
+
+_log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
 
 _Body = TypeVar("_Body")
+
+_HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_WORDS = {
+    "`bool`": "true or false",
+    "`str`": "text",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`array`": "an array",
+    "`object`": "an object",
+    "`null`": "null",
+}
+"""What msgspec calls the types, and what people do."""
 
 
 class RequestError(MempressureError):
     """A request cannot be carried out as it is.
 
     Args:
-        status: of the answer.
-        code: what a program may look at.
+        code: what a program may look at, one of `ERRORS`.
         message: what a person reads: the bad value, and what to send instead.
         headers: of the answer.
     """
 
-    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = ERRORS[code][0]
         self.code = code
         self.headers = headers or {}
 
 
 def success(data: Any, *, status: int = 200) -> Response:
     """Return an answer with its data."""
-    return _json({"status": "success", "data": data}, status)
+    return json_answer({"status": "success", "data": data}, status=status)
+
+
+def json_answer(content: Any, *, status: int = 200) -> Response:
+    """Return an answer of exactly this content, which nobody is to keep."""
+    response = Response(msgspec.json.encode(content), status=status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def failure(error: RequestError) -> Response:
     """Return the answer to a request that cannot be carried out."""
-    response = _json({"status": "error", "error": {"code": error.code, "message": str(error)}}, error.status)
+    content = {"status": "error", "error": {"code": error.code, "message": str(error)}}
+    response = json_answer(content, status=error.status)
     response.headers.update(error.headers)
     return response
 
@@ -46,13 +70,25 @@ def http_failure(error: HTTPException) -> Response:
     """Return the answer to what the framework refused: an unknown path, a wrong method, a body too large."""
     if error.code is None or error.code < 400:  # a redirect, which nothing here answers with
         return Response(status=error.code or 500)
-    code = error.name.lower().replace(" ", "_")
-    message = f"{request.method} {request.path}: {error.description}"
-    response = failure(RequestError(error.code, code, message))
+    allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+    message = {
+        404: "there is no such path, and a package's name has no slash; GET /api/openapi.json lists what there is",
+        405: f"the path does not take this method; send {allowed}",
+        413: f"the body has more than {MAX_BODY_BYTES} bytes; send less",
+    }.get(error.code, str(error.description))
+    response = failure(
+        RequestError(_HTTP_CODES.get(error.code, "bad_request"), f"{request.method} {request.path:.200}: {message}")
+    )
     for name, value in error.get_headers(request.environ):
         if name.lower() != "content-type":
             response.headers[name] = value
     return response
+
+
+def internal_failure(error: Exception) -> Response:
+    """Log an error that nobody foresaw, and return an answer that says nothing of it."""
+    _log.error("request failed: method=%s path=%s", request.method, request.path, exc_info=error)
+    return failure(RequestError("internal_error", "the request failed; the actuator's log says why"))
 
 
 def require_size() -> None:
@@ -61,8 +97,9 @@ def require_size() -> None:
     Raises:
         RequestError: it is.
     """
+    request.max_content_length = MAX_BODY_BYTES  # for a body that does not say how long it is
     if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise RequestError(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send less")
+        raise RequestError("too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send less")
 
 
 def json_bytes() -> bytes:
@@ -73,7 +110,6 @@ def json_bytes() -> bytes:
     """
     if request.mimetype != "application/json":
         raise RequestError(
-            415,
             "unsupported_media_type",
             f"Content-Type {request.content_type or 'missing'!r:.100} is not understood; send application/json",
         )
@@ -81,27 +117,37 @@ def json_bytes() -> bytes:
 
 
 def json_body(kind: type[_Body]) -> _Body:
-    """Return the request's body, read as `kind`.
+    """Return the request's body, read as `kind`, which has an `EXAMPLE`.
 
     Raises:
-        RequestError: it does not fit; the message names the field.
+        RequestError: it does not fit; the message names the field, the value and what to send.
     """
-    return decoded(json_bytes(), kind)
-
-
-def decoded(body: bytes, kind: type[_Body]) -> _Body:
-    """Return `body`, read as `kind`.
-
-    Raises:
-        RequestError: it does not fit; the message names the field.
-    """
+    content: Any = None
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(400, "bad_request", f"the body does not fit: {error}") from None
+        content = msgspec.json.decode(json_bytes())
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError("bad_request", f"{_misfit(str(error), content)}; {_wanted(kind)}") from None
+    except (ValueError, RecursionError) as error:  # UTF-8 is decoded by Python, with its own error
+        raise RequestError("bad_request", f"the body is no JSON in UTF-8, {error}; {_wanted(kind)}") from None
 
 
-def _json(content: Any, status: int) -> Response:
-    response = Response(msgspec.json.encode(content), status=status, mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
+def _misfit(error: str, content: Any) -> str:
+    """Return what does not fit, from an error of msgspec: the field and its value instead of a path and a type."""
+    reason, _, path = error.partition(" - at `$.")
+    for name, word in _WORDS.items():
+        reason = reason.replace(name, word)
+    reason = reason[:1].lower() + reason[1:]
+    if found := re.fullmatch(r"object (missing required|contains unknown) field `(.*)`", reason, re.DOTALL):
+        return f"{found[2]:.60} is {found[1].split()[1].replace('required', 'missing')}"
+    field = path.rstrip("`")
+    if isinstance(content, dict) and field in content:
+        return f"{field}={msgspec.json.encode(content[field]).decode():.60} cannot be used: {reason}"
+    return f"the body cannot be used: {reason}"
+
+
+def _wanted(kind: Any) -> str:
+    example = msgspec.json.encode(kind.EXAMPLE).decode()
+    optional = [field.name for field in msgspec.structs.fields(kind) if not field.required]
+    left_out = f", where {' and '.join(optional)} may be left out" if optional else ""
+    return f"send such as {example}{left_out}"

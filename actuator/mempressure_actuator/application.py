@@ -1,7 +1,7 @@
 """The Flask application: the webhook, the API, the metrics and the health pages."""
 
 import html
-import logging
+from functools import partial
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -9,10 +9,9 @@ from werkzeug.exceptions import HTTPException
 from mempressure_actuator import api, webhook
 from mempressure_actuator.access import guard, guard_host, is_loopback
 from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.answers import MAX_BODY_BYTES, RequestError, failure, http_failure
+from mempressure_actuator.answers import MAX_BODY_BYTES, RequestError, failure, http_failure, internal_failure
+from mempressure_actuator.endpoint import Endpoint
 from mempressure_actuator.token import Token
-
-_log = logging.getLogger(__name__)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -24,6 +23,7 @@ _PAGE = """<!DOCTYPE html>
 <li><a href="/api/packages">Apps, workers and packages</a></li>
 <li><a href="/api/packages/memory/pressure-summary">Memory pressure</a></li>
 <li><a href="/api/packages/memory/history">What was done</a></li>
+<li><a href="/api/openapi.json">The API</a></li>
 <li><a href="/metrics">Metrics</a></li>
 <li><a href="/-/healthy">Healthy</a>, <a href="/-/ready">ready</a></li>
 </ul>
@@ -48,34 +48,51 @@ def create_app(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> 
         app.before_request(guard(token, reads_need_token=True))
     app.register_error_handler(RequestError, failure)
     app.register_error_handler(HTTPException, http_failure)
-    app.register_error_handler(Exception, _failed)
+    app.register_error_handler(Exception, internal_failure)
     app.register_blueprint(webhook.create_blueprint(actuator, token=token))
-    app.register_blueprint(api.create_blueprint(actuator, token=token, reads_need_token=not is_loopback(host)))
-    _add_pages(app, actuator)
+    app.register_blueprint(
+        api.create_blueprint(
+            actuator, token=token, reads_need_token=not is_loopback(host), beside=(webhook.ENDPOINT, *PAGES)
+        )
+    )
+    pages = _Pages(actuator)
+    for page in PAGES:
+        app.add_url_rule(page.rule, page.name, partial(page.act, pages), methods=[page.method])
     return app
 
 
-def _add_pages(app: Flask, actuator: Actuator) -> None:
-    @app.get("/metrics")
-    def metrics() -> Response:
-        body, content_type = actuator.metrics.exposition(request.headers.get("Accept", ""))
+class _Pages:
+    """What the pages show; each docstring is the page's description."""
+
+    def __init__(self, actuator: Actuator) -> None:
+        self._actuator = actuator
+
+    def metrics(self) -> Response:
+        """Expose the metrics, in Prometheus' text format, or OpenMetrics where asked for."""
+        body, content_type = self._actuator.metrics.exposition(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 
-    @app.get("/-/healthy")
-    def healthy() -> Response:
+    def healthy(self) -> Response:
+        """Say that the process serves."""
         return Response("healthy\n", mimetype="text/plain")
 
-    @app.get("/-/ready")
-    def ready() -> Response:
-        if actuator.loop.alive and not actuator.stopping.is_set():
+    def ready(self) -> Response:
+        """Say whether the control loop runs: 503 where it does not."""
+        if self._actuator.loop.alive and not self._actuator.stopping.is_set():
             return Response("ready\n", mimetype="text/plain")
         return Response("the control loop does not run\n", status=503, mimetype="text/plain")
 
-    @app.get("/")
-    def landing() -> Response:
-        return Response(_PAGE.format(node=html.escape(actuator.node)), mimetype="text/html")
+    def landing(self) -> Response:
+        """Link to the others."""
+        return Response(_PAGE.format(node=html.escape(self._actuator.node)), mimetype="text/html")
 
 
-def _failed(error: Exception) -> Response:
-    _log.error("request failed: method=%s path=%s", request.method, request.path, exc_info=error)
-    return failure(RequestError(500, "internal_error", "the request failed; the actuator's log says why"))
+_TEXT = ("text/plain",)
+
+PAGES = (
+    Endpoint(method="GET", path="/", act=_Pages.landing, pages=("text/html",)),
+    Endpoint(method="GET", path="/metrics", act=_Pages.metrics, pages=(*_TEXT, "application/openmetrics-text")),
+    Endpoint(method="GET", path="/-/healthy", act=_Pages.healthy, pages=_TEXT),
+    Endpoint(method="GET", path="/-/ready", act=_Pages.ready, pages=_TEXT, statuses=(200, 503)),
+)
+"""What is served beside the API and the webhook."""

@@ -1,19 +1,19 @@
 """What the apps on this machine hold, as the API shows it: a pure function of a reading."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from mempressure.node import AppReading, NodeReading
 from mempressure.settings import Settings
 from mempressure.state import UNKNOWN, PackageState, WorkerState, least_mild
+from mempressure_actuator.data import AppDict, PackageDict, WorkerDict
 
 
-def inventory(reading: NodeReading, settings: Settings) -> list[dict[str, Any]]:
+def inventory(reading: NodeReading, settings: Settings) -> list[AppDict]:
     """Return every app with its workers and packages; sizes in bytes, times in seconds, None where not known."""
     return [_app(app, settings, reading.sampled) for _, app in sorted(reading.apps.items())]
 
 
-def _app(app: AppReading, settings: Settings, now: float) -> dict[str, Any]:
+def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
     holders: dict[str, list[PackageState]] = {}
     for worker in app.workers:
         for package in worker.packages:
@@ -30,7 +30,7 @@ def _app(app: AppReading, settings: Settings, now: float) -> dict[str, Any]:
     }
 
 
-def _worker(worker: WorkerState, now: float) -> dict[str, Any]:
+def _worker(worker: WorkerState, now: float) -> WorkerDict:
     return {
         "pid": worker.pid,
         "started": worker.started,
@@ -48,7 +48,7 @@ def _worker(worker: WorkerState, now: float) -> dict[str, Any]:
     }
 
 
-def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> dict[str, Any]:
+def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> PackageDict:
     holders = list(holders)
     loaded = [package for package in holders if package.loaded]
     options = (loaded or holders)[0]

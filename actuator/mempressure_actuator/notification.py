@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -20,7 +20,8 @@ HEARTBEAT_ALERT = "MemoryPressureHeartbeat"
 PRESSURE_ALERTS = MappingProxyType({f"MemoryPressure{level.capitalize()}": level for level in ALERT_LEVELS.values()})
 """The alerts that open leases, and the level of each."""
 
-RESULTS = ("accepted", "resolved", "heartbeat", "other_node", "unknown", "invalid")
+Result = Literal["accepted", "resolved", "heartbeat", "other_node", "unknown", "invalid"]
+RESULTS: tuple[Result, ...] = get_args(Result)
 """What an alert can be counted as."""
 
 MAX_ALERTS = 1000
@@ -61,6 +62,26 @@ class Alert(msgspec.Struct, frozen=True):
 class Notification(msgspec.Struct, frozen=True):
     """One delivery of the webhook."""
 
+    EXAMPLE: ClassVar = {
+        "version": "4",
+        "status": "firing",
+        "groupKey": '{}:{node="n1"}',
+        "alerts": [
+            {
+                "status": "firing",
+                "labels": {
+                    "alertname": "MemoryPressureHigh",
+                    "node": "n1",
+                    "scope": "app",
+                    "app": "shop",
+                    "level": "high",
+                },
+                "startsAt": "2026-01-01T00:00:00Z",
+                "fingerprint": "0123456789abcdef",
+            }
+        ],
+    }
+
     version: Literal["4"]
     status: _Status
     group_key: Annotated[str, msgspec.Meta(max_length=8192)] = msgspec.field(name="groupKey")
@@ -81,7 +102,7 @@ def parse(body: bytes) -> Notification:
     """
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors; UTF-8 is decoded by Python
         raise NotificationError(
             f'{error}; send a notification of Alertmanager\'s webhook, version "4", of at most {MAX_ALERTS} alerts'
         ) from None
@@ -104,7 +125,7 @@ class PressureAlert:
 class Verdict:
     """What an alert means here: one of `RESULTS`, why it is invalid, and the pressure it tells of, if any."""
 
-    result: str
+    result: Result
     problem: str = ""
     pressure: PressureAlert | None = None
 

@@ -30,8 +30,8 @@ READ_TIMEOUT_SECONDS = 30
 """Without a byte from the client; also how long an idle connection is kept."""
 STOP_SECONDS = 90.0
 """For running requests: as long as an order may take, a worker's successor included."""
-_MOST_READ_BYTES = 4 * MAX_BODY_BYTES
-"""Of a body that is too large: a client that still sends when it is cut off may lose the answer."""
+_MOST_READ_BYTES = 32 * MAX_BODY_BYTES
+"""Of a body that is too large, and thrown away: a client that still sends when it is cut off may lose the answer."""
 
 
 class _NeverEmpty:
@@ -64,12 +64,13 @@ class Bridge:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one request, or whatever else the server says."""
         if scope["type"] == "http":
-            body = await self._body(receive)
-            if body is None:
+            arrived = await self._body(receive)
+            if arrived is None:
                 return
+            body, size = arrived
             # Of a body that is too large the application gets the length, by which it refuses the request.
-            scope = _with_length(scope, len(body))
-            receive = _replay(bytes(body) if len(body) <= self._limit else b"")
+            scope = _with_length(scope, size)
+            receive = _replay(bytes(body))
         answer: list[Any] = []
 
         async def send_all(message: Any) -> None:
@@ -84,16 +85,21 @@ class Bridge:
         spawn = partial(asyncio.get_running_loop().run_in_executor, None)
         await self._wsgi(scope, receive, send_all, spawn, keep)
 
-    async def _body(self, receive: Any) -> bytearray | None:
-        """Return the body, of one that is too large a part; None where the client broke off."""
-        body, complete = bytearray(), False
-        while not complete and len(body) <= _MOST_READ_BYTES:
+    async def _body(self, receive: Any) -> tuple[bytearray, int] | None:
+        """Return the body, empty where it is too large, and how many bytes arrived; None where the client broke off."""
+        body, size, complete = bytearray(), 0, False
+        while not complete and size <= _MOST_READ_BYTES:
             message = await receive()
             if message["type"] != "http.request":
                 return None
-            body += message.get("body", b"")
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._limit:
+                body += part
+            else:
+                body.clear()
             complete = not message.get("more_body", False)
-        return body
+        return body, size
 
 
 def _with_length(scope: Any, size: int) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mempressure.cycle import Cycle
 from mempressure.errors import ConfigurationError, MempressureError
+from mempressure_actuator.data import CycleDict
 from mempressure_actuator.database import connect, open_writer, own
 from mempressure_actuator.leases import Key, Lease
 
@@ -133,7 +134,7 @@ class Store:
             count: int = database.execute("SELECT count(*) FROM cycles").fetchone()[0]
         return count
 
-    def history(self, limit: int) -> list[dict[str, Any]]:
+    def history(self, limit: int) -> list[CycleDict]:
         """Return the newest cycles, newest first: what `Cycle.as_dict` gave, and the number of `skips_left_out`.
 
         Raises:

@@ -19,6 +19,7 @@ from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Plan, Rules, Target, make_plan
 from mempressure.state import WorkerState
 from mempressure.strategy import Strategy
+from mempressure_actuator.data import TrimmedDict, UnloadedDict
 
 MAX_WAITING = 4
 """Requests that may wait for the workers; more are refused, so that they never use up the server's threads."""
@@ -94,7 +95,7 @@ class Requests:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
         self._numbers = itertools.count(1)
 
-    def unload(self, package: str, *, app: str = "", force: bool = False) -> list[dict[str, Any]]:
+    def unload(self, package: str, *, app: str = "", force: bool = False) -> list[UnloadedDict]:
         """Unload a package and return one result an app.
 
         Raises:
@@ -109,7 +110,7 @@ class Requests:
             cycle = self._carry_out(reading, plan, "forced" if force else "requested")
         return [_result(reading.apps[name], package, plan, cycle.actions) for name in _tracking(reading, package, app)]
 
-    def trim(self) -> list[dict[str, Any]]:
+    def trim(self) -> list[TrimmedDict]:
         """Trim every worker and return one result a worker.
 
         Raises:
@@ -226,7 +227,7 @@ def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState
     return tuple(narrowed)
 
 
-def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionRecord]) -> dict[str, Any]:
+def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionRecord]) -> UnloadedDict:
     own = [record for record in records if record.app == app.name and package in record.packages]
     holders = [p for worker in app.workers for p in worker.packages if p.name == package]
     reasons = [skip.reason for skip in plan.skips if (skip.app, skip.package) == (app.name, package)]

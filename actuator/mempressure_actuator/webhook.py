@@ -13,6 +13,8 @@ from flask import Blueprint, Response
 from mempressure_actuator.access import require_token
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import RequestError, failure, json_bytes, require_size, success
+from mempressure_actuator.data import AlertResults, Delivery
+from mempressure_actuator.endpoint import Endpoint
 from mempressure_actuator.leases import Key, Lease, changed
 from mempressure_actuator.notification import (
     Alert,
@@ -41,7 +43,7 @@ def create_blueprint(actuator: Actuator, *, token: Token) -> Blueprint:
         actuator.metrics.webhooks.labels(_ERROR_RESULTS.get(error.status, "invalid")).inc()
         return failure(error)
 
-    @blueprint.post("/webhook/alertmanager")
+    @blueprint.post(ENDPOINT.path)
     def alertmanager() -> Response:
         received = time.monotonic()
         require_token(token)
@@ -49,13 +51,17 @@ def create_blueprint(actuator: Actuator, *, token: Token) -> Blueprint:
         try:
             notification = parse(json_bytes())
         except NotificationError as error:
-            raise RequestError(400, "invalid_notification", str(error)) from None
-        return _take(actuator, notification, received)
+            raise RequestError("invalid_notification", str(error)) from None
+        return _deliver(actuator, notification, received)
 
     return blueprint
 
 
-def _take(actuator: Actuator, notification: Notification, received: float) -> Response:
+def _deliver(actuator: Actuator, notification: Notification, received: float) -> Response:
+    """Take a notification of Alertmanager's webhook.
+
+    202: an alert of it is of this node, and what has to survive is on disk. 200: none is.
+    """
     verdicts = [(alert, judge(alert, node=actuator.node)) for alert in notification.alerts]
     kept = [(alert, verdict) for alert, verdict in verdicts if _is_kept(alert, verdict, actuator.node)]
     pressures = [verdict.pressure for _, verdict in verdicts if verdict.pressure is not None]
@@ -67,7 +73,7 @@ def _take(actuator: Actuator, notification: Notification, received: float) -> Re
     if pressures:
         actuator.loop.notify({(p.scope, p.app) for p in pressures if p.firing}, now=received)
     if results["invalid"] == len(verdicts):
-        raise RequestError(400, "invalid_notification", next(verdict.problem for _, verdict in verdicts))
+        raise RequestError("invalid_notification", next(verdict.problem for _, verdict in verdicts))
     accepted = bool(kept or results["heartbeat"])
     actuator.metrics.webhooks.labels("accepted" if accepted else "ignored").inc()
     return success({"alerts": results}, status=202 if accepted else 200)
@@ -90,7 +96,7 @@ def _store(actuator: Actuator, kept: Iterable[tuple[Alert, Verdict]], pressures:
     except StoreError as error:
         actuator.metrics.store_errors.inc()
         _log.error("notification not stored, Alertmanager will repeat it: reason=%s", error)
-        raise RequestError(503, "not_stored", "the notification could not be stored; send it again") from error
+        raise RequestError("not_stored", "the notification could not be stored; send it again") from error
 
 
 def _delivered(alert: Alert, verdict: Verdict) -> Delivered:
@@ -107,10 +113,15 @@ def _delivered(alert: Alert, verdict: Verdict) -> Delivered:
     )
 
 
-def _counted(
-    actuator: Actuator, notification: Notification, verdicts: Iterable[tuple[Alert, Verdict]]
-) -> dict[str, int]:
-    results = dict.fromkeys(("accepted", "resolved", "heartbeat", "other_node", "unknown", "invalid"), 0)
+def _counted(actuator: Actuator, notification: Notification, verdicts: Iterable[tuple[Alert, Verdict]]) -> AlertResults:
+    results: AlertResults = {
+        "accepted": 0,
+        "resolved": 0,
+        "heartbeat": 0,
+        "other_node": 0,
+        "unknown": 0,
+        "invalid": 0,
+    }
     for _, verdict in verdicts:
         results[verdict.result] += 1
         actuator.metrics.alerts.labels(verdict.result).inc()
@@ -123,3 +134,14 @@ def _counted(
             notification.truncated_alerts,
         )
     return results
+
+
+ENDPOINT = Endpoint(
+    method="POST",
+    path="/webhook/alertmanager",
+    act=_deliver,
+    body=Notification,
+    statuses=(200, 202),
+    answer=Delivery,
+    errors=("invalid_notification", "not_stored"),
+)

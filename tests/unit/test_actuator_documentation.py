@@ -10,11 +10,15 @@ from mempressure.configuration import load_configuration
 from mempressure.node import AppReading
 from mempressure.policy import Action, Target
 from mempressure.state import PackageState
+from mempressure_actuator import webhook
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
 from mempressure_actuator.command import parser
+from mempressure_actuator.endpoint import ERRORS
 from mempressure_actuator.metrics import MAX_PACKAGE_SERIES
 from mempressure_actuator.notification import RESULTS
+from mempressure_actuator.openapi import describe
+from mempressure_actuator.operations import ENDPOINTS
 from mempressure_actuator.token import load_token
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,18 +38,31 @@ def text():
     return (DOCS / "actuator.md").read_text()
 
 
-def test_every_endpoint_is_documented_and_no_other(actuator, state_dir):
+def test_every_endpoint_is_documented_and_in_openapi_and_no_other(actuator, state_dir):
     app = create_app(actuator, token=load_token(state_dir / "token"))
-    served = {
-        f"{method} " + str(rule).replace("<", "{").replace(">", "}")
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods - {"HEAD", "OPTIONS"}
-    }
+    description = app.test_client().get("/api/openapi.json").get_json()
+    served = {f"{method.upper()} {path}" for path, operations in description["paths"].items() for method in operations}
     api = (DOCS / "api.md").read_text()
     described = set(re.findall(r"^### (\w+ /\S*)$", api, re.MULTILINE)) | set(
         re.findall(r"^\| `(GET /\S*)`", api, re.MULTILINE)
     )
     assert described == served
+
+
+def test_every_error_is_documented_with_its_status_and_no_other():
+    rows = re.findall(r"^\| (\d{3}) \| (`\w+`(?:, `\w+`)*) \|", (DOCS / "api.md").read_text(), re.MULTILINE)
+    documented = {code: int(status) for status, codes in rows for code in re.findall(r"\w+", codes)}
+    assert documented == {code: status for code, (status, _) in ERRORS.items()}
+
+
+def test_every_field_of_an_answer_is_documented():
+    api = (DOCS / "api.md").read_text() + (DOCS / "alerts-and-suggestions.md").read_text()
+    described = set(re.findall(r"`(\w+)`", api)) | set(re.findall(r'"(\w+)":', api))
+    schemas = describe((*ENDPOINTS, webhook.ENDPOINT))["components"]["schemas"]
+    fields = {name for title, schema in schemas.items() if title != "OpenAPI" for name in schema["properties"]}
+    # Alertmanager's own fields are in its documentation.
+    theirs = {name for title in ("Notification", "Alert") for name in schemas[title]["properties"]}
+    assert fields - theirs - described == set()
 
 
 def test_every_flag_is_documented_and_no_other(text):

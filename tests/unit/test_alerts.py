@@ -124,7 +124,7 @@ def test_over_any_course_a_level_lasts_from_enter_until_below_exit(usages, thres
 
 
 def test_counts_take_an_emergency_for_critical():
-    alerts = [an_alert(level).as_dict() for level in ("emergency", "high", "high", "medium", "warning", "emergency")]
+    alerts = [an_alert(level) for level in ("emergency", "high", "high", "medium", "warning", "emergency")]
     assert alert_counts(alerts) == {
         "total_alerts": 6,
         "critical_alerts": 2,

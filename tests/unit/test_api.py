@@ -6,9 +6,9 @@ from flask import Flask
 
 from mempressure.configuration import load_configuration
 from mempressure.state import PackageState
-from mempressure_actuator import api
+from mempressure_actuator import api, operations, webhook
 from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.application import create_app
+from mempressure_actuator.application import PAGES, create_app
 from mempressure_actuator.token import load_token
 
 MIB = 1 << 20
@@ -220,7 +220,7 @@ def test_thresholds_that_cannot_be_are_refused_and_change_nothing(client, auth, 
 def test_a_missing_threshold_is_named(client, auth, missing):
     values = {name: value for name, value in THRESHOLDS.items() if name != missing}
     status, _, message = error(client.post(BASE + "/memory/pressure-thresholds", json=values, headers=auth))
-    assert (status, message.startswith(f"threshold {missing} missing")) == (400, True)
+    assert (status, message.startswith(f"{missing} is missing; send such as {{")) == (400, True)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"1", b'{"warning": NaN}', b"\xff"])
@@ -288,7 +288,7 @@ def test_a_preference_that_cannot_be_is_refused(client, auth, body):
 
 
 def test_preferences_are_bounded(client, auth, monkeypatch):
-    monkeypatch.setattr(api, "MAX_PREFERENCES", 2)
+    monkeypatch.setattr(operations, "MAX_PREFERENCES", 2)
     for name in ("a", "b", "a"):
         data(client.put(f"{BASE}/{name}/preference", json={"keep_loaded": True}, headers=auth))
     assert error(client.put(BASE + "/c/preference", json={"keep_loaded": True}, headers=auth))[0] == 409
@@ -344,23 +344,24 @@ def test_history_takes_a_limit(client, auth, shop, limit):
     assert [cycle["trigger"] for cycle in cycles] == ["api"] * len(cycles)
 
 
-def changes(app):
-    """Every rule that changes something, with a method and a path."""
-    return sorted(
-        (method, re.sub(r"<\w+>", "true", str(rule)))
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods - {"GET", "HEAD", "OPTIONS"}
-    )
+EVERY = (*operations.ENDPOINTS, webhook.ENDPOINT, *PAGES)
+CHANGES = sorted((each.method, re.sub(r"{\w+}", "true", each.path)) for each in EVERY if each.method != "GET")
+READS = sorted(each.path for each in EVERY if each.method == "GET")
 
 
-def reads(app):
-    return sorted(str(rule) for rule in app.url_map.iter_rules() if "GET" in rule.methods)
+def test_every_route_is_an_endpoint_of_the_table(client):
+    served = {
+        (method, str(rule))
+        for rule in client.application.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+        if rule.endpoint != "mempressure.unknown"
+    }
+    assert served == {(each.method, each.rule) for each in EVERY}
 
 
 def test_whatever_changes_something_needs_the_token(client, auth):
-    asked = changes(client.application)
-    assert len(asked) == 7
-    for method, path in asked:
+    assert len(CHANGES) == 7
+    for method, path in CHANGES:
         response = client.open(path, method=method)
         assert error(response)[:2] == (401, "unauthorized"), path
         assert response.headers["WWW-Authenticate"].startswith("Bearer"), path
@@ -371,9 +372,8 @@ def test_whatever_changes_something_needs_the_token(client, auth):
 
 def test_reads_need_no_token_on_loopback_and_one_beyond(client_of, actuator, auth):
     local, public = client_of("127.0.0.1"), client_of("0.0.0.0")  # noqa: S104 -- nothing listens
-    paths = reads(local.application)
-    assert len(paths) == 9
-    for path in paths:
+    assert len(READS) == 10
+    for path in READS:
         assert local.get(path).status_code in (200, 503), path
         assert error(public.get(path))[:2] == (401, "unauthorized"), path
         assert public.get(path, headers=auth).status_code in (200, 503), path
@@ -450,7 +450,7 @@ def test_settings_that_cannot_be_stored_are_said(client, auth, actuator, monkeyp
 
 
 def test_a_body_that_is_too_large_is_refused_by_every_change(client, auth):
-    for method, path in changes(client.application):
+    for method, path in CHANGES:
         response = client.open(
             path, method=method, headers=auth, data=b" " * (MIB + 1), content_type="application/json"
         )
