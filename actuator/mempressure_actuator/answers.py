@@ -17,7 +17,8 @@ MAX_BODY_BYTES = 1 << 20
 
 _Body = TypeVar("_Body")
 
-_HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+HTTP_CODES: dict[int, str] = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+"""The code of what the framework refuses, by status."""
 _WORDS = {
     "`bool`": "true or false",
     "`str`": "text",
@@ -77,7 +78,7 @@ def http_failure(error: HTTPException) -> Response:
         413: f"the body has more than {MAX_BODY_BYTES} bytes; send less",
     }.get(error.code, str(error.description))
     response = failure(
-        RequestError(_HTTP_CODES.get(error.code, "bad_request"), f"{request.method} {request.path:.200}: {message}")
+        RequestError(HTTP_CODES.get(error.code, "bad_request"), f"{request.method} {request.path:.200}: {message}")
     )
     for name, value in error.get_headers(request.environ):
         if name.lower() != "content-type":
@@ -97,9 +98,10 @@ def require_size() -> None:
     Raises:
         RequestError: it is.
     """
-    request.max_content_length = MAX_BODY_BYTES  # for a body that does not say how long it is
     if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise RequestError("too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send less")
+        raise _too_large()
+    # Of a body that does not say how long it is, werkzeug reads this much and leaves the rest without a word.
+    request.max_content_length = MAX_BODY_BYTES + 1
 
 
 def json_bytes() -> bytes:
@@ -113,7 +115,19 @@ def json_bytes() -> bytes:
             "unsupported_media_type",
             f"Content-Type {request.content_type or 'missing'!r:.100} is not understood; send application/json",
         )
-    return request.get_data(cache=False)
+    return body_bytes()
+
+
+def body_bytes() -> bytes:
+    """Return the request's body, however it is declared.
+
+    Raises:
+        RequestError: it is too large.
+    """
+    body = request.get_data()
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    return body
 
 
 def json_body(kind: type[_Body]) -> _Body:
@@ -130,6 +144,10 @@ def json_body(kind: type[_Body]) -> _Body:
         raise RequestError("bad_request", f"{_misfit(str(error), content)}; {_wanted(kind)}") from None
     except (ValueError, RecursionError) as error:  # UTF-8 is decoded by Python, with its own error
         raise RequestError("bad_request", f"the body is no JSON in UTF-8, {error}; {_wanted(kind)}") from None
+
+
+def _too_large() -> RequestError:
+    return RequestError("too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send less")
 
 
 def _misfit(error: str, content: Any) -> str:

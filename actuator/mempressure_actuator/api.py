@@ -13,7 +13,9 @@ from mempressure_actuator import data
 from mempressure_actuator.access import guard
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import (
+    HTTP_CODES,
     RequestError,
+    body_bytes,
     failure,
     http_failure,
     internal_failure,
@@ -51,7 +53,10 @@ def create_blueprint(
     blueprint.before_request(guard(token, reads_need_token=reads_need_token))
     blueprint.register_error_handler(RequestError, failure)
     blueprint.register_error_handler(MempressureError, _refused)
+    # By code too: the mounting application's handler of a code goes before ours of the class.
     blueprint.register_error_handler(HTTPException, http_failure)
+    for status in HTTP_CODES:
+        blueprint.register_error_handler(status, http_failure)
     blueprint.register_error_handler(Exception, internal_failure)
     api = Operations(actuator, described=(*ENDPOINTS, *beside))
     for endpoint in ENDPOINTS:
@@ -64,7 +69,7 @@ def create_blueprint(
 
 def _view(api: Operations, endpoint: Endpoint) -> Callable[..., Response]:
     def view(**arguments: Any) -> Response:
-        if endpoint.body and (endpoint.body_required or request.get_data()):
+        if endpoint.body and (endpoint.body_required or body_bytes()):
             arguments["body"] = json_body(endpoint.body)
         answer = endpoint.act(api, **arguments)
         return json_answer(answer) if endpoint.answer is data.OpenAPI else success(answer)

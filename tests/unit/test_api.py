@@ -488,3 +488,23 @@ def test_the_landing_page_names_the_node_harmlessly(client, actuator):
     assert page.mimetype == "text/html"
     assert "&lt;script&gt;" in page.text
     assert "<script>" not in page.text
+
+
+def test_mounted_below_another_path_it_describes_that(actuator, state_dir, auth):
+    app = Flask("existing")
+    blueprint = api.create_blueprint(actuator, token=load_token(state_dir / "token"))
+    app.register_blueprint(blueprint, url_prefix="/ops")
+    client = app.test_client()
+    description = client.get("/ops/api/openapi.json", headers=auth).get_json()
+    assert description["servers"] == [{"url": "/ops"}]
+    assert error(client.get("/ops/api/packages/nowhere", headers=auth))[0] == 404
+    for path, operations_of in description["paths"].items():
+        if "get" in operations_of:
+            assert client.get("/ops" + path, headers=auth).status_code == 200, path
+
+
+def test_an_error_nobody_foresaw_is_json_where_it_is_mounted_too(actuator, state_dir, auth, monkeypatch):
+    monkeypatch.setattr(actuator, "evaluate", lambda: 1 / 0)
+    app = Flask("existing")
+    app.register_blueprint(api.create_blueprint(actuator, token=load_token(state_dir / "token")))
+    assert error(app.test_client().get(BASE, headers=auth))[:2] == (500, "internal_error")
