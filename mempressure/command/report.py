@@ -1,7 +1,7 @@
 """What `mempressure check` found, for a person at a terminal."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mempressure.command.progress import console
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mempressure.command.check import Answer
 
 _MIB = 1 << 20
+_MOST_PINS = 5
 _HINTS = {
     "stop": 'Isolate the functions that use it: @loader.isolated("{package}")',
     "recycle": 'Track it, so that idle workers are recycled: loader.manage("{package}")',
@@ -50,13 +51,20 @@ def _show(out: "Console", verdict: Verdict, *, cached: bool) -> None:
     for result in verdict.results:
         if result.reason:
             _indented(out, f"{result.mechanism} does not fit: {result.reason}")
-    if verdict.pins:
-        _indented(out, f"pinned by {', '.join(verdict.pins)}")
+        if result.mechanism == "evict":
+            _show_pins(out, verdict.pins)
     if best and best.mechanism in _HINTS:
         _indented(out, _HINTS[best.mechanism].format(package=package))
     if verdict.modules:
         out.print()
         out.print(_modules(verdict.modules))
+
+
+def _show_pins(out: "Console", pins: Sequence[str]) -> None:
+    for pin in pins[:_MOST_PINS]:
+        _indented(out, f"- {pin}", by=4)
+    if len(pins) > _MOST_PINS:
+        _indented(out, f"- and {len(pins) - _MOST_PINS} more; --json names them", by=4)
 
 
 def _circumstances(verdict: Verdict, *, cached: bool) -> str:
@@ -111,11 +119,11 @@ def _modules(modules: Iterable[ModuleCost]) -> object:
     return table
 
 
-def _indented(out: "Console", text: str) -> None:
+def _indented(out: "Console", text: str, *, by: int = 2) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    out.print(Padding(Text(text), (0, 0, 0, 2), expand=False))
+    out.print(Padding(Text(text), (0, 0, 0, by), expand=False))
 
 
 def _size(size: float) -> str:

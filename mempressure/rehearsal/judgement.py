@@ -55,7 +55,7 @@ def _reason(course: Course) -> str:
         return "it gives nothing back: the package adds no memory of its own"
     growth = _growth(course.levels)
     if growth > 0:
-        return f"memory is not flat: it grew by {growth / len(course.levels[1:]) / 2**20:.1f} MiB a cycle"
+        return f"memory is not flat: it grew by {growth / (len(course.levels) - 2) / 2**20:.1f} MiB a cycle"
     return ""
 
 

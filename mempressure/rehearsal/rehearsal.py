@@ -15,7 +15,7 @@ from mempressure.verdict import ModuleCost, Verdict, VerdictKey
 CYCLES = 5
 STEP_SECONDS = 60.0
 
-NO_EVICTION = "this version of mempressure cannot evict"
+_MOST_PINS = 20
 
 
 class Rehearsal:
@@ -43,10 +43,11 @@ class Rehearsal:
         self._cycles = cycles
         self._step_seconds = step_seconds
         self._on_progress = on_progress or (lambda _share, _doing: None)
-        # The survey says imported, used and done; stop says used and ended; each process of recycle says done.
+        # The survey says imported, used and done; stop used and ended; evict used; each process of recycle done.
         self._shares = {
             "survey": 3 if exercise else 2,
             "stop": 2 * cycles + 2,
+            "evict": cycles + 2,
             "recycle": cycles + 1,
         }
         self._done = 0
@@ -59,9 +60,10 @@ class Rehearsal:
             OSError: no process, pipe or temporary file can be had.
         """
         survey = self._play("survey")
-        stop = self._stopped()
+        stop = self._unloaded("stop")
+        evict = self._unloaded("evict")
         recycle, baseline, loaded = self._recycled()
-        incomparable = survey["incomparable"] or stop.get("incomparable", "") or recycle.get("incomparable", "")
+        reasons = (found.get("incomparable", "") for found in (survey, stop, evict, recycle))
         self._on_progress(1.0, "done")
         return Verdict(
             key=VerdictKey(
@@ -75,25 +77,27 @@ class Rehearsal:
             when=time.time(),
             results=(
                 judge(_course("stop", stop)),
-                judge(Course(mechanism="evict", refused=NO_EVICTION)),
+                judge(_course("evict", evict)),
                 judge(_course("recycle", recycle)),
             ),
             baseline_bytes=baseline,
             loaded_bytes=loaded,
-            incomparable=incomparable,
+            pins=tuple(evict.get("pins", ())[:_MOST_PINS]),
+            incomparable=next(filter(None, reasons), ""),
             modules=tuple(
                 ModuleCost(name=name, self_bytes=own, cumulative_bytes=total, self_seconds=seconds)
                 for name, own, total, seconds in survey["modules"]
             ),
         )
 
-    def _stopped(self) -> dict[str, Any]:
+    def _unloaded(self, act: str) -> dict[str, Any]:
+        """Rehearse one mechanism; what the survey got through and this does not is the mechanism's doing."""
         try:
-            return self._play("stop")
+            return self._play(act)
         except RehearsalError as error:
             return {"refused": str(error)}
         finally:
-            self._skip_to_end_of("stop")
+            self._skip_to_end_of(act)
 
     def _recycled(self) -> tuple[dict[str, Any], int, int]:
         """Use the package in one fresh process after the other; return the course, and the memory of such a process."""

@@ -137,6 +137,44 @@ class Stage:
                 incomparable = _one_line(error)
         return {"cycles": cycles, "levels": levels, "equal": equal, "incomparable": incomparable}
 
+    def evict(self) -> dict[str, Any]:
+        """Empty the package in this process again and again; its next use fills it."""
+        from mempressure.errors import EvictionRefusedError
+        from mempressure.eviction import evict
+        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles
+
+        self.load()
+        first = last = self._used() if self.module else ""
+        levels, cycles = [private_bytes()], []
+        self._step("used")
+        for _ in range(self.cycles):
+            try:
+                done = evict(self.package)
+            except EvictionRefusedError as error:
+                return {**_refusal(_shortened(error.reason)), "pins": [_shortened(pin) for pin in error.pins]}
+            seconds = self._filled()
+            last = self._used() if self.module else ""
+            cycles.append([done.reclaimed_bytes, seconds])
+            levels.append(private_bytes())
+            self._step("used again")
+        answer: dict[str, Any] = {"cycles": cycles, "levels": levels, "equal": None}
+        # Pickled, so that no result of before keeps the package from being emptied.
+        if isinstance(first, bytes) and isinstance(last, bytes):
+            try:
+                answer["equal"] = equal_pickles(first, last)
+            except IncomparableError as error:
+                answer["incomparable"] = _one_line(error)
+        return answer
+
+    def _filled(self) -> float:
+        """Have an emptied package filled again and return what that took in seconds."""
+        began = time.perf_counter()
+        try:
+            dir(sys.modules[self.package])
+        except BaseException as error:
+            raise _FailedError("import_failed", f"loading it again failed: {_described(error)}") from error
+        return time.perf_counter() - began
+
     def load(self) -> float:
         """Import the package and return what that took in seconds."""
         began = time.perf_counter()
@@ -240,7 +278,7 @@ def main(arguments: list[str]) -> int:
             data = data[os.write(descriptor, data) :]
 
     stage = Stage(job, tell)
-    acts = {"survey": stage.survey, "stop": stage.stop, "recycle": stage.recycle}
+    acts = {"survey": stage.survey, "stop": stage.stop, "evict": stage.evict, "recycle": stage.recycle}
     try:
         tell({"done": acts[job["act"]]()})
     except _FailedError as error:
@@ -262,14 +300,19 @@ def _lives(pid: int | None) -> bool:
 
 def _described(error: BaseException) -> str:
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     except BaseException:  # noqa: BLE001 - a broken __str__ must not hide the error
         return type(error).__name__
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split("\n\n")[0].split())
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}..."
+    return _shortened(str(error).split("\n\n")[0])
+
+
+def _shortened(text: str) -> str:
+    """Return a text in one line that a terminal can show."""
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}..."
 
 
 if __name__ == "__main__":

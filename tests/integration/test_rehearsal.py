@@ -54,12 +54,13 @@ def test_a_package_is_rehearsed_by_every_mechanism(write):
     shares = []
     verdict = rehearse(exercise="uses:answer", cycles=3, on_progress=lambda share, doing: shares.append((share, doing)))
     stop, evict, recycle = verdict.results
-    assert (stop.works, evict.works, recycle.works) == (True, False, True)
-    assert (stop.cycles, recycle.cycles) == (3, 3)
-    assert stop.equal is recycle.equal is True
+    assert (stop.works, evict.works, recycle.works) == (True, True, True)
+    assert (stop.cycles, evict.cycles, recycle.cycles) == (3, 3, 3)
+    assert stop.equal is evict.equal is recycle.equal is True
     assert verdict.mechanism == "stop"
     assert verdict.loaded_bytes - verdict.baseline_bytes == pytest.approx(8 * MIB, rel=0.2)
     assert recycle.reclaimed_bytes == pytest.approx(8 * MIB, rel=0.2)
+    assert evict.reclaimed_bytes == pytest.approx(8 * MIB, rel=0.2)
     assert stop.reclaimed_bytes > 8 * MIB
     assert stop.reload_seconds > recycle.reload_seconds > 0
     assert (verdict.key.package, verdict.key.exercise, verdict.incomparable) == ("heavy", "uses:answer", "")
@@ -67,7 +68,7 @@ def test_a_package_is_rehearsed_by_every_mechanism(write):
     assert reason_not_to_believe(verdict.key) == "the files of heavy changed since it was found"  # not on this path
     assert [share for share, _ in shares] == sorted(share for share, _ in shares)
     assert (shares[0], shares[-1]) == ((0.0, "survey"), (1.0, "done"))
-    assert {doing for _, doing in shares} == {"survey", "stop", "recycle", "done"}
+    assert {doing for _, doing in shares} == {"survey", "stop", "evict", "recycle", "done"}
 
 
 def test_the_costliest_modules_are_named_with_what_they_take_themselves(write):
@@ -193,10 +194,11 @@ def test_an_exercise_that_is_none_is_named(write, exercise, kind, message):
 def test_a_result_that_cannot_travel_rules_out_stop_alone(write):
     write(heavy=BALLAST, uses="import heavy\ndef answer():\n    return lambda: heavy\n")
     verdict = rehearse(exercise="uses:answer")
-    stop, _, recycle = verdict.results
+    stop, evict, recycle = verdict.results
     assert not stop.works
     assert "cannot be pickled" in stop.reason
-    assert (recycle.works, recycle.equal, verdict.mechanism) == (True, None, "recycle")
+    assert (evict.works, evict.equal, recycle.works, recycle.equal) == (True, None, True, None)
+    assert verdict.mechanism == "evict"
     assert "cannot be pickled" in verdict.incomparable
 
 
@@ -207,19 +209,67 @@ def test_a_result_that_brings_the_package_into_the_worker_rules_out_stop(write):
     )
     verdict = rehearse(exercise="uses:answer")
     assert "its result (heavy.Report) makes the worker load heavy too" in verdict.result("stop").reason
-    assert verdict.mechanism == "recycle"
+    assert verdict.mechanism == "evict"
+
+
+@pytest.mark.parametrize(
+    ("text", "pin"),
+    [
+        ("import atexit\ndef bye(): pass\natexit.register(bye)\n", "an exit handler"),
+        ("import builtins\ndef shared(): pass\nbuiltins.shared_by_heavy = shared\n", "shared_by_heavy"),
+    ],
+)
+def test_a_package_that_pins_itself_is_not_evicted_and_the_pin_named(write, text, pin):
+    write(heavy=BALLAST + text)
+    verdict = rehearse()
+    assert (verdict.mechanism, verdict.result("evict").works) == ("stop", False)
+    assert verdict.result("evict").reason == "it is pinned"
+    assert any(pin in line for line in verdict.pins)
+
+
+def test_what_a_package_registers_with_the_standard_library_is_no_pin(write):
+    write(
+        heavy=BALLAST
+        + "import copyreg\nclass Thing: pass\ndef reduced(thing): return (Thing, ())\ncopyreg.pickle(Thing, reduced)\n"
+    )
+    verdict = rehearse()
+    assert (verdict.pins, verdict.result("evict").works) == ((), True)
+
+
+def test_a_package_that_leaks_each_time_it_is_loaded_is_not_evicted(write):
+    write(heavy=BALLAST + "import sys\nsys.__dict__.setdefault('kept_by_heavy', []).append(b'y' * (2 << 20))\n")
+    verdict = rehearse(cycles=3)
+    assert "memory is not flat: it grew by 2.0 MiB a cycle" in verdict.result("evict").reason
+    assert verdict.result("recycle").works
+
+
+def test_a_package_whose_state_of_before_matters_is_not_evicted(write):
+    write(
+        heavy=BALLAST + "import sys\ntimes = sys.__dict__.setdefault('times_of_heavy', [])\ntimes.append(1)\n",
+        uses="import heavy\ndef answer():\n    return len(heavy.times)\n",
+    )
+    verdict = rehearse(exercise="uses:answer")
+    assert verdict.result("evict").equal is False
+    assert "differs from the first" in verdict.result("evict").reason
+    assert verdict.result("recycle").equal is True
+
+
+def test_a_package_that_loads_only_once_is_not_evicted(write):
+    write(heavy=BALLAST + "import sys\nassert not hasattr(sys, 'heavy_was_here')\nsys.heavy_was_here = True\n")
+    verdict = rehearse()
+    assert verdict.result("evict").reason == "loading it again failed: AssertionError"
+    assert verdict.mechanism == "stop"
 
 
 def test_a_result_that_changes_from_process_to_process_is_no_result(write):
-    write(heavy=BALLAST, uses="import heavy, os\ndef answer():\n    return os.getpid()\n")
+    write(heavy=BALLAST, uses="import os\nfrom heavy import ballast\ndef answer():\n    return os.getpid()\n")
     verdict = rehearse(exercise="uses:answer")
-    assert verdict.mechanism == ""
     for name in ("stop", "recycle"):
         assert verdict.result(name).equal is False
         assert "differs from the first" in verdict.result(name).reason
 
 
-def test_a_package_that_cannot_live_in_a_host_can_still_be_recycled(write):
+def test_a_package_that_cannot_live_in_a_host_can_be_unloaded_otherwise(write):
     write(
         heavy=BALLAST
         + "import sys\nif any('host_process' in name for name in sys.orig_argv):\n    raise OSError('no')\n"
@@ -227,7 +277,7 @@ def test_a_package_that_cannot_live_in_a_host_can_still_be_recycled(write):
     verdict = rehearse()
     assert not verdict.result("stop").works
     assert "OSError: no" in verdict.result("stop").reason
-    assert verdict.mechanism == "recycle"
+    assert [result.works for result in verdict.results] == [False, True, True]
 
 
 def test_what_a_package_prints_disturbs_nothing(write, capfd):
