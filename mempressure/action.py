@@ -110,7 +110,7 @@ class Executor:
             "idle_for": dict(target.idle_for),
             "level": action.level,
         }
-        if action.mechanism == "stop":
+        if action.mechanism in ("stop", "evict"):
             order["package"] = action.packages[0]
         succession = None
         if action.mechanism == "recycle":

@@ -19,7 +19,7 @@ from typing import Any
 
 from mempressure.errors import AgentUnreachableError
 
-OPERATIONS = ("measure", "trim", "stop", "recycle")
+OPERATIONS = ("measure", "trim", "stop", "evict", "recycle")
 """What an agent can be ordered to do; measure only publishes its state anew."""
 
 MAX_LINE_BYTES = 64 << 10

@@ -50,8 +50,12 @@ class EvictionRefusedError(MempressureError):
         self.package = package
         self.reason = reason
         self.pins = pins
-        more = f": {'; '.join(pins)}" if pins else ""
-        super().__init__(f"package {package!r} was not evicted: {reason}{more}")
+        super().__init__(f"package {package!r} was not evicted: {self.explanation}")
+
+    @property
+    def explanation(self) -> str:
+        """Return the reason and the pins in one line."""
+        return f"{self.reason}: {'; '.join(self.pins)}" if self.pins else self.reason
 
 
 class AgentUnreachableError(MempressureError):

@@ -17,6 +17,7 @@ from mempressure.configuration import Configuration, load_configuration
 from mempressure.draining import BackgroundWork
 from mempressure.errors import ConfigurationError, IsolationError
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
+from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
 from mempressure.supervisors import is_supervisor, postponed
@@ -71,8 +72,11 @@ class LazyLoader:
         self._background = BackgroundWork()
         self._room = self._make_room()
         self._tracker = PackageTracker(
-            on_change=self._changed, reserve=None if self._room is None else self._reserve_import
+            on_change=self._changed,
+            reserve=None if self._room is None else self._reserve_import,
+            evict_refused=self._reason_not_to_evict,
         )
+        self._verdicts = KnownVerdicts(self._configuration.cache_directory)
         self._lock = threading.Lock()
         self._monitor: MemoryMonitor | None = None
         self._worker: ManagedWorker | None = None
@@ -81,7 +85,13 @@ class LazyLoader:
     # Declaring
 
     def import_module(
-        self, name: str, *, timeout: float | None = None, priority: int = 0, keep_loaded: bool = False
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        keep_loaded: bool = False,
+        evict: bool = False,
     ) -> ModuleType:
         """Return module `name`, imported when one of its attributes is first asked for, and track its package.
 
@@ -90,17 +100,30 @@ class LazyLoader:
             timeout: seconds without use that make the package idle; the configured default otherwise.
             priority: of two candidates the lower is unloaded first.
             keep_loaded: leave it loaded unless the pressure is high.
+            evict: empty it in place when it is idle and a rehearsal found that this works: it keeps no state that
+                matters, such as settings made at run time.
         """
-        self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
+        self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded, evict=evict)
         return self._tracker.defer(name)
 
-    def manage(self, name: str, *, timeout: float | None = None, priority: int = 0, keep_loaded: bool = False) -> None:
+    def manage(
+        self,
+        name: str,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        keep_loaded: bool = False,
+        evict: bool = False,
+    ) -> None:
         """Track the package of module `name` however it is imported, plain import statements included.
+
+        The options are those of `import_module`.
 
         Raises:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
-        self._tracker.track(_checked_name(name), **self._checked_options(timeout, priority, keep_loaded=keep_loaded))
+        options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
+        self._tracker.track(_checked_name(name), **options, evict=_checked_flag("evict", evict))
 
     def isolated(
         self,
@@ -185,7 +208,7 @@ class LazyLoader:
     # Giving back
 
     def unload(self, name: str) -> UnloadResult:
-        """Give back the memory of an isolated package, between its calls.
+        """Give back the memory of an isolated package, between its calls, or of one that may be evicted.
 
         Raises:
             UnknownPackageError: the package is neither isolated nor tracked here.
@@ -195,8 +218,12 @@ class LazyLoader:
             return UnloadResult(name, "stop", reclaimed, reason)
         if name not in self._tracker:
             raise unknown_package(name, self.packages())
+        package = name.partition(".")[0]
+        if self._tracker.evicts(package):
+            reclaimed, reason = self._tracker.evict(package)
+            return UnloadResult(package, "evict", reclaimed, reason)
         reason = "it lives in this process, and only recycling the worker gives its memory back"
-        return UnloadResult(name.partition(".")[0], "recycle", 0, reason)
+        return UnloadResult(package, "recycle", 0, reason)
 
     # Watching
 
@@ -304,6 +331,10 @@ class LazyLoader:
 
     def _reserve_host(self, package: str, cost: int) -> Reservation:
         return Reservation(0) if self._room is None else self._room.for_host(package, cost)
+
+    def _reason_not_to_evict(self, package: str) -> str:
+        self._verdicts.look()
+        return self._verdicts.reason_not_to_evict(package)
 
     def _reserve_import(self, package: str, cost: int) -> Reservation:
         return Reservation(0) if self._room is None else self._room.for_import(package, cost)

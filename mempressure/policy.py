@@ -3,13 +3,13 @@
 Nothing here looks at a clock, a file or a process.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mempressure.candidacy import Experience, Rules, Situation
 from mempressure.node import AppReading
 from mempressure.ranking import Held, last_use, value_of
-from mempressure.state import WorkerState
+from mempressure.state import PackageState, WorkerState
 from mempressure.strategy import Strategy
 from mempressure.thresholds import ALERT_LEVELS, entered
 
@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One act: trim a worker, stop a package's hosts, or recycle a worker."""
+    """One act: trim a worker, stop a package's hosts, evict a package from workers, or recycle a worker."""
 
     mechanism: str
     app: AppReading
@@ -89,13 +89,15 @@ def make_plan(
     situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
     stops, skips = _stops(apps, situation)
     trims: list[Action] = []
+    evictions: list[Action] = []
     recycles: list[Action] = []
     # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
     if usage >= rules.thresholds.unload_packages:
         trims = list(_trims(apps, situation))
+        evictions, pinned = _evictions(apps, situation)
         recycles, refused = _recycles(apps, situation)
-        skips += refused
-    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in known.futile]
+        skips += [*pinned, *refused]
+    actions = [action for action in (*trims, *stops, *evictions, *recycles) if identity(action) not in known.futile]
     chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
     skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
@@ -125,11 +127,25 @@ def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]
 
 
 def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    return _unloadings("stop", apps, situation, Situation.reason_to_keep)
+
+
+def _evictions(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    return _unloadings("evict", apps, situation, Situation.reason_not_to_evict)
+
+
+def _unloadings(
+    mechanism: str,
+    apps: Iterable[AppReading],
+    situation: Situation,
+    reason_to_keep: Callable[[Situation, AppReading, PackageState, PackageState | None], str | None],
+) -> tuple[list[Action], list[Skip]]:
+    """Return an action for each package that the mechanism gives back, by itself, in the workers where it is idle."""
     actions, skips = [], []
     for app in apps:
-        for name, holders in _loaded(app, "stop").items():
+        for name, holders in _loaded(app, mechanism).items():
             refaulted = situation.refaulted(app, name)
-            reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
+            reasons = [reason_to_keep(situation, app, package, refaulted) for _, package in holders]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
             quarantined = situation.quarantined(app, holders)
             if idle and quarantined:
@@ -138,7 +154,7 @@ def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Actio
                 targets = tuple(
                     Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
-                actions.append(_unloading("stop", app, targets, idle, situation))
+                actions.append(_unloading(mechanism, app, targets, idle, situation))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
     return _in_order(actions, situation), skips
@@ -151,13 +167,15 @@ def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Ac
             held = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
             if not held:
                 continue
-            kept = ((package.name, situation.reason_to_keep(app, package)) for package in held)
+            # What could be evicted goes with the worker too, and must be as idle.
+            lost = [package for package in worker.packages if package.loaded and package.mechanism != "stop"]
+            kept = ((package.name, situation.reason_to_keep(app, package)) for package in lost)
             busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
             reason = situation.reason_not_to_recycle(app, worker) or busy
             if reason:
                 skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
                 continue
-            idle_for = {package.name: situation.idle_seconds(package) for package in held}
+            idle_for = {package.name: situation.idle_seconds(package) for package in lost}
             idle = [(worker, package) for package in held]
             quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in held}
             if all(quarantined.values()):

@@ -67,6 +67,8 @@ class PackageState:
     """The other tracked packages that it is known to import (see `mempressure.attribution`)."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdict`); empty where that is not known."""
+    evict_refused: str = ""
+    """Why it is not evicted though it was opted in; empty where it may be, or was not opted in."""
 
     loaded: float = 0.0
     active_calls: float = 0.0

@@ -111,6 +111,8 @@ class ManagedWorker:
         """Carry out an order; see `mempressure.agent`."""
         if order.op == "stop":
             return self._stop(order), None
+        if order.op == "evict":
+            return self._evict(order), None
         if order.op == "trim":
             return self._trim(order), None
         return self._recycle(order)
@@ -121,6 +123,17 @@ class ManagedWorker:
             raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
         idle_for = (order.idle_for or {}).get(order.package)
         reclaimed, reason = package.unload(idle_for=idle_for)
+        return {"reclaimed_bytes": reclaimed, "skipped": reason}
+
+    def _evict(self, order: Order) -> dict[str, Any]:
+        if order.package not in self._tracker:
+            raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
+        # Collecting is what unshares the pages of a loaded parent, for a trim and for an eviction alike.
+        refused = self._lookout.look().trim_refused
+        if refused:
+            return {"reclaimed_bytes": 0, "skipped": refused}
+        idle_for = (order.idle_for or {}).get(order.package)
+        reclaimed, reason = self._tracker.evict(order.package, idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _trim(self, order: Order) -> dict[str, Any]:

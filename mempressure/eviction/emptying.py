@@ -23,6 +23,7 @@ from mempressure.eviction.hollow import HollowModule, HollowPackage, register, u
 from mempressure.eviction.ownership import namespace
 from mempressure.eviction.registries import Registrations, filters_changed
 from mempressure.module_class import exchange_class, set_attribute
+from mempressure.reservation import Reserve
 
 
 @dataclass(slots=True)
@@ -35,8 +36,13 @@ class Candidate:
     registrations: Registrations
 
 
-def empty(package: str, candidate: Candidate) -> bool:
+def empty(package: str, candidate: Candidate, *, reserve: Reserve | None = None) -> bool:
     """Empty the package, unless something outside refers to it now; return whether that was done.
+
+    Args:
+        package: its name.
+        candidate: it, as it was looked at; what this refers to is given up where it is emptied.
+        reserve: called before it is filled again.
 
     Raises:
         Exception: it failed before the package was touched, and everything is as it was.
@@ -44,7 +50,7 @@ def empty(package: str, candidate: Candidate) -> bool:
     modules = list(candidate.modules.values())
     for module in modules:
         disarm(module)
-    hollow = HollowPackage(package, candidate.modules, candidate.registrations.filters_by_name)
+    hollow = HollowPackage(package, candidate.modules, candidate.registrations.filters_by_name, reserve=reserve)
     contents = [namespace(module) for module in modules]
     bare = [hollow.bare(name) for name in candidate.modules]
     untouched = [True]

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES, BuiltinImporter, ExtensionFileLoader, FrozenImporter
 from types import ModuleType
@@ -18,6 +19,7 @@ from mempressure.eviction.hollow import import_lock, is_hollow
 from mempressure.eviction.ownership import modules_of, namespace
 from mempressure.eviction.pins import frames_inside, lost_state, outside_references
 from mempressure.process import private_bytes
+from mempressure.reservation import Reserve
 from mempressure.trim import release_free_pages
 
 _ATTEMPTS = 3
@@ -42,11 +44,13 @@ class Eviction:
     """Of these, for how long no other thread of the process could run."""
 
 
-def evict(package: str) -> Eviction:
+def evict(package: str, *, unless: Callable[[], str | None] = lambda: None, reserve: Reserve | None = None) -> Eviction:
     """Empty a pure-Python package in place: its modules stay, and are filled again at the next use.
 
     Args:
         package: the name of a loaded top-level package or module.
+        unless: asked right before it is emptied; refused for the reason that this returns.
+        reserve: called before it is filled again, to reserve what loading it takes.
 
     Raises:
         EvictionRefusedError: it cannot be done safely; everything is as it was before.
@@ -58,9 +62,11 @@ def evict(package: str) -> Eviction:
         for attempt in range(_ATTEMPTS):
             candidate = _looked_at(package, thoroughly=attempt > 0)
             count = len(candidate.modules)
+            if (reason := unless()) is not None:
+                raise EvictionRefusedError(package, reason)
             with import_lock(package):
                 began = time.perf_counter()
-                done = empty(package, candidate)
+                done = empty(package, candidate, reserve=reserve)
                 stalled = time.perf_counter() - began
             if done:
                 break

@@ -19,6 +19,7 @@ from mempressure.eviction.ownership import belongs, namespace
 from mempressure.eviction.registries import WarningFilter
 from mempressure.importing import TrackingFinder
 from mempressure.module_class import exchange_class
+from mempressure.reservation import Reserve
 
 _plain_getattribute = ModuleType.__getattribute__
 
@@ -74,16 +75,20 @@ class HollowPackage:
         name: the package.
         modules: its modules by name, in the order in which they were loaded.
         filters: warning filters to set again.
+        reserve: called before it is filled, to reserve what loading it takes.
 
     Attributes:
         specs: by name, how each module is found and loaded.
     """
 
-    def __init__(self, name: str, modules: dict[str, ModuleType], filters: list[WarningFilter]) -> None:
+    def __init__(
+        self, name: str, modules: dict[str, ModuleType], filters: list[WarningFilter], *, reserve: Reserve | None = None
+    ) -> None:
         self.name = name
         self._modules = modules
         self.specs = {name: namespace(module)["__spec__"] for name, module in modules.items()}
         self._filters = filters
+        self._reserve = reserve
         self._thread: int | None = None
         """Which thread fills the modules."""
 
@@ -108,12 +113,15 @@ class HollowPackage:
         """Load the package again, or wait until another thread has.
 
         Raises:
+            MemoryBudgetExceeded: there is no room for it.
             Exception: what importing the package raised; it is empty then, and the next access tries again.
         """
         with ExitStack() as locks:
             locks.enter_context(import_lock(self.name))
             if _hollow.get(self.name) is not self:
                 return
+            if self._reserve is not None:
+                locks.enter_context(self._reserve(self.name, 0))
             # A thread that imports one of the submodules waits for us outside it, rather than inside for our root.
             for name in self._modules:
                 locks.enter_context(import_lock(name))

@@ -375,6 +375,45 @@ def test_what_is_not_loaded_is_neither_planned_nor_skipped():
     assert (made.actions, made.skips) == ((), ())
 
 
+def test_an_idle_package_that_was_opted_in_is_evicted_after_the_stops_and_before_the_recycles():
+    held = [package("a", mechanism="recycle"), package("b", mechanism="evict"), package("c")]
+    made = plan(reading(worker(*held, pid=1), worker(*held, pid=2)), usage=0.86)
+    assert [(a.mechanism, a.packages, len(a.targets)) for a in made.actions] == [
+        ("stop", ("c",), 2),
+        ("evict", ("b",), 2),
+        ("recycle", ("a",), 1),
+        ("recycle", ("a",), 1),
+    ]
+    assert made.actions[1].targets[0].idle_for == {"b": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("held", "usage", "reason"),
+    [
+        (package(mechanism="evict", idle=None), 0.86, "how long it has been unused is not known"),
+        (package(mechanism="evict", idle=1.0), 0.86, "was used 1.0 s ago, idle is 30 s"),
+        (package(mechanism="evict", active_calls=1.0), 0.96, "is in use"),
+        (package(mechanism="evict", keep_loaded=True), 0.82, "is kept loaded by preference"),
+    ],
+)
+def test_what_is_not_evicted(held, usage, reason):
+    made = plan(reading(worker(held)), usage=usage)
+    assert made.actions == ()
+    assert reason in reasons(made)["pandas"]
+
+
+def test_nothing_is_evicted_below_unload_packages():
+    made = plan(reading(worker(package(mechanism="evict"))), usage=0.79)
+    assert (made.actions, made.skips) == ((), ())
+
+
+def test_a_worker_is_not_recycled_while_a_package_that_could_be_evicted_is_in_use_there():
+    held = [package("a", mechanism="recycle"), package("b", mechanism="evict", idle=1.0)]
+    made = plan(reading(worker(*held, pid=1), worker(pid=2)), usage=0.86)
+    assert made.actions == ()
+    assert "b was used 1.0 s ago" in reasons(made)["a"]
+
+
 packages = st.builds(
     package,
     st.sampled_from([f"p{number}" for number in range(14)]),
@@ -433,7 +472,15 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             assert all(p.last_used < 0 or NOW - p.last_used >= strategy.idle_seconds(p.timeout) for p in concerned)
             if strategy.name == "normal":
                 assert not any(p.keep_loaded or p.name in keep for p in concerned)
-            assert set(target.idle_for) == set(action.packages)
+            assert set(action.packages) <= set(target.idle_for)
+            going = held if action.mechanism != "recycle" else target.worker.packages
+            assert set(target.idle_for) == {p.name for p in going if p.loaded and p.mechanism != "stop"} or (
+                action.mechanism == "stop"
+            )
+            assert not any(p.active_calls for p in going if p.name in target.idle_for)
+        if action.mechanism == "evict":
+            assert usage >= THRESHOLDS.unload_packages
+            assert all(p.last_used >= 0 for t in action.targets for p in t.worker.packages if p.name in action.packages)
         if action.mechanism == "recycle":
             assert usage >= THRESHOLDS.unload_packages
             assert recycle_from != "never"
@@ -443,7 +490,7 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             assert set(action.packages) == {
                 p.name for p in action.targets[0].worker.packages if p.loaded and p.mechanism == "recycle"
             }
-    order = [("trim", "stop", "recycle").index(action.mechanism) for action in made.actions]
+    order = [("trim", "stop", "evict", "recycle").index(action.mechanism) for action in made.actions]
     assert order == sorted(order)
 
 
@@ -456,7 +503,7 @@ def test_every_loaded_package_that_something_could_unload_is_planned_or_said_to_
         for app in given_apps
         for w in app.workers
         for p in w.packages
-        if p.loaded and p.mechanism == "stop"
+        if p.loaded and (p.mechanism == "stop" or (p.mechanism == "evict" and usage >= THRESHOLDS.unload_packages))
     }
     assert stops <= mentioned
 
