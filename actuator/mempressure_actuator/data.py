@@ -90,6 +90,7 @@ class PackageDict(TypedDict):
     package: str
     mechanism: str
     verdict: str | None
+    evict_refused: str | None
     source: str
     memory_bytes: int
     cumulative_bytes: int | None

@@ -57,6 +57,7 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "package": name,
         "mechanism": options.mechanism,
         "verdict": least_mild(package.verdict for package in holders) or None,
+        "evict_refused": next((package.evict_refused for package in holders if package.evict_refused), None),
         "source": options.source,
         "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
         "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),

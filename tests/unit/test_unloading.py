@@ -165,8 +165,9 @@ def test_one_result_an_app_with_the_reason_where_it_was_left_alone():
             a=[worker(package())],
             b=[worker(package(loaded=0.0))],
             c=[worker(package(idle=1.0))],
-            d=[worker(package(mechanism="evict"))],
+            d=[worker(package(mechanism="trim"))],
             e=[worker(package(mechanism="recycle")), worker(pid=2)],
+            f=[worker(package(mechanism="evict"))],
         )
     )
     cycles = []
@@ -175,8 +176,9 @@ def test_one_result_an_app_with_the_reason_where_it_was_left_alone():
         ("a", 7, None),
         ("b", 0, "is not loaded"),
         ("c", 0, "was used 1.0 s ago, idle is 60 s"),
-        ("d", 0, "nothing here unloads by evict"),
+        ("d", 0, "nothing here unloads by trim"),
         ("e", 0, "worker 1: workers are never recycled (MEMPRESSURE_RECYCLE=never)"),
+        ("f", 7, None),
     ]
     (cycle,) = cycles
     assert (cycle.trigger, cycle.strategy, cycle.outcome) == ("api", "requested", "done")
