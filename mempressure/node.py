@@ -147,6 +147,9 @@ def remove_dead(directory: Path) -> None:
             for leftover in (path, path.with_suffix(".sock")):
                 with suppress(FileNotFoundError):
                     os.unlink(leftover)
+    for note in directory.glob("*.spare"):  # see `mempressure.supervisors.spare`
+        if not os.path.exists(f"/proc/{note.stem}"):
+            note.unlink(missing_ok=True)
 
 
 def pid_namespace(*, proc: str = "/proc") -> str:

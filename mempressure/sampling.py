@@ -50,12 +50,12 @@ class WorkerSampler:
         self._own = ProcessMemory(0, 0)
         self._supervisor_bytes = 0
         self._cgroup_problem = ""
-        self._baseline = UNKNOWN
+        self.baseline_bytes = UNKNOWN
         self.trim_refused = ""
 
     def note_baseline(self) -> None:
         """Measure what this worker takes before its first request."""
-        self._baseline = float(process_memory().private)
+        self.baseline_bytes = float(process_memory().private)
 
     def sample(self, hosts: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
         """Return the worker's state without packages, and each host's private memory in bytes.
@@ -83,7 +83,7 @@ class WorkerSampler:
             trim_refused=self.trim_refused or supervisor.trim_refused,
             recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
-            baseline_bytes=self._baseline,
+            baseline_bytes=self.baseline_bytes,
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
             private_bytes=float(self._own.private),

@@ -1,5 +1,7 @@
 """This process as a managed worker: what its agent publishes of it, and how it carries out orders."""
 
+import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,8 +20,11 @@ from mempressure.process import private_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisors import Lookout
+from mempressure.supervisors.neighbours import Neighbours
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, trim
+
+_log = logging.getLogger(__name__)
 
 TRIM_GROWTH_BYTES = 1 << 20
 """A trim after which private memory has grown by more than this has unshared pages, and is not done again."""
@@ -54,7 +59,12 @@ class ManagedWorker:
         self._callbacks = callbacks
         self._background = background
         self._longest_request = configuration.mempressure_longest_request
-        self._lookout = Lookout(at_serving=self._begin, at_end=self._leave, forked=forked)
+        self._lookout = Lookout(
+            neighbours=Neighbours(configuration, baseline=lambda: self._sampler.baseline_bytes),
+            at_serving=self._begin,
+            at_end=self._leave,
+            forked=forked,
+        )
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._verdicts = KnownVerdicts(configuration.cache_directory)
         self._growth = ProcessGrowth()
@@ -87,6 +97,7 @@ class ManagedWorker:
         """Measure this process and its package hosts; see `mempressure.agent`."""
         if self._lookout.supervises:
             return None
+        self._lookout.look().settle()
         self._tracker.tick()
         self._tracker.attribute(now=time.monotonic())
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
@@ -154,6 +165,8 @@ class ManagedWorker:
 
     def _retire(self) -> None:
         self._retiring = self._lookout.look().retire()
+        if not self._retiring:
+            _log.warning("not recycled: no successor came up in time, and this worker goes on: pid=%d", os.getpid())
 
     def _begin(self) -> None:
         self._sampler.note_baseline()

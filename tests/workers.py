@@ -59,6 +59,11 @@ class Workers:
         action = Action("recycle", self.app, packages, (target,), 0, "test")
         return Executor(self.read).carry_out(action, order_id=f"r{worker.pid}")
 
+    def children(self):
+        """Return the process ids of the supervisor's children."""
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in text.split()]
+
     def files(self):
         """Return what the workers have left in the runtime directory."""
         own = self.runtime / str(os.geteuid())

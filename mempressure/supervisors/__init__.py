@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mempressure.supervisors.base import Supervisor
+from mempressure.supervisors.neighbours import Neighbours
 
 __all__ = ["Lookout", "Supervisor", "is_supervisor", "postponed"]
 
@@ -24,6 +25,7 @@ class Lookout:
     """Looks for this process' supervisor until it is there.
 
     Args:
+        neighbours: of this worker.
         at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
         forked: this process was forked by one that had a loader: a worker, whatever its parent's stack looks like.
@@ -32,10 +34,12 @@ class Lookout:
     def __init__(
         self,
         *,
+        neighbours: Neighbours | None = None,
         at_serving: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,
         forked: bool = False,
     ) -> None:
+        self._neighbours = neighbours
         self._at_serving = at_serving
         self._at_end = at_end
         self._forked = forked
@@ -47,6 +51,8 @@ class Lookout:
         if self._found is None:
             found = next((found for server in _present() if (found := server.find()) is not None), None)
             if found is not None:
+                if self._neighbours is not None:
+                    found.meet(self._neighbours)
                 found.at_serving(self._at_serving)
                 found.at_end(self._at_end)
             self._found = found

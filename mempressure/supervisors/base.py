@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from mempressure.draining import Grace
+from mempressure.supervisors.neighbours import Neighbours
 
 
 class Supervisor:
@@ -51,6 +52,12 @@ class Supervisor:
 
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
+
+    def meet(self, neighbours: Neighbours) -> None:
+        """Be told of this worker's neighbours, by who has a successor start first."""
+
+    def settle(self) -> None:
+        """Put in order what a worker that was killed while it was replaced has left; called at each tick."""
 
     def retire(self) -> bool:
         """Tell the server to finish what it has and end; its supervisor starts a successor.

@@ -5,12 +5,16 @@ and gevent workers: 0 failures in 350,000 requests under 20 recycles each.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from mempressure.draining import Grace
-from mempressure.supervisors.base import Supervisor, on_main_thread
+from mempressure.supervisors.base import Supervisor, on_main_thread, terminate
+from mempressure.supervisors.neighbours import Neighbours
+from mempressure.supervisors.spare import Spare, is_alone
 
 _LOSSLESS = ("sync", "gthread", "ggevent")
 """The modules of the worker classes that were measured, and of what is derived from them."""
@@ -24,6 +28,9 @@ class Gunicorn(Supervisor):
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._under_way: dict[object, float] = {}
+        self._neighbours: Neighbours | None = None
+        self._spare: Spare | None = None
+        self._staying = False
         self.pid = os.getppid()
 
     @property
@@ -72,6 +79,8 @@ class Gunicorn(Supervisor):
         run, handle_request = self._worker.run, self._worker.handle_request
 
         def begin_and_run() -> None:
+            if self._spare is not None:
+                self._listen_only_when_not_staying()
             begin()
             run()
 
@@ -84,6 +93,41 @@ class Gunicorn(Supervisor):
                 del self._under_way[key]
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
+
+    def meet(self, neighbours: Neighbours) -> None:
+        """Be ready for a spare worker where this one is the only one; known before it begins to serve."""
+        if self._worker.cfg.workers == 1 and not self._worker.booted:
+            self._neighbours = neighbours
+            self._spare = Spare(self.pid, directory=neighbours.directory, workers=neighbours.workers)
+
+    def settle(self) -> None:
+        """Have the arbiter keep as many workers as it was told to."""
+        if self._spare is not None:
+            self._spare.settle()
+
+    def retire(self) -> bool:
+        """End; a sole worker once a spare one serves in its place, and not at all where none comes up."""
+        spare = self._spare
+        if spare is None or self._neighbours is None or not is_alone(self.pid) or not self._neighbours.has_room():
+            terminate()
+            return True
+        if spare.ask(lambda: self._worker.alive and os.getppid() == self.pid):
+            spare.retire_oldest()
+            return True
+        self._staying = True
+        spare.give_up()
+        self._staying = False
+        return False
+
+    def _listen_only_when_not_staying(self) -> None:
+        listen = signal.getsignal(signal.SIGTERM)
+
+        def listen_unless_staying(number: int, frame: FrameType | None) -> None:
+            if not self._staying and callable(listen):
+                listen(number, frame)
+
+        signal.signal(signal.SIGTERM, listen_unless_staying)
+        signal.siginterrupt(signal.SIGTERM, False)
 
     def _is_of(self, *modules: str) -> bool:
         names = {f"gunicorn.workers.{module}" for module in modules}

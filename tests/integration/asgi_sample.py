@@ -1,4 +1,4 @@
-"""An ASGI application with a slow answer and a WebSocket, for uvicorn's workers in tests."""
+"""An ASGI application with squares, a slow answer and a WebSocket, for uvicorn's workers in tests."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ SLOW_SECONDS = 1.0
 
 
 async def app(scope, receive, send):
-    """Answer /slow with this worker's pid at once and the end later; accept any WebSocket."""
+    """Answer /square/N with its square, else this worker's pid at once and the end later; accept any WebSocket."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -22,6 +22,10 @@ async def app(scope, receive, send):
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
+    elif scope["path"].startswith("/square/"):
+        body = b"%d" % (int(scope["path"].removeprefix("/square/")) ** 2)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
     else:
         start = f"{os.getpid()}\n".encode()
         end = b"the end"

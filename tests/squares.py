@@ -1,0 +1,58 @@
+"""Clients that ask a server under test for squares at full rate, never ask twice, and compare each answer."""
+
+import http.client
+import itertools
+import threading
+import time
+
+
+class Squares:
+    """Clients in threads, each with a keep-alive connection; what is not the right answer is in `failures`.
+
+    No request is ever repeated: a server that closes a connection must have said so in the answer before.
+
+    Args:
+        port: where the server listens.
+        clients: how many.
+    """
+
+    def __init__(self, port, *, clients=8):
+        self.answers = 0
+        self.failures = []
+        self.slowest = 0.0
+        self._port = port
+        self._lock = threading.Lock()
+        self._enough = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._enough.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, first):
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        for number in itertools.count(first):
+            if self._enough.is_set():
+                break
+            started, problem = time.monotonic(), ""
+            try:
+                connection.request("GET", f"/square/{number}")
+                answer = connection.getresponse()
+                body = answer.read()
+                if (answer.status, body) != (200, b"%d" % number**2):
+                    problem = f"/square/{number}: {answer.status} {body!r:.100}"
+            except (OSError, http.client.HTTPException) as error:
+                problem = f"/square/{number}: {type(error).__name__}: {error}"
+                connection.close()
+            with self._lock:
+                self.answers += 1
+                self.slowest = max(self.slowest, time.monotonic() - started)
+                if problem:
+                    self.failures.append(problem)
+        connection.close()
