@@ -2,11 +2,18 @@
 
 import asyncio
 import os
+import time
+from pathlib import Path
 
 from mempressure import get_lazy_loader
 
 get_lazy_loader()
 SLOW_SECONDS = 1.0
+HELD_UP = Path(os.environ.get("SAMPLE_DIR", "/nowhere"), "held-up")
+"""While this file is there no worker gets to its first request."""
+
+while HELD_UP.exists():
+    time.sleep(0.02)
 
 
 async def app(scope, receive, send):

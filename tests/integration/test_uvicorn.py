@@ -1,14 +1,19 @@
 """The agent in real uvicorn workers: what it publishes, and that recycling loses no request."""
 
 import base64
+import os
+import signal
 import socket
 import sys
+import threading
 
+import psutil
 import pytest
 
 from app.load import Load
 from stack.engines import ROOT
 from stack.processes import Processes, free_port
+from tests.squares import Squares
 from tests.waiting import until
 from tests.workers import Workers, holds
 
@@ -25,10 +30,16 @@ class Sample(Workers):
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes = processes
 
-    def start(self, *options, app="app.main:app", workers=2):
+    def start(self, *options, app="app.main:app", workers=2, **environ):
         command = [sys.executable, "-m", "uvicorn", app, "--port", str(self.port), "--no-access-log"]
-        self.process = self._processes.start("sample", [*command, *options], environ=self.environ())
+        self.process = self._processes.start("sample", [*command, *options], environ=self.environ(**environ))
         self.process.wait_until(lambda: len(self.serving()) == workers, seconds=DEADLINE)
+
+
+def connected(pid, connection):
+    """Return whether a process holds the other end of a connection."""
+    there = connection.getsockname()
+    return any(other.raddr == there for other in psutil.Process(pid).net_connections() if other.raddr)
 
 
 @pytest.fixture
@@ -61,6 +72,53 @@ def test_recycling_under_load_loses_no_request_and_gives_the_memory_back(sample,
     load.stop()
     assert load.failures == []
     assert load.requests > 200 * RECYCLES
+
+
+def test_full_speed_clients_that_never_ask_twice_get_every_answer(sample):
+    sample.start("--workers", "2", app="tests.integration.asgi_sample:app")
+    with Squares(sample.port, clients=12) as load:
+        for _ in range(2 * RECYCLES):
+            outcome = sample.recycle(min(sample.serving(), key=lambda worker: worker.started))
+            assert (outcome.workers, outcome.skipped, outcome.errors) == (1, (), ())
+            before = load.answers
+            until(lambda before=before: load.answers > before + 500, "500 more answers", seconds=DEADLINE)
+    assert load.failures == []
+
+
+def test_a_worker_killed_while_it_drains_and_its_successor_while_it_boots_are_replaced(sample, tmp_path):
+    sample.start("--workers", "2", app="tests.integration.asgi_sample:app", SAMPLE_DIR=str(tmp_path))
+    held_up, known = tmp_path / "held-up", sample.children()
+    held_up.touch()
+    outcomes = []
+    with socket.create_connection(("127.0.0.1", sample.port)) as idle:  # it is drained for as long as this is open
+        idle.sendall(b"GET /square/3 HTTP/1.1\r\nHost: sample\r\n\r\n")
+        assert idle.recv(4096).endswith(b"9")
+        for worker in sample.serving():
+            if connected(worker.pid, idle):
+                break
+        recycling = threading.Thread(target=lambda: outcomes.append(sample.recycle(worker)))
+        recycling.start()
+        until(lambda: worker.pid not in {w.pid for w in sample.serving()}, "it to drain")
+        os.kill(worker.pid, signal.SIGKILL)
+    successor = until(lambda: next((pid for pid in sample.children() if pid not in known), None), "its successor")
+    os.kill(successor, signal.SIGKILL)
+    known.append(successor)
+    until(lambda: any(pid not in known for pid in sample.children()), "the successor's", seconds=DEADLINE)
+    held_up.unlink()
+    recycling.join(DEADLINE + 30)
+    assert [(o.workers, o.skipped, o.errors) for o in outcomes] == [(1, (), ())]
+    assert len(sample.serving()) == 2
+    assert {path.stem for path in sample.files()} == {str(worker.pid) for worker in sample.serving()}
+
+
+def test_a_worker_whose_server_would_cut_its_requests_is_not_recycled(sample):
+    options = ("--workers", "2", "--timeout-graceful-shutdown", "20")
+    sample.start(*options, app="tests.integration.asgi_sample:app", MEMPRESSURE_LONGEST_REQUEST="30")
+    reason = "uvicorn's timeout_graceful_shutdown is 20 s"
+    for worker in sample.serving():
+        assert worker.baseline_bytes > 1 << 20
+        assert reason in worker.recycle_refused
+        assert reason in sample.order(worker, id="r1", op="recycle")["skipped"]
 
 
 def test_a_request_under_way_is_answered_by_the_worker_that_ends(sample):
