@@ -23,7 +23,7 @@ from mempressure import state
 from mempressure.client import socket_path
 from mempressure.directories import own_runtime_directory
 from mempressure.errors import MempressureError
-from mempressure.node import remove_dead
+from mempressure.liveness import remove_dead
 from mempressure.order_socket import OrderSocket
 from mempressure.orders import Order, parse_order
 from mempressure.state import WorkerState

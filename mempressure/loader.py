@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.draining import BackgroundWork
 from mempressure.errors import ConfigurationError, IsolationError
-from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
@@ -28,6 +27,7 @@ from mempressure.worker import ManagedWorker, measured_hosts, package_states, un
 
 if TYPE_CHECKING:
     from mempressure.alerts import AlertDict
+    from mempressure.isolation import IsolatedFunction, IsolatedPackage
     from mempressure.monitor import GarbageCollected, MemoryMonitor
     from mempressure.observation import PressureSummary
     from mempressure.room import Room
@@ -135,7 +135,7 @@ class LazyLoader:
         start_timeout: float | None = None,
         on_unload: Callable[[], object] | None = None,
         allow_imported: bool = False,
-    ) -> Callable[[Callable[P, R]], IsolatedFunction[P, R]]:
+    ) -> "Callable[[Callable[P, R]], IsolatedFunction[P, R]]":
         """Declare a function whose body runs in the own process of package `name`; arguments and result are pickled.
 
         Args:
@@ -160,6 +160,7 @@ class LazyLoader:
         }
         self._require_absent(_checked_name(name), allowed=_checked_flag("allow_imported", allow_imported))
         package = self._isolated_package(name, options)
+        from mempressure.isolation import IsolatedFunction
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
             return IsolatedFunction(function, package=package)
@@ -351,7 +352,9 @@ class LazyLoader:
         if self._worker is not None:
             self._worker.publish_soon()
 
-    def _isolated_package(self, name: str, options: dict[str, Any]) -> IsolatedPackage:
+    def _isolated_package(self, name: str, options: dict[str, Any]) -> "IsolatedPackage":
+        from mempressure.isolation import IsolatedPackage  # 0.4 MB that a worker without one need not pay
+
         with self._lock:
             package = self._isolated.get(name)
             if package is None:

@@ -5,22 +5,17 @@ the tightest limit above it; where it has a budget below that limit, or no limit
 supervisor, workers and package hosts against the budget; with neither it has no ratio.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mempressure import state
 from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
+from mempressure.liveness import is_alive
 from mempressure.memory import MemoryReading, host_memory
-from mempressure.process import start_ticks
 from mempressure.state import StateError, WorkerState
-
-FRESH_SECONDS = 10.0
-"""How long the last word of a worker whose process cannot be looked up (another container's) is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,47 +112,6 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
     parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
     parts.extend(worker.supervisor_bytes for worker in supervisors.values())
     return int(sum(part for part in parts if part != state.UNKNOWN))
-
-
-def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
-    """Return whether the process that published this state still runs, as far as one can see from here."""
-    # A clock that was set back must not keep the dead alive until it catches up: hence the absolute value.
-    fresh = abs(now - worker.sampled) < FRESH_SECONDS
-    if worker.pid_namespace != pid_namespace(proc=proc):
-        return fresh
-    try:
-        return start_ticks(worker.pid, proc=proc) == worker.start_ticks
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's, and /proc is mounted with hidepid
-        return fresh
-
-
-def remove_dead(directory: Path) -> None:
-    """Remove the state files and sockets of workers that were killed before they could, in one's own directory.
-
-    A file that cannot be read as a state is left for people to look at.
-    """
-    for path in state.state_files(directory):
-        try:
-            worker = state.load(path, owner=os.geteuid())
-        except (StateError, OSError):
-            continue
-        if worker.pid_namespace == pid_namespace() and not is_alive(worker, now=worker.sampled):
-            for leftover in (path, path.with_suffix(".sock")):
-                with suppress(FileNotFoundError):
-                    os.unlink(leftover)
-    for note in directory.glob("*.spare"):  # see `mempressure.supervisors.spare`
-        if not os.path.exists(f"/proc/{note.stem}"):
-            note.unlink(missing_ok=True)
-
-
-def pid_namespace(*, proc: str = "/proc") -> str:
-    """Return the name of this process' PID namespace; empty where the kernel does not tell."""
-    try:
-        return os.readlink(f"{proc}/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _living_workers(

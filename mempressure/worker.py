@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mempressure.agent import Agent
 from mempressure.cgroup import own_cgroup
@@ -13,7 +13,6 @@ from mempressure.configuration import Configuration
 from mempressure.draining import BackgroundWork, reason_not_to_end
 from mempressure.errors import UnknownPackageError
 from mempressure.growth import ProcessGrowth
-from mempressure.isolated_package import IsolatedPackage
 from mempressure.known_verdicts import KnownVerdicts
 from mempressure.orders import Order
 from mempressure.process import private_bytes
@@ -23,6 +22,9 @@ from mempressure.supervisors import Lookout
 from mempressure.supervisors.neighbours import Neighbours
 from mempressure.tracking import PackageTracker
 from mempressure.trim import PressureCallbacks, trim
+
+if TYPE_CHECKING:
+    from mempressure.isolated_package import IsolatedPackage
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class ManagedWorker:
         configuration: Configuration,
         *,
         tracker: PackageTracker,
-        isolated: Mapping[str, IsolatedPackage],
+        isolated: Mapping[str, "IsolatedPackage"],
         callbacks: PressureCallbacks,
         background: BackgroundWork,
         forked: bool = False,
@@ -212,7 +214,7 @@ class ManagedWorker:
 
 def package_states(
     tracker: PackageTracker,
-    isolated: Mapping[str, IsolatedPackage],
+    isolated: Mapping[str, "IsolatedPackage"],
     memory: Mapping[str, int],
     *,
     growth: Mapping[str, float] | None = None,
@@ -229,7 +231,7 @@ def package_states(
 
 
 def isolated_states(
-    isolated: Mapping[str, IsolatedPackage], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
+    isolated: Mapping[str, "IsolatedPackage"], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
 ) -> list[PackageState]:
     """Return every isolated package as it is now, like `package_states`."""
     rates = growth or {}
@@ -239,7 +241,7 @@ def isolated_states(
     ]
 
 
-def measured_hosts(isolated: Mapping[str, IsolatedPackage]) -> dict[str, int]:
+def measured_hosts(isolated: Mapping[str, "IsolatedPackage"]) -> dict[str, int]:
     """Measure every package host now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
     measured = {}
     for package in list(isolated.values()):
@@ -257,7 +259,7 @@ def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError
     )
 
 
-def _isolated_state(package: IsolatedPackage, memory_bytes: int, growth: float) -> PackageState:
+def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float) -> PackageState:
     return PackageState(
         name=package.name,
         mechanism="stop",

@@ -15,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from mempressure.node import pid_namespace
+from mempressure.liveness import pid_namespace
 from mempressure.process import start_ticks
 from mempressure.state import PackageState, WorkerState, publish
 from tests import waiting

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.errors import UnsafeDirectoryError
+from mempressure.liveness import FRESH_SECONDS
 from mempressure.memory import MeasureError, MemoryReading
-from mempressure.node import FRESH_SECONDS, app_memory, is_alive, pid_namespace, proportional_bytes, read_node
+from mempressure.node import app_memory, proportional_bytes, read_node
 from mempressure.state import UNKNOWN, StateError, WorkerState
 
 MIB = 1 << 20
@@ -94,26 +95,6 @@ def test_another_container_s_worker_is_believed_while_fresh(read, publish_worker
     proc.process(101)  # has nothing to do with that container's 101
     publish_worker(pid=101, pid_namespace=ELSEWHERE, start_ticks=77, sampled=NOW - age)
     assert ("shop" in read().apps) is alive
-
-
-def test_a_worker_that_never_sampled_elsewhere_is_not_alive(make_worker, proc):
-    assert not is_alive(make_worker(pid_namespace=ELSEWHERE, sampled=UNKNOWN), proc=proc.path, now=NOW)
-
-
-def test_behind_hidepid_freshness_decides(make_worker, proc, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError
-
-    monkeypatch.setattr("mempressure.node.start_ticks", refuse)  # root, who runs this, is never refused
-    assert is_alive(make_worker(sampled=NOW - 1), proc=proc.path, now=NOW)
-    assert not is_alive(make_worker(sampled=NOW - 60), proc=proc.path, now=NOW)
-
-
-def test_pid_namespace(proc, tmp_path):
-    assert pid_namespace() == os.readlink("/proc/self/ns/pid")
-    proc.namespace(ELSEWHERE)
-    assert pid_namespace(proc=proc.path) == ELSEWHERE
-    assert pid_namespace(proc=str(tmp_path)) == ""
 
 
 @as_root
