@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.exercises import EXERCISES
-from benchmarks.service import Service, serve, wait
+from benchmarks.service import Service, serve
 from benchmarks.statistics import drift, tenths
 from benchmarks.targets import Target, as_dicts
 
@@ -77,19 +77,11 @@ def _cycles(
 
 
 def _stop(service: Service, package: str) -> None:
-    (worker,) = service.workers()
-    answer = service.order(worker.pid, "stop", package=package)
-    if answer["skipped"] is not None:
-        raise RuntimeError(f"{package} was not stopped: {answer['skipped']}")
-    wait(lambda: not service.hosts(worker.pid), "the end of the package host")
+    service.stop(package)
 
 
 def _recycle(service: Service, _package: str) -> None:
-    (worker,) = service.wait_for_workers(1)
-    outcome = service.recycle(worker)
-    if outcome.workers != 1:
-        raise RuntimeError(f"the worker was not recycled: {outcome.skipped or outcome.errors}")
-    service.wait_for_workers(1)
+    service.replace_worker()
     service.warm(requests=5)
 
 

@@ -8,6 +8,7 @@ in `footprint`.
 """
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from benchmarks.exercises import EXERCISES, Exercise
-from benchmarks.service import Service, serve, wait
+from benchmarks.service import Service, serve
 from benchmarks.targets import Target, as_dicts
 from stack.engines import ROOT
 
@@ -29,37 +30,32 @@ _COLUMNS = (
 
 def run(say: Callable[[str], None]) -> dict[str, Any]:
     """Load, unload and load again each package in each way; return shares given back and results after the reload."""
-    rows = {exercise.package: [f"{exercise.distribution} {version(exercise.distribution)}"] for exercise in EXERCISES}
-    shares: dict[str, list[float]] = {"stop": [], "recycle": []}
-    wrong: dict[str, int] = {"stop": 0, "recycle": 0}
-    first_host = 0
-    with serve(environ={"BENCHMARK_ISOLATED": ",".join(rows)}) as service:
+    names = ",".join(exercise.package for exercise in EXERCISES)
+    with serve(environ={"BENCHMARK_ISOLATED": names}) as service:
         first_host = _first_host(service)
-        for exercise, measured in _each(lambda exercise: _stop(service, exercise)):
-            say(f"packages, stop: {exercise.package} {measured.describe()}")
-            measured.note(rows[exercise.package], shares["stop"])
-            wrong["stop"] += not measured.equal
+        stopped = [_told(exercise, _stop(service, exercise), "stop", say) for exercise in EXERCISES]
     with serve() as service:
-        for exercise, measured in _each(lambda exercise: _recycle(service, exercise)):
-            say(f"packages, recycle: {exercise.package} {measured.describe()}")
-            measured.note(rows[exercise.package], shares["recycle"])
-            wrong["recycle"] += not measured.equal
-    for exercise in EXERCISES:
+        recycled = [_told(exercise, _recycle(service, exercise), "recycle", say) for exercise in EXERCISES]
+    rows = []
+    for exercise, stop, recycle in zip(EXERCISES, stopped, recycled, strict=True):
         naive = _naive(exercise)
         say(f"packages, naive: {exercise.package} {naive}")
-        rows[exercise.package] += naive
+        name = f"{exercise.distribution} {version(exercise.distribution)}"
+        rows.append([name, *stop.cells(), *recycle.cells(), *naive])
+    more = statistics.median(stop.added - recycle.added for stop, recycle in zip(stopped, recycled, strict=True))
     return {
         "what": f"memory given back and results after the reload, for {len(EXERCISES)} packages",
         "how": __doc__,
-        "targets": as_dicts(_targets(shares, wrong)),
+        "targets": as_dicts([*_targets("stop", stopped), *_targets("recycle", recycled)]),
         "notes": [
-            f"The first package host of a worker costs {first_host / MIB:.2f} MB that stay, whatever the package."
+            f"The first package host of a worker costs {first_host / MIB:.2f} MB that stay, whatever the package.",
+            f"A package adds {more / MIB:.1f} MB more in a host than in the worker (median): its interpreter.",
         ],
         "tables": [
             {
                 "title": "MB added, share given back and result after the reload; naive with its growth a cycle in MB",
                 "columns": [*_COLUMNS],
-                "rows": list(rows.values()),
+                "rows": rows,
             }
         ],
     }
@@ -77,23 +73,21 @@ class Measured:
         """Return it for people."""
         return f"{self.added / MIB:.1f} MB, {self.share:.1%} back, result {'equal' if self.equal else 'NOT EQUAL'}"
 
-    def note(self, row: list[str], shares: list[float]) -> None:
-        """Add it to a row of the table, and to the mechanism's shares."""
-        row += [f"{self.added / MIB:.1f}", f"{self.share:.1%}", "equal" if self.equal else "**not equal**"]
-        shares.append(self.share)
+    def cells(self) -> list[str]:
+        """Return its part of the table."""
+        return [f"{self.added / MIB:.1f}", f"{self.share:.1%}", "equal" if self.equal else "**not equal**"]
 
 
-def _targets(shares: dict[str, list[float]], wrong: dict[str, int]) -> Iterator[Target]:
-    for mechanism, values in shares.items():
-        what = f"{mechanism}: share of the private memory given back, worst of {len(values)}"
-        yield Target(what, 100 * min(values), 95, "%", at_least=True)
-    for mechanism, count in wrong.items():
-        yield Target(f"{mechanism}: packages whose result after the reload differs", count, 0)
+def _targets(mechanism: str, measured: list[Measured]) -> Iterator[Target]:
+    what = f"{mechanism}: share of the private memory given back, worst of {len(measured)}"
+    yield Target(what, 100 * min(each.share for each in measured), 95, "%", at_least=True)
+    differing = sum(not each.equal for each in measured)
+    yield Target(f"{mechanism}: packages whose result after the reload differs", differing, 0)
 
 
-def _each(measure: Callable[[Exercise], Measured]) -> Iterator[tuple[Exercise, Measured]]:
-    for exercise in EXERCISES:
-        yield exercise, measure(exercise)
+def _told(exercise: Exercise, measured: Measured, mechanism: str, say: Callable[[str], None]) -> Measured:
+    say(f"packages, {mechanism}: {exercise.package} {measured.describe()}")
+    return measured
 
 
 def _first_host(service: Service) -> int:
@@ -101,7 +95,7 @@ def _first_host(service: Service) -> int:
     before = service.private_bytes()
     for _ in range(2):
         service.answer(f"/run/{EXERCISES[-1].package}")
-        _stop_host(service, EXERCISES[-1].package)
+        service.stop(EXERCISES[-1].package)
     return service.private_bytes() - before
 
 
@@ -109,19 +103,11 @@ def _stop(service: Service, exercise: Exercise) -> Measured:
     before = service.private_bytes()
     first = service.answer(f"/run/{exercise.package}")
     loaded = service.private_bytes()
-    _stop_host(service, exercise.package)
+    service.stop(exercise.package)
     after = service.private_bytes()
     second = service.answer(f"/run/{exercise.package}")
-    _stop_host(service, exercise.package)
+    service.stop(exercise.package)
     return Measured(before=before, loaded=loaded, after=after, equal=first == second == exercise.known)
-
-
-def _stop_host(service: Service, package: str) -> None:
-    (worker,) = service.workers()
-    answer = service.order(worker.pid, "stop", package=package)
-    if answer["skipped"] is not None:
-        raise RuntimeError(f"{package} was not stopped: {answer['skipped']}")
-    wait(lambda: not service.hosts(worker.pid), "the end of the package host")
 
 
 def _recycle(service: Service, exercise: Exercise) -> Measured:
@@ -129,20 +115,12 @@ def _recycle(service: Service, exercise: Exercise) -> Measured:
     before = service.private_bytes()
     first = service.answer(f"/run/{exercise.package}")
     loaded = service.private_bytes()
-    _replace_worker(service)
+    service.replace_worker()
     service.warm()
     after = service.private_bytes()
     second = service.answer(f"/run/{exercise.package}")
-    _replace_worker(service)
+    service.replace_worker()
     return Measured(before=before, loaded=loaded, after=after, equal=first == second == exercise.known)
-
-
-def _replace_worker(service: Service) -> None:
-    (worker,) = service.wait_for_workers(1)
-    outcome = service.recycle(worker)
-    if outcome.workers != 1:
-        raise RuntimeError(f"the worker was not recycled: {outcome.skipped or outcome.errors}")
-    service.wait_for_workers(1)
 
 
 def _naive(exercise: Exercise) -> list[str]:

@@ -72,10 +72,6 @@ class Service:
         """Return the process ids of gunicorn's workers, as the kernel knows them."""
         return [child.pid for child in psutil.Process(self.pid).children()]
 
-    def hosts(self, worker: int) -> list[int]:
-        """Return the process ids of a worker's package hosts."""
-        return [child.pid for child in psutil.Process(worker).children()]
-
     def private_bytes(self) -> int:
         """Return the private bytes of all processes together: gunicorn's arbiter, workers and package hosts.
 
@@ -112,6 +108,30 @@ class Service:
         target = Target(worker, dict.fromkeys((package.name for package in worker.packages), 0.0))
         action = Action("recycle", self._read().apps[APP], packages, (target,), 0, "benchmark")
         return self._executor.carry_out(action, order_id=f"bench.{next(self._numbers)}")
+
+    def stop(self, package: str) -> None:
+        """Have the only worker end its host of a package, and wait until that is gone.
+
+        Raises:
+            RuntimeError: it did not.
+        """
+        (worker,) = self.workers()
+        answer = self.order(worker.pid, "stop", package=package)
+        if answer["skipped"] is not None:
+            raise RuntimeError(f"{package} was not stopped: {answer['skipped']}")
+        wait(lambda: not psutil.Process(worker.pid).children(), "the end of the package host")
+
+    def replace_worker(self) -> None:
+        """Have the only worker recycled, and wait until its successor is the only one.
+
+        Raises:
+            RuntimeError: it was not.
+        """
+        (worker,) = self.wait_for_workers(1)
+        outcome = self.recycle(worker)
+        if outcome.workers != 1:
+            raise RuntimeError(f"the worker was not recycled: {outcome.skipped or outcome.errors}")
+        self.wait_for_workers(1)
 
     def warm(self, *, requests: int = 20) -> None:
         """Make some requests, so that what any first request costs is paid."""
