@@ -25,6 +25,11 @@ def groups(number):
     return [int(total) for total in numbers.groupby(numbers % 3).sum()]
 
 
+def echo(value):
+    """Return what was sent."""
+    return value
+
+
 @loader.isolated("numpy")
 def wait(begun, go):
     """Say on the file system that the call has begun, and in which worker, and wait for another file."""

@@ -11,7 +11,7 @@ from stack.engines import ROOT
 from tests.integration.hosts_memory import ANSWERS
 from tests.workers import Workers
 
-pytestmark = pytest.mark.timeout(300)  # its packages are imported thirty times, at the edge of their memory
+pytestmark = pytest.mark.timeout(600)  # its packages are imported thirty times, at the edge of their memory
 KNOWN = {name: answer for name, (_, answer) in ANSWERS.items()}
 
 
@@ -37,7 +37,7 @@ class Worker:
     def go(self, *, room):
         """Have it go on with so many bytes beside what it uses now; return what it prints, None where it was killed."""
         self.cgroup.limit(self.cgroup.used + room)
-        output, _ = self.process.communicate("\n", timeout=120)
+        output, _ = self.process.communicate("\n", timeout=280)
         return json.loads(output) if output else None
 
 
