@@ -58,3 +58,19 @@ def disarm(module: ModuleType) -> None:
 def take_used(names: Iterable[str]) -> set[str]:
     """Return which of the named modules were used since they were armed, and forget it."""
     return {name for name in names if _used.pop(name, False)}
+
+
+def trial() -> str:
+    """Try it on a throw-away module; return why it does not work in this interpreter, empty where it does."""
+    name = "mempressure accessed-bit trial"
+    module = ModuleType(name)
+    vars(module)["attribute"] = name
+    try:
+        armed = arm(module)
+        read = module.attribute
+        used = take_used([name])
+    except Exception as error:  # noqa: BLE001 -- whatever an interpreter objects to, it cannot be done here
+        return f"this interpreter does not let a module's class be swapped: {type(error).__name__}: {error}"
+    if not armed or read != name or used != {name} or type(module) is not ModuleType:
+        return "in this interpreter the swapped class of a module does not see its attributes being read"
+    return ""

@@ -85,7 +85,10 @@ class Situation:
             return "is kept loaded by preference"
         needed = self.idle_seconds(package, refaulted)
         idle = self.now - package.last_used
-        if package.last_used < 0 or not -CLOCK_SET_BACK_SECONDS < idle < needed:
+        if package.last_used < 0:
+            # One in a process of its own and without a call has never been used there.
+            return None if package.mechanism == "stop" else "has been idle for nobody knows how long"
+        if not -CLOCK_SET_BACK_SECONDS < idle < needed:
             return None
         if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):
             delay = refaulted.refault_delay

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,21 @@ def own_cgroup(*, proc: str = "/proc", pid: int | str = "self") -> Cgroup | None
             if (directory / "memory.stat").exists():
                 return Cgroup(directory, point, version)
     return None
+
+
+def memory_controllers(*, proc: str = "/proc") -> set[int]:
+    """Return the versions of cgroups, 1 and 2, whose memory controller is mounted; both only while one is moved."""
+    try:
+        mounts = os.fsdecode(Path(proc, "self", "mountinfo").read_bytes())
+    except OSError:
+        return set()
+    found = {1} if _mount(mounts, 1) else set()
+    if (mount := _mount(mounts, 2)) is not None:
+        _, point = mount
+        with suppress(OSError):  # a cgroup2 mount of another namespace
+            if "memory" in (point / "cgroup.controllers").read_text().split():
+                found.add(2)
+    return found
 
 
 def _mount(mountinfo: str, version: int) -> tuple[str, Path] | None:

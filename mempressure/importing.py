@@ -220,17 +220,24 @@ class TrackingFinder(MetaPathFinder):
         nested, within = importer == package, package in stack
         stack.append(package)
         inner.append(0)
-        before, started = anonymous_bytes(), time.perf_counter()
+        before, started = _held_bytes(), time.perf_counter()
         try:
             run()
         finally:
-            added, seconds = anonymous_bytes() - before, time.perf_counter() - started
+            added, seconds = _held_bytes() - before, time.perf_counter() - started
             stack.pop()
             own = added - inner.pop()
             # The enclosing boundary of the same package counts it as its own.
             inner[-1] += added - own if nested else added
         if not nested:
             self._listener.imported(Import(package, root, importer, seconds, own, 0 if within else added))
+
+
+def _held_bytes() -> int:
+    try:
+        return anonymous_bytes()
+    except OSError:  # no /proc: an import must not fail because nobody can measure it
+        return 0
 
 
 class _BoundaryLoader(Loader):

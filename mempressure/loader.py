@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.draining import BackgroundWork
-from mempressure.errors import ConfigurationError, IsolationError
+from mempressure.errors import ConfigurationError, HostStartError, IsolationError
+from mempressure.features import System, package_hosts
 from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
@@ -305,15 +306,22 @@ class LazyLoader:
         # A supervisor that has the application serves nothing; its workers start their agents when forked.
         if not self._with_agent or (not forked and (is_supervisor() or postponed(self._start))):
             return
-        worker = ManagedWorker(
-            self._configuration,
-            tracker=self._tracker,
-            isolated=self._isolated,
-            callbacks=self._callbacks,
-            background=self._background,
-            forked=forked,
-            delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
-        )
+        try:
+            worker = ManagedWorker(
+                self._configuration,
+                tracker=self._tracker,
+                isolated=self._isolated,
+                callbacks=self._callbacks,
+                background=self._background,
+                forked=forked,
+                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
+            )
+        except ProcessLookupError as error:  # no /proc, as on macOS: nobody could tell this process from another
+            import logging  # deferred: most workers never come here
+
+            words = "agent not started, this worker is not managed: reason=%r"
+            logging.getLogger(__name__).error(words, str(error))  # noqa: TRY400 -- the reason is whole without a trace
+            return
         if worker.start():
             self._worker = worker
 
@@ -331,6 +339,11 @@ class LazyLoader:
         return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
 
     def _reserve_host(self, package: str, cost: int) -> Reservation:
+        if reason := package_hosts(System()):  # 0.2 of the 30 ms that a start takes
+            raise HostStartError(
+                f"package {package!r} cannot run in a process of its own here: {reason}; "
+                "see mempressure_feature_supported and docs/metrics.md"
+            )
         return Reservation(0) if self._room is None else self._room.for_host(package, cost)
 
     def _reason_not_to_evict(self, package: str) -> str:
@@ -358,11 +371,10 @@ class LazyLoader:
         with self._lock:
             package = self._isolated.get(name)
             if package is None:
-                reserve = None if self._room is None else self._reserve_host
                 package = IsolatedPackage(
                     name,
                     on_change=self._changed,
-                    reserve=reserve,
+                    reserve=self._reserve_host,
                     message_limit=self._configuration.mempressure_message_limit or sys.maxsize,
                     **options,
                 )

@@ -16,6 +16,9 @@ class ProcessMemory:
 
     proportional: int
     private: int
+    anonymous: int = 0
+    shared: int = 0
+    """Of `anonymous`, what it has in common with the process that it was forked from, or with what it forked."""
 
 
 def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMemory:
@@ -40,9 +43,12 @@ def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMe
         raise ProcessLookupError(f"process {pid} holds no memory: it is ending")
     # A process' own share of swapped pages (SwapPss) is freed with it, as its private pages are.
     swapped = fields.get(b"SwapPss", 0)
+    anonymous, dirty = fields.get(b"Anonymous", 0), fields.get(b"Private_Dirty", 0)
     return ProcessMemory(
         proportional=fields[b"Pss"] + swapped,
-        private=fields.get(b"Private_Clean", 0) + fields.get(b"Private_Dirty", 0) + swapped,
+        private=fields.get(b"Private_Clean", 0) + dirty + swapped,
+        anonymous=anonymous,
+        shared=max(0, anonymous - dirty),
     )
 
 

@@ -51,7 +51,7 @@ class WorkerSampler:
         self._supervisor_bytes = 0
         self._cgroup_problem = ""
         self.baseline_bytes = UNKNOWN
-        self.trim_refused = ""
+        self.measures_memory = True
 
     def note_baseline(self) -> None:
         """Measure what this worker takes before its first request."""
@@ -66,7 +66,7 @@ class WorkerSampler:
         """
         supervisor = self._lookout.look()
         now = time.monotonic()
-        if thorough or now >= self._next_measurement:
+        if self.measures_memory and (thorough or now >= self._next_measurement):
             self._measure(hosts)
             self._next_measurement = now + (time.monotonic() - now) / MOST_OF_THE_TIME
         # A host that is gone holds nothing, whenever it was measured.
@@ -80,7 +80,6 @@ class WorkerSampler:
             supervisor=supervisor.kind,
             supervisor_pid=supervisor.pid,
             serving=supervisor.serving,
-            trim_refused=self.trim_refused or supervisor.trim_refused,
             recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
             baseline_bytes=self.baseline_bytes,

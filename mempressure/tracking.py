@@ -76,6 +76,10 @@ class PackageTracker:
         on_change: called after a tracked package was loaded.
         reserve: called before a package is imported on first use (see `mempressure.importing`).
         evict_refused: returns why a package is not to be evicted, whatever refers to it; empty where it may be.
+
+    Attributes:
+        accessed_bit: whether modules are armed; without it nobody knows how long a package has been idle.
+        evict_unsupported: why nothing can be evicted in this process; empty where it can.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class PackageTracker:
         reserve: Reserve | None = None,
         evict_refused: Callable[[str], str] = lambda _: "",
     ) -> None:
+        self.accessed_bit = True
+        self.evict_unsupported = ""
         self._clock = clock
         self._reserve = reserve
         self._evict_refused = evict_refused
@@ -180,6 +186,8 @@ class PackageTracker:
 
         A use is dated at the tick that sees it, at most one interval late: never too early.
         """
+        if not self.accessed_bit:
+            return
         self._find_modules()
         now = self._clock()
         for name, modules in self._modules.items():
@@ -222,7 +230,16 @@ class PackageTracker:
         """Return what is to be published of every tracked package."""
         with self._lock:
             packages = list(self._packages.values())
-        return [_state(package, self.reason_not_to_evict(package)) for package in packages]
+        states = [_state(package, self.reason_not_to_evict(package)) for package in packages]
+        if not self.accessed_bit:
+            for state in states:
+                state.last_used = UNKNOWN
+        return states
+
+    @property
+    def inherited(self) -> tuple[str, ...]:
+        """Return the packages that were loaded when this process was forked."""
+        return tuple(package.name for package in list(self._packages.values()) if package.inherited)
 
     def reason_not_to_evict(self, package: TrackedPackage) -> str:
         """Return why an opted-in package is not evicted, whatever its use; empty where it may be tried."""
@@ -230,6 +247,8 @@ class PackageTracker:
             return ""
         if package.inherited:
             return "it was loaded before this process was forked, and emptying it would unshare the parent's pages"
+        if self.evict_unsupported:
+            return self.evict_unsupported
         if 0 <= self._clock() - package.evict_refused_at < RETRY_SECONDS:
             return self._evict_refused(package.name) or package.evict_refused
         return self._evict_refused(package.name)

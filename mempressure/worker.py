@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from mempressure import features
 from mempressure.agent import Agent
 from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TRIM_GROWTH_BYTES = 1 << 20
-"""A trim after which private memory has grown by more than this has unshared pages, and is not done again."""
+"""A trim by which private memory has grown by more than this, by unsharing pages, is not done again."""
 
 
 class ManagedWorker:
@@ -70,6 +71,8 @@ class ManagedWorker:
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._verdicts = KnownVerdicts(configuration.cache_directory)
         self._growth = ProcessGrowth()
+        self._trim_stopped = ""
+        self._unsupported: dict[str, str] | None = None
         self._retiring = False
         self._agent = Agent(
             self,
@@ -100,6 +103,7 @@ class ManagedWorker:
         if self._lookout.supervises:
             return None
         self._lookout.look().settle()
+        unsupported = dict(self.unsupported)
         self._tracker.tick()
         self._tracker.attribute(now=time.monotonic())
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
@@ -112,6 +116,11 @@ class ManagedWorker:
         for package in worker.packages:
             package.verdict = self._verdicts.mechanism(package.name)
         worker.serving = worker.serving and not self._retiring
+        worker.trim_refused = self._trim_refused()
+        if worker.trim_refused:  # whoever found that out, and whenever
+            unsupported["trim"] = worker.trim_refused
+        worker.unsupported = unsupported
+        worker.callback_failures = float(self._callbacks.failures)
         worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
         return worker
 
@@ -150,13 +159,32 @@ class ManagedWorker:
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _trim(self, order: Order) -> dict[str, Any]:
-        refused = self._lookout.look().trim_refused
+        # Looked at once more: the application may have frozen its objects, or forked, since it started.
+        refused = self._trim_refused() or features.trim(self._system())
         if refused:
             return {"reclaimed_bytes": 0, "skipped": refused}
-        freed, problems = trim(self._callbacks, level=order.level)
-        if freed < -TRIM_GROWTH_BYTES:
-            self._sampler.trim_refused = f"trimming made it grow by {-freed} bytes"
-        return {"reclaimed_bytes": max(0, freed), "skipped": None, "problems": problems}
+        trimmed = trim(self._callbacks, level=order.level, call="on_pressure" not in self.unsupported)
+        if trimmed.unshared > TRIM_GROWTH_BYTES:
+            self._trim_stopped = f"trimming unshared {trimmed.unshared} bytes of its pages"
+        return {"reclaimed_bytes": max(0, trimmed.freed), "skipped": None, "problems": trimmed.problems}
+
+    def _trim_refused(self) -> str:
+        return self.unsupported.get("trim") or self._trim_stopped or self._lookout.look().trim_refused
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """Return what cannot work in this process and why; looked at once, and turned off with that."""
+        if self._unsupported is None:
+            self._unsupported = features.unsupported(self._system())
+            for feature, reason in self._unsupported.items():
+                _log.warning("not supported here: feature=%s reason=%r", feature, reason)
+            self._tracker.accessed_bit = "accessed_bit" not in self._unsupported
+            self._tracker.evict_unsupported = self._unsupported.get("evict", "")
+            self._sampler.measures_memory = "process_memory" not in self._unsupported
+        return self._unsupported
+
+    def _system(self) -> features.System:
+        return features.System(inherited=self._tracker.inherited)
 
     def _recycle(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
         reason = self._reason_not_to_recycle(order)
@@ -206,6 +234,8 @@ class ManagedWorker:
                 continue
             if package.name not in order.idle_for:
                 return f"{package.name} was loaded meanwhile"
+            if package.last_used == UNKNOWN:
+                return f"nobody knows for how long {package.name} has been idle"
             idle = now - package.last_used
             if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < order.idle_for[package.name]:
                 return f"{package.name} was used {max(0.0, idle):.1f} s ago"

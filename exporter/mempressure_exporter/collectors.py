@@ -1,4 +1,4 @@
-"""What a scrape measures, in five collectors. One that fails is told of and costs the others nothing."""
+"""What a scrape measures, in six collectors. One that fails is told of and costs the others nothing."""
 
 import logging
 import platform
@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from mempressure import __version__
+from mempressure import __version__, features
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import MeasureError, MemoryReading, host_memory, pressure
@@ -15,6 +15,7 @@ from mempressure.settings import SettingsFile
 from mempressure.state import UNKNOWN, StateError, WorkerState, least_mild
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
 from mempressure.trend import SLOW_GAP_SECONDS, Series
+from mempressure_exporter import host_features
 from mempressure_exporter.counters import Counters, PackageTotals
 from mempressure_exporter.exposition import Sample
 
@@ -52,10 +53,12 @@ class Collectors:
         self._max_series = max_series
         self._settings = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
         self._node = configuration.node
+        self._machine = host_features.Machine(proc=proc, runtime=configuration.runtime_directory)
         self._counters = Counters(started=clock(), max_packages=max_series)
         self._problems = _Problems()
         self._host_trend = Series()
         self._app_trends: dict[str, Series] = {}
+        self._lacking: dict[str, str] | None = None
         self._dropped = 0
         self._read: list[AppReading] | MempressureError | None = None
 
@@ -68,6 +71,7 @@ class Collectors:
             ("apps", self._apps),
             ("packages", self._packages),
             ("settings", self._set),
+            ("features", self._features),
             ("exporter", self._exporter),
         ):
             began = time.perf_counter()
@@ -133,6 +137,20 @@ class Collectors:
         yield "mempressure_suggestions_enabled", (), settings.suggestions_enabled
         yield "mempressure_unloading_enabled", (), unloading
 
+    def _features(self) -> Iterator[Sample]:
+        if self._lacking is None:  # once: a trigger costs the kernel a thread while it is open
+            self._lacking = host_features.unsupported(self._machine)
+        lacking = self._lacking | {"runtime_directory": host_features.runtime_directory(self._machine)}
+        for name in host_features.CHECKS:
+            self._problems.lacks(name, lacking.get(name, ""))
+            yield "mempressure_feature_supported", (name,), not lacking.get(name)
+        try:
+            workers = [worker for app in self._app_readings() for worker in app.workers]
+        except MempressureError:  # the collectors of apps and packages tell of it
+            return
+        for name in features.CHECKS if workers else ():
+            yield "mempressure_feature_supported", (name,), all(name not in w.unsupported for w in workers)
+
     def _exporter(self) -> Iterator[Sample]:
         yield "mempressure_node_info", (self._node,), 1
         yield "mempressure_exporter_build_info", (__version__, platform.python_version()), 1
@@ -178,6 +196,7 @@ class _Problems:
         self.counts = {_kind(error): 0 for error in (MeasureError, StateError, UnsafeDirectoryError)}
         self._told: set[str] = set()
         self._failing: set[str] = set()
+        self._lacking: dict[str, str] = {}
 
     def count(self, problem: Exception) -> None:
         """Count a problem by its kind, which is its class."""
@@ -193,6 +212,12 @@ class _Problems:
                 self._told.clear()
             self._told.add(message)
             _log.warning("left out: kind=%s problem=%s", _kind(type(problem)), message)
+
+    def lacks(self, feature: str, reason: str) -> None:
+        """Log what this machine cannot do, once while the reason stays the same."""
+        if reason and self._lacking.get(feature) != reason:
+            _log.info("not supported here: feature=%s reason=%r", feature, reason)
+        self._lacking[feature] = reason
 
     def failed(self, collector: str, error: Exception) -> None:
         """Log a collector's failure, once until it recovers."""

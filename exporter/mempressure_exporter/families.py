@@ -101,6 +101,11 @@ FAMILIES = (
     _gauge("unloading_enabled", "Whether packages are unloaded under memory pressure: 1 or 0."),
     _gauge("sample_timestamp_seconds", "When the host's memory was measured, in Unix time."),
     _gauge("node_info", "Name of the machine; always 1.", "node"),
+    _gauge(
+        "feature_supported",
+        "Whether the feature works on this machine and in every worker: 1 or 0; absent where no worker tells.",
+        "feature",
+    ),
     _counter("series_dropped", "Series of applications and packages left out of a scrape because they are too many."),
     _gauge("scrape_collector_success", "Whether the collector succeeded in this scrape: 1 or 0.", "collector"),
     _gauge("scrape_collector_duration_seconds", "Time that the collector took in this scrape.", "collector"),

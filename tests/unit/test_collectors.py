@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from mempressure import __version__
+from mempressure import __version__, features
 from mempressure.configuration import load_configuration
 from mempressure.errors import ConfigurationError
 from mempressure.settings import SettingsFile, with_thresholds
@@ -255,9 +255,9 @@ def test_the_exporter_itself(scrape):
     found = scrape()
     assert found["node_info", "n1"] == 1
     assert [name[1] for name in found if name[0] == "exporter_build_info"] == [__version__]
-    assert succeeded(found) == {"host", "apps", "packages", "settings", "exporter"}
+    assert succeeded(found) == {"host", "apps", "packages", "settings", "features", "exporter"}
     durations = [value for name, value in found.items() if name[0] == "scrape_collector_duration_seconds"]
-    assert len(durations) == 5
+    assert len(durations) == 6
     assert all(0 < duration < 5 for duration in durations)
     kinds = {name[1]: value for name, value in found.items() if name[0] == "exporter_problems_total"}
     assert kinds == {"measure_error": 0, "state_error": 0, "unsafe_directory_error": 0}
@@ -268,7 +268,7 @@ def test_an_unsafe_runtime_directory_fails_visibly_and_the_host_goes_on(scrape, 
     runtime_dir.chmod(0o777)
     for count in (1, 2, 3):
         found = scrape()
-        assert succeeded(found) == {"host", "settings", "exporter"}
+        assert succeeded(found) == {"host", "settings", "features", "exporter"}
         assert found["exporter_problems_total", "unsafe_directory_error"] == count
         assert found["host_memory_used_ratio",] == 0.5
     failures = [message for message in caplog.messages if message.startswith("collector failed: collector=apps")]
@@ -322,7 +322,7 @@ def test_a_mistake_in_a_collector_is_logged_with_its_place_and_costs_the_others_
         raise ZeroDivisionError
 
     monkeypatch.setattr(collectors, "host_memory", mistaken)
-    assert succeeded(scrape()) == {"apps", "packages", "settings", "exporter"}
+    assert succeeded(scrape()) == {"apps", "packages", "settings", "features", "exporter"}
     assert "in mistaken" in caplog.text
 
 
@@ -341,6 +341,39 @@ def test_series_beyond_the_bound_are_dropped_and_counted_and_the_first_ones_stay
         assert found["series_dropped_total",] == 7 * each * scrapes
     publish_worker(packages=[package(f"package-{number:02}") for number in reversed(range(10))])
     assert ("package_loaded_workers", "shop", "package-00") in found_by(running)
+
+
+def supported(found):
+    return {name[1]: value for name, value in found.items() if name[0] == "feature_supported"}
+
+
+def test_a_feature_is_supported_where_every_worker_supports_it(scrape, proc, publish_worker):
+    proc.process(101)
+    proc.process(102)
+    assert not features.CHECKS.keys() & supported(scrape()).keys()  # no worker tells
+    publish_worker(pid=101)
+    assert {supported(scrape())[name] for name in features.CHECKS} == {1}
+    publish_worker(pid=102, unsupported={"trim": "no malloc_trim"})
+    found = supported(scrape())
+    assert {name for name in features.CHECKS if not found[name]} == {"trim"}
+
+
+def test_what_the_host_lacks_is_shown_and_logged_once(scrape, proc, caplog):
+    caplog.set_level(logging.INFO)
+    (proc.root / "pressure" / "memory").unlink()
+    for _ in range(3):
+        found = supported(scrape())
+        assert (found["psi"], found["runtime_directory"]) == (0, 1)
+    assert len([text for text in caplog.messages if "feature=psi" in text]) == 1
+
+
+def test_a_runtime_directory_that_cannot_be_believed_is_a_feature_that_is_missing(scrape, runtime_dir):
+    assert supported(scrape())["runtime_directory"] == 1
+    runtime_dir.chmod(0o777)
+    found = scrape()
+    assert supported(found)["runtime_directory"] == 0
+    assert "features" in succeeded(found)
+    assert "apps" not in succeeded(found)
 
 
 def test_every_family_is_printed_by_something(scrape, proc, publish_worker, clock):

@@ -19,9 +19,15 @@ TOTAL = 1000 * MIB
 HOST = Pressure("host", "", "webhook", 900.0, "f1")
 
 
-def package(name, *, mib=100, idle=1e6, mechanism="stop", **options):
+def package(name, *, mib=100, mechanism="stop", **options):
     return PackageState(
-        name=name, mechanism=mechanism, source="process", timeout=60.0, loaded=1.0, memory_bytes=mib * MIB, **options
+        name=name,
+        mechanism=mechanism,
+        source="process",
+        timeout=60.0,
+        loaded=1.0,
+        memory_bytes=mib * MIB,
+        **{"last_used": 0.0, **options},
     )
 
 

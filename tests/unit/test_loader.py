@@ -1,3 +1,4 @@
+import gc
 import importlib
 import os
 import sys
@@ -6,9 +7,16 @@ import types
 import pytest
 
 import mempressure.loader
+from mempressure import features, sampling
 from mempressure.client import give_order, socket_path
 from mempressure.configuration import load_configuration
-from mempressure.errors import AgentUnreachableError, ConfigurationError, IsolationError, UnknownPackageError
+from mempressure.errors import (
+    AgentUnreachableError,
+    ConfigurationError,
+    HostStartError,
+    IsolationError,
+    UnknownPackageError,
+)
 from mempressure.loader import LazyLoader, UnloadResult
 from mempressure.node import read_node
 from mempressure.verdict import REHEARSED, MechanismResult
@@ -346,4 +354,84 @@ def test_a_runtime_directory_open_to_others_leaves_the_application_working(confi
     loader = LazyLoader(configuration=configuration)
     assert callable(loader.import_module("wave").open)
     assert "this worker is not managed" in caplog.text
+    loader.close()
+
+
+def test_in_a_fork_of_a_loaded_parent_trimming_is_off_and_says_so(loader, runtime_dir):
+    """Through all that is real: the fork, the child's agent, its state file and its socket."""
+    loader.manage("json")
+
+    def check():
+        def child():
+            app = read_node(runtime_dir, on_problem=lambda problem: pytest.fail(str(problem))).apps.get("shop")
+            return next((worker for worker in app.workers if worker.pid == os.getpid()), None) if app else None
+
+        worker = until(child, "the child's state")
+        assert worker.unsupported.keys() == {"trim", "evict"}
+        assert "forked from a process that had loaded json" in worker.trim_refused
+        path = socket_path(runtime_dir / str(os.geteuid()), os.getpid())
+        answer = give_order(path, {"id": "t1", "op": "trim"})
+        assert (answer["reclaimed_bytes"], answer["skipped"]) == (0, worker.trim_refused)
+        loader.close()
+
+    in_child(check)
+
+
+def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monkeypatch, caplog):
+    """Nothing here lacks anything, so the check is told of another system; all behind it is real."""
+    reasons = {"accessed_bit": "no swap", "process_memory": "no smaps_rollup", "trim": "no malloc_trim"}
+    monkeypatch.setattr(features, "unsupported", lambda system: dict(reasons))
+    loader = LazyLoader(configuration=configuration)
+    try:
+        loader.manage("json")
+        read = lambda: read_node(runtime_dir, on_problem=pytest.fail).apps.get("shop")  # noqa: E731 -- for `until`
+        (worker,) = until(lambda: (app := read()) and app.workers[0].packages and app, "the state").workers
+        assert worker.unsupported == reasons
+        assert (worker.private_bytes, worker.trim_refused) == (0, "no malloc_trim")
+        assert package(worker, "json").last_used == -1
+        path = socket_path(runtime_dir / str(os.geteuid()), os.getpid())
+        assert give_order(path, {"id": "t1", "op": "trim"})["skipped"] == "no malloc_trim"
+        assert [text for text in caplog.messages if "not supported here: feature=trim" in text] == [
+            "not supported here: feature=trim reason='no malloc_trim'"
+        ]
+    finally:
+        loader.close()
+
+
+def test_objects_frozen_later_are_seen_when_a_trim_is_ordered(loader, published, ask):
+    assert published().unsupported == {}
+    gc.freeze()
+    try:
+        assert "gc.freeze() was called" in ask("t1", "trim")["skipped"]
+    finally:
+        gc.unfreeze()
+    assert ask("t2", "trim")["skipped"] is None
+
+
+def test_a_callback_that_fails_is_contained_counted_and_published(loader, published, ask):
+    @loader.on_pressure("medium")
+    def fails(level):
+        raise RuntimeError("broken cache")
+
+    answer = ask("t1", "trim", level="high")
+    assert answer["skipped"] is None
+    assert "failed: RuntimeError: broken cache" in answer["problems"][0]
+    until(lambda: published().callback_failures == 1, "the failure to be published")
+
+
+def test_where_no_host_can_be_started_a_call_says_why(functions, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    with pytest.raises(HostStartError, match=r"'decimal' cannot run in a process of its own here: sys\.executable="):
+        functions.doubled(1)
+    monkeypatch.undo()
+
+
+def test_without_proc_there_is_no_agent_and_the_rest_works(configuration, monkeypatch, caplog):
+    def no_proc(*args, **options):
+        raise ProcessLookupError("no process self in /proc")
+
+    monkeypatch.setattr(sampling, "start_ticks", no_proc)
+    loader = LazyLoader(configuration=configuration)
+    assert callable(loader.import_module("wave").open)
+    assert "agent not started, this worker is not managed: reason='no process self in /proc'" in caplog.messages
     loader.close()

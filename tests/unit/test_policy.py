@@ -518,3 +518,14 @@ def test_the_last_serving_worker_is_recycled_at_emergency_only(workers, usage):
     if made.actions and usage < THRESHOLDS.emergency:
         assert sum(serving for serving, _ in workers) > 1
     assert all(action.targets[0].worker.serving for action in made.actions)
+
+
+@pytest.mark.parametrize("usage", [0.82, 0.86, 0.96])
+def test_a_worker_whose_packages_have_been_idle_for_nobody_knows_how_long_stays(usage):
+    app = reading(
+        worker(package(mechanism="recycle", idle=None), pid=1),
+        worker(package(mechanism="recycle"), pid=2),
+    )
+    made = plan(app, usage=usage, recycle_from="normal")
+    assert [action.targets[0].worker.pid for action in made.actions] == [2]
+    assert reasons(made)["pandas"].endswith("pandas has been idle for nobody knows how long")

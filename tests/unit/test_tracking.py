@@ -13,6 +13,7 @@ from mempressure.reservation import Reservation
 from mempressure.state import UNKNOWN
 from mempressure.tracking import PackageTracker
 from tests.clock import Clock
+from tests.forking import in_child
 
 HOLDS_MEMORY = """
 import mmap
@@ -373,3 +374,33 @@ def test_room_is_reserved_before_an_evicted_package_is_loaded_again(tracker, evi
     assert evicting.VALUE
     assert evicting.VALUE
     assert asked == [("tracked_one", 0)] * 2
+
+
+def test_without_the_accessed_bit_nobody_knows_for_how_long_a_package_has_been_idle(tracker, clock):
+    tracker.accessed_bit = False
+    tracker.track("tracked_one", timeout=5.0)
+    module = tracker.defer("tracked_one")
+    assert module.VALUE
+    tracker.tick()
+    assert type(module) is ModuleType
+    assert (only(tracker).loaded, only(tracker).last_used) == (1, UNKNOWN)
+    with tracker.using("tracked_one"):
+        assert only(tracker).active_calls == 1
+
+
+def test_what_was_loaded_at_the_fork_is_inherited(tracker):
+    tracker.track("tracked_one", timeout=5.0)
+    tracker.track("json", timeout=5.0)
+    assert tracker.inherited == ()
+
+    def check():
+        tracker.after_fork()
+        assert tracker.inherited == ("json",)
+
+    in_child(check)
+
+
+def test_where_evicting_is_not_supported_it_is_refused_with_the_reason(tracker, evicting):
+    tracker.evict_unsupported = "gc.freeze() was called"
+    assert tracker.evict("tracked_one") == (0, "gc.freeze() was called")
+    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("recycle", "gc.freeze() was called")
