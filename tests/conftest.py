@@ -6,12 +6,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from mempressure import installation
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.state import PackageState, WorkerState, publish
 from mempressure.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
 from tests.unit import isolated_functions
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("mempressure", deadline=None)
+settings.load_profile("mempressure")
 
 GIB_IN_KB = 1 << 20
 NAMESPACE = "pid:[4026531836]"
