@@ -10,7 +10,7 @@ from celery import Celery
 from mempressure import get_lazy_loader
 
 URL = os.environ["SAMPLE_REDIS"]
-TASK_SECONDS = 0.02
+TASK_SECONDS = float(os.environ.get("SAMPLE_TASK_SECONDS", "0.005"))
 
 loader = get_lazy_loader()
 decimal = loader.import_module("decimal")
@@ -18,6 +18,7 @@ app = Celery("sample", broker=f"{URL}/0", backend=f"{URL}/1")
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_acks_late=os.environ.get("SAMPLE_ACKS_LATE") == "1",
+    task_reject_on_worker_lost=True,
     worker_hijack_root_logger=False,
 )
 counts = redis.Redis.from_url(f"{URL}/2")
