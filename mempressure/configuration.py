@@ -148,6 +148,7 @@ def load_configuration(
         ConfigurationError: a value cannot be used, a key is unknown, or the named file cannot be read.
     """
     environment = os.environ if environ is None else environ
+    _warn_of_unknown(environment)
     path, file_values = _file_values(environment)
     values, origins = {}, {}
     for setting in SETTINGS:
@@ -161,6 +162,25 @@ def load_configuration(
         values[setting.key] = setting.default if text is None else _converted(setting, text, origin)
         origins[setting.key] = origin
     return Configuration(values, origins)
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """Warn of variables that nothing reads, once each: a misspelt one would be ignored in silence."""
+    if "MEMPRESSURE_PACKAGE_HOST" in environ:  # its worker has said so
+        return
+    known = {"MEMPRESSURE_CONFIG", *(setting.variable for setting in SETTINGS)}
+    for name in sorted(environ.keys() - known - _told):
+        if name.startswith(("MEMPRESSURE_", _UNLOADING)):
+            _told.add(name)
+            import difflib  # both deferred: usually there is nothing to tell
+            import logging
+
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "docs/configuration.md lists those that are"
+            logging.getLogger(__name__).warning("environment variable %s is not one of mempressure's: %s", name, hint)
+
+
+_told: set[str] = set()
 
 
 def _converted(setting: Setting, text: str, origin: str) -> Any:

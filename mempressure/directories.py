@@ -32,11 +32,19 @@ def own_runtime_directory(runtime: Path) -> Path:
 
     Raises:
         UnsafeDirectoryError: the runtime directory or the subdirectory is open to others.
-        OSError: one of them cannot be made.
+        OSError: one of them cannot be made; where that is not permitted the message says how it can be.
     """
-    _make(runtime, mode=0o755)
-    require_trustworthy_parent(runtime)
-    return make_private(runtime / str(os.geteuid()))
+    own = runtime / str(os.geteuid())
+    try:
+        _make(runtime, mode=0o755)
+        require_trustworthy_parent(runtime)
+        return make_private(own)
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno,
+            f"{own} cannot be made: {error.strerror}; have root run `mkdir -p -m 1777 {runtime}`, "
+            f"or set MEMPRESSURE_RUNTIME_DIR to a directory of uid {os.geteuid()}",
+        ) from error
 
 
 def user_directories(

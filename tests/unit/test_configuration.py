@@ -308,3 +308,27 @@ def test_the_page_says_key_default_and_meaning(setting):
     key, default, meaning = _documented()[setting.variable]
     assert (key, default) == (setting.key, _as_documented(setting))
     assert len(meaning) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("MEMPRESSURE_BUGDET", "did you mean MEMPRESSURE_BUDGET?"),
+        ("MEMPRESSURE_RUNTIME_DIRECTORY", "did you mean MEMPRESSURE_RUNTIME_DIR?"),
+        ("LAZY_LOADING_UNLOADING_TIMEOUT", "did you mean LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT?"),
+        ("MEMPRESSURE_QQQQQQQQQQQQQQQQQQQQ", "docs/configuration.md lists those that are"),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hint, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(configuration, "_told", set())
+    (tmp_path / "none.json").write_text("{}")
+    environ = {name: "1", "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"), "MEMPRESSURE_APP": "a", "LAZY_OTHER": "1"}
+    for _ in range(3):
+        load_configuration(environ=environ)
+    assert caplog.messages == [f"environment variable {name} is not one of mempressure's: {hint}"]
+
+
+def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
+    monkeypatch.setattr(configuration, "_told", set())
+    load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_HOST": "pandas"})
+    assert caplog.messages == []

@@ -1,5 +1,6 @@
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from mempressure.directories import (
     user_directories,
 )
 from mempressure.errors import UnsafeDirectoryError
+from tests.forking import in_child
 
 UMASKS = [0o000, 0o002, 0o022, 0o077]
 ME = os.geteuid()
@@ -151,3 +153,16 @@ def test_a_user_that_goes_meanwhile_is_no_problem(runtime_dir):
     assert next(users)[0] == 0
     (runtime_dir / "33").rmdir()
     assert list(users) == []
+
+
+@as_root
+def test_a_runtime_directory_that_one_may_not_write_to_says_how_to_share_it(tmp_path):
+    (tmp_path / "runtime").mkdir(mode=0o755)
+
+    def check():
+        os.chdir(tmp_path)  # a relative path: pytest's directories above are closed to others
+        os.setuid(65534)
+        with pytest.raises(PermissionError, match="mkdir -p -m 1777 runtime`, or set MEMPRESSURE_RUNTIME_DIR"):
+            own_runtime_directory(Path("runtime"))
+
+    in_child(check)
