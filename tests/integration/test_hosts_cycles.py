@@ -10,9 +10,10 @@ from stack.engines import ROOT
 
 CYCLES = 100
 WORKER = f"""
-import gc, json, os, threading
+import gc, json, os
 from mempressure.process import private_bytes
 from mempressure.isolation import IsolatedFunction
+from tests.held import held
 from tests.integration import hosts_functions
 from tests.integration.hosts_functions import known, squares
 
@@ -23,18 +24,15 @@ def cycle(number):
     wrong = echo(data) != data or squares(number) != known("squares", number)
     return wrong, hosts_functions.loader.unload("numpy").reclaimed_bytes
 
-def held():
+def everything():
     gc.collect()
-    with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
-        children = len(file.read().split())
-    return {{"files": len(os.listdir("/proc/self/fd")), "threads": threading.active_count(), "children": children,
-            "bytes": private_bytes()}}
+    return {{**held(), "bytes": private_bytes()}}
 
 for number in range(20):  # until the allocator has what it needs: 0.2 to 0.4 MB, then nothing in 400 cycles
     cycle(number)
-before = held()
+before = everything()
 cycles = [cycle(number) for number in range({CYCLES})]
-print(json.dumps([before, held(), sum(wrong for wrong, _ in cycles), min(freed for _, freed in cycles)]))
+print(json.dumps([before, everything(), sum(wrong for wrong, _ in cycles), min(freed for _, freed in cycles)]))
 """
 
 
