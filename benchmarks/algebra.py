@@ -2,9 +2,8 @@
 
 import sympy
 
-_X = sympy.Symbol("x")
-
 
 def derivative(exponent: int) -> str:
     """Return the factored derivative of (x + 1)**exponent, worked out anew each time."""
-    return str(sympy.factor(sympy.diff(sympy.expand((_X + 1) ** exponent), _X)))
+    x = sympy.Symbol("x")
+    return str(sympy.factor(sympy.diff(sympy.expand((x + 1) ** exponent), x)))

@@ -6,18 +6,20 @@ are read from outside. Memory is flat if the median of the last tenth is within 
 others must be equal. Beside it the naive way, in the same worker, fewer times: it does not last longer.
 """
 
+import contextlib
 import statistics as stdlib_statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.exercises import EXERCISES
-from benchmarks.service import Service, serve
+from benchmarks.exercises import EXERCISES, Exercise
+from benchmarks.service import Service, rehearsed, serve
 from benchmarks.statistics import drift, tenths
 from benchmarks.targets import Target, as_dicts
 
 CYCLES = 100
 NAIVE_CYCLES = 15
-PACKAGES = {"stop": "pandas", "recycle": "sympy", "naive": "sympy"}
+PACKAGES = {"stop": "pandas", "recycle": "sympy", "evict": "jinja2", "naive": "sympy"}
+"""Of the pure-Python ones jinja2 has a good verdict for being evicted, which an order asks for."""
 SETTLING_CYCLES = 2
 MIB = 1 << 20
 _COLUMNS = ("way", "package", "cycles", "MB first", "MB last", "MB a cycle", "processes", "files", "sockets")
@@ -36,10 +38,13 @@ def run(say: Callable[[str], None], *, cycles: int = CYCLES) -> dict[str, Any]:
     """Do the cycles in each way; return how memory, processes, files and sockets ended against how they began."""
     targets: list[Target] = []
     rows = []
-    for way, unload in (("stop", _stop), ("recycle", _recycle), ("naive", _naive)):
+    for way, unload in (("stop", _stop), ("recycle", _recycle), ("evict", _evict), ("naive", _naive)):
         count = cycles if way != "naive" else NAIVE_CYCLES
-        environ = {"BENCHMARK_ISOLATED": PACKAGES[way] if way == "stop" else ""}
-        with serve(environ=environ) as service:
+        with contextlib.ExitStack() as stack:
+            environ = {"BENCHMARK_ISOLATED": PACKAGES[way] if way == "stop" else ""}
+            if way == "evict":
+                environ |= {"BENCHMARK_EVICTED": PACKAGES[way], **stack.enter_context(rehearsed(_exercise(way)))}
+            service = stack.enter_context(serve(environ=environ))
             remains = [*_cycles(service, way, unload, count, say)]
         if way != "naive":
             targets += _targets(way, remains)
@@ -62,7 +67,7 @@ def _cycles(
     service: Service, way: str, unload: Callable[[Service, str], None], count: int, say: Callable[[str], None]
 ) -> list[Remains]:
     package = PACKAGES[way]
-    known = next(exercise.known for exercise in EXERCISES if exercise.package == package)
+    known = _exercise(way).known
     remains: list[Remains] = []
     for number in range(SETTLING_CYCLES + count):
         service.warm(requests=5)
@@ -83,6 +88,17 @@ def _stop(service: Service, package: str) -> None:
 def _recycle(service: Service, _package: str) -> None:
     service.replace_worker()
     service.warm(requests=5)
+
+
+def _exercise(way: str) -> Exercise:
+    return next(exercise for exercise in EXERCISES if exercise.package == PACKAGES[way])
+
+
+def _evict(service: Service, package: str) -> None:
+    (worker,) = service.workers()
+    answer = service.order(worker.pid, "evict", package=package)
+    if answer["skipped"] is not None:
+        raise RuntimeError(f"{package} was not evicted: {answer['skipped']}")
 
 
 def _naive(service: Service, package: str) -> None:

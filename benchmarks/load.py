@@ -2,10 +2,10 @@
 
 Sixteen clients ask two gunicorn workers (gthread) as fast as they are answered, on keep-alive connections, and
 compare every answer with the known one. Of the requests most use no package, some a module that imports sympy at its
-top as applications do, some numpy in its package host. Meanwhile each mechanism unloads a hundred times, by the
-orders that the actuator gives, as fast as the agents carry them out: `stop` numpy between calls, `trim` and
-`recycle` each worker in turn. The naive way beside it unloads sympy, under the same traffic. Clients, server and
-orders share the machine's cores.
+top as applications do, some numpy in its package host, some jinja2. Meanwhile each mechanism unloads a hundred
+times, by the orders that the actuator gives, as fast as the agents carry them out: `stop` numpy between calls,
+`evict` jinja2 (refused while it is in use or empty), `trim` and `recycle` each worker in turn. The naive way beside
+it unloads sympy, under the same traffic. Clients, server and orders share the machine's cores.
 """
 
 import json
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.exercises import EXERCISES
-from benchmarks.service import Service, serve
+from benchmarks.exercises import EXERCISES, Exercise
+from benchmarks.service import Service, rehearsed, serve
 from benchmarks.targets import Target, as_dicts
 from benchmarks.traffic import Page, Phase, Traffic
 
@@ -26,14 +26,18 @@ NAIVE_PAUSE_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
 DEADLINE_SECONDS = 300.0
 ISOLATED = "numpy"
+EVICTED = "jinja2"
 OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--keep-alive", "5")
 
 
 def run(say: Callable[[str], None], *, unloads: int = UNLOADS) -> dict[str, Any]:
     """Unload under traffic in each way; return what the clients met, beside a quiet time."""
     rows, targets, notes = [], [], []
-    environ = {"BENCHMARK_ISOLATED": ISOLATED}
-    with serve(environ=environ, workers=2, options=OPTIONS) as service:
+    environ = {"BENCHMARK_ISOLATED": ISOLATED, "BENCHMARK_EVICTED": EVICTED}
+    with (
+        rehearsed(_exercise(EVICTED)) as verdicts,
+        serve(environ={**environ, **verdicts}, workers=2, options=OPTIONS) as service,
+    ):
         for way, unload in _WAYS.items():
             phase, counts = _under_traffic(service, way, unload, unloads)
             say(f"load, {way}: {counts['unloads']} unloads, {phase.failed} failed, {phase.wrong} wrong")
@@ -63,10 +67,13 @@ def run(say: Callable[[str], None], *, unloads: int = UNLOADS) -> dict[str, Any]
 
 def pages() -> list[Page]:
     """Return what the clients ask for."""
-    numpy = next(exercise for exercise in EXERCISES if exercise.package == ISOLATED)
     algebra = [Page(f"/algebra/{n}", 0.01, json.dumps(known_derivative(n)).encode()) for n in range(2, 8)]
-    isolated = Page(f"/run/{ISOLATED}", 0.005, json.dumps(numpy.known).encode())
-    return [Page("/ping", 0.935, b'"pong"'), *algebra, isolated]
+    others = [Page(f"/run/{name}", 0.005, json.dumps(_exercise(name).known).encode()) for name in (ISOLATED, EVICTED)]
+    return [Page("/ping", 0.93, b'"pong"'), *algebra, *others]
+
+
+def _exercise(package: str) -> Exercise:
+    return next(exercise for exercise in EXERCISES if exercise.package == package)
 
 
 def known_derivative(exponent: int) -> str:
@@ -104,6 +111,12 @@ def _stop(service: Service, number: int) -> bool:
     return answer["skipped"] is None
 
 
+def _evict(service: Service, number: int) -> bool:
+    workers = service.workers()
+    answer = service.order(workers[number % len(workers)].pid, "evict", package=EVICTED)
+    return answer["skipped"] is None
+
+
 def _trim(service: Service, number: int) -> bool:
     workers = service.workers()
     answer = service.order(workers[number % len(workers)].pid, "trim", level="high")
@@ -121,7 +134,7 @@ def _naive(service: Service, _number: int) -> bool:
     return True
 
 
-_WAYS: dict[str, Unload | None] = {"quiet": None, "stop": _stop, "trim": _trim, "recycle": _recycle}
+_WAYS: dict[str, Unload | None] = {"quiet": None, "stop": _stop, "evict": _evict, "trim": _trim, "recycle": _recycle}
 
 
 def _targets(way: str, phase: Phase, counts: Mapping[str, int], unloads: int) -> list[Target]:
