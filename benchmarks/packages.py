@@ -62,7 +62,7 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         ],
         "tables": [
             {
-                "title": "MB added, share given back (evict: MB), result after the reload; naive: MB that it grows a cycle",
+                "title": "MB added, share (evict: MB) given back, result after the reload; naive: MB grown a cycle",
                 "columns": [*_COLUMNS],
                 "rows": rows,
             }
