@@ -1,8 +1,8 @@
 """What is installed here, as far as a verdict depends on it: distributions, Python, the allocator.
 
-A worker asks at a verdict's look-up, so nothing here imports anything. `importlib.metadata` would cost 3.3 MB and
-8 ms; the names of the metadata directories say the same (Recording Installed Projects, packaging.python.org) for one
-listing of each directory of `sys.path`, 0.3 ms in all.
+A worker asks at a verdict's look-up, so nothing here imports anything. `importlib.metadata` would cost 4 MB; the
+names of the metadata directories say the same (Recording Installed Projects, packaging.python.org) for one listing of
+each directory of `sys.path`, 0.6 ms in all.
 """
 
 import os
@@ -55,8 +55,7 @@ def distribution_versions(names: Iterable[str], *, path: Sequence[object] | None
         for entry in entries:
             name, version = _name_and_version(entry)
             if name in wanted:
-                found.setdefault(name, version)
-        wanted.difference_update(found)  # as for imports, the first one on the path counts
+                found.setdefault(name, version)  # as for imports, the first one on the path counts
     return found
 
 

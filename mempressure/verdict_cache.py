@@ -88,7 +88,6 @@ def store_verdict(verdict: Verdict, *, cache: Path) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)  # whatever the umask
             file.write(data)
             file.flush()
             os.fsync(descriptor)

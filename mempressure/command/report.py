@@ -16,6 +16,7 @@ _MIB = 1 << 20
 _MOST_PINS = 5
 _HINTS = {
     "stop": 'Isolate the functions that use it: @loader.isolated("{package}")',
+    "evict": 'Opt in to it: loader.manage("{package}", evict=True)',
     "recycle": 'Track it, so that idle workers are recycled: loader.manage("{package}")',
 }
 _RESULTS = {True: "equal", False: "different", None: "-"}

@@ -77,12 +77,8 @@ def _equal_arrays(one: Any, other: Any) -> bool:
 
 def _equal_frames(one: Any, other: Any) -> bool:
     """Compare Series, DataFrames and Indexes; their `equals` looks at values and labels, not at names and dtypes."""
-    same = bool(one.equals(other))
-    for name in ("dtypes", "dtype", "name", "names"):
-        if same and hasattr(one, name):
-            mine, others = getattr(one, name), getattr(other, name)
-            same = bool(mine.equals(others)) if hasattr(mine, "equals") else bool(mine == others)
-    return same
+    parts = [name for name in ("dtypes", "dtype", "name", "axes") if hasattr(one, name)]
+    return bool(one.equals(other)) and all(equal(getattr(one, name), getattr(other, name)) for name in parts)
 
 
 def _equal_objects(one: Any, other: Any) -> bool:

@@ -51,7 +51,8 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
                 stdout=subprocess.DEVNULL,
                 stderr=words,
                 pass_fds=[writer],
-                env=_environment(job),
+                # As in a package's own host, a loader is inert there and functions isolated in the package run plainly.
+                env=host_environment(HOST_VARIABLE, job["package"]),
                 process_group=0,  # what the package starts is ended with it, and Ctrl-C is for this process
             )
         finally:
@@ -98,14 +99,6 @@ def _listen(
 def _text(job: Mapping[str, Any]) -> str:
     # The console script's directory is no place for modules; the working directory is, as for `python -m`.
     return json.dumps({"path": [os.getcwd()], **job})
-
-
-def _environment(job: Mapping[str, Any]) -> dict[str, str]:
-    environment = host_environment(HOST_VARIABLE, job["package"])
-    if job["act"] == "stop":
-        # That process is a worker, and has package hosts; in the others functions isolated in the package run plainly.
-        del environment[HOST_VARIABLE]
-    return environment
 
 
 def _doing(job: Mapping[str, Any]) -> str:

@@ -234,6 +234,8 @@ def test_values_must_fit_the_packages(data):
         (("recycle", "trim", "evict"), "recycle"),
         (("stop", "evict"), "evict"),
         (("zap", "stop"), "stop"),
+        (("trim", "stop"), "stop"),
+        (("stop", "trim"), "stop"),
     ],
 )
 def test_the_least_mild_mechanism(given, found):
