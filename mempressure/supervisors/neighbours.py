@@ -7,7 +7,6 @@ from collections.abc import Callable
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError
 from mempressure.memory import MemoryReading
-from mempressure.node import read_node
 from mempressure.state import WorkerState
 
 _log = logging.getLogger(__name__)
@@ -41,6 +40,8 @@ class Neighbours:
         return needed >= 0 and bool(memories) and all(memory.available >= needed for memory in memories)
 
     def _read(self) -> tuple[list[WorkerState], list[MemoryReading]]:
+        from mempressure.node import read_node  # 60 KB that a worker pays once it is to be replaced, and not before
+
         try:
             node = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
         except (MempressureError, OSError) as problem:
