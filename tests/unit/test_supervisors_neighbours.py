@@ -3,10 +3,10 @@ import time
 
 import pytest
 
+from mempressure import node
 from mempressure.configuration import load_configuration
 from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
-from mempressure.supervisors import neighbours as module
 from mempressure.supervisors.neighbours import Neighbours
 
 
@@ -32,7 +32,7 @@ def neighbours(runtime_dir):
 def test_one_worker_more_must_fit_with_a_quarter_to_spare(neighbours, monkeypatch, baseline, host, app, room):
     memory = None if app is None else MemoryReading(1000, app)
     apps = {"shop": AppReading("shop", 0, None, (), memory)}
-    monkeypatch.setattr("mempressure.node.read_node", lambda *_, **__: NodeReading(0.0, MemoryReading(1000, host), apps))
+    monkeypatch.setattr(node, "read_node", lambda *_, **__: NodeReading(0.0, MemoryReading(1000, host), apps))
     assert neighbours(baseline).has_room() is room
 
 
@@ -45,6 +45,6 @@ def test_what_cannot_be_read_is_no_neighbour_and_no_room(neighbours, monkeypatch
     def unreadable(*_, **__):
         raise OSError("no /proc")
 
-    monkeypatch.setattr("mempressure.node.read_node", unreadable)
+    monkeypatch.setattr(node, "read_node", unreadable)
     assert (neighbours(1.0).workers(), neighbours(1.0).has_room()) == ([], False)
     assert "no /proc" in caplog.text
