@@ -59,8 +59,8 @@ def evict(package: str, *, unless: Callable[[], str | None] = lambda: None, rese
     with _turn:
         _require_possible(package)
         held = private_bytes()
-        for attempt in range(_ATTEMPTS):
-            candidate = _looked_at(package, thoroughly=attempt > 0)
+        for _ in range(_ATTEMPTS):
+            candidate = _looked_at(package)
             count = len(candidate.modules)
             if (reason := unless()) is not None:
                 raise EvictionRefusedError(package, reason)
@@ -78,15 +78,11 @@ def evict(package: str, *, unless: Callable[[], str | None] = lambda: None, rese
     return Eviction(package, reclaimed, count, time.perf_counter() - started, stalled)
 
 
-def _looked_at(package: str, *, thoroughly: bool) -> Candidate:
+def _looked_at(package: str) -> Candidate:
     modules = modules_of(package)
     _require_suited(package, modules)
-    if thoroughly:
-        gc.collect()
+    gc.collect()  # what is garbage already pins nothing
     found = _look(package, modules)
-    if not isinstance(found, Candidate) and not thoroughly:
-        gc.collect()  # what is garbage already pins nothing
-        found = _look(package, modules)
     if not isinstance(found, Candidate):
         # Raised here, where no frame that the traceback keeps has the package's objects.
         raise EvictionRefusedError(package, "it is pinned", found)
@@ -125,8 +121,8 @@ def impossible_here() -> str | None:
         return "emptying in one step is only known to hold on CPython 3.11 to 3.13"
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return "this interpreter runs without a global lock, and threads cannot be kept out"
-    if gc.get_freeze_count():
-        return "gc.freeze() is in force, and what is frozen is never collected"
+    if _frozen():
+        return "gc.freeze() is in force: what is frozen is never collected, and what it refers to cannot be told"
     try:
         sys.audit(None)  # type: ignore[arg-type]  # looked at only where there is an audit hook
     except TypeError:
@@ -139,6 +135,14 @@ def _require_suited(package: str, modules: dict[str, ModuleType]) -> None:
         reason = _unsuited(name, module)
         if reason is not None:
             raise EvictionRefusedError(package, reason)
+
+
+def _frozen() -> bool:
+    """Return whether `gc.freeze()` is in force."""
+    if not gc.get_freeze_count():
+        return False
+    # Immortal objects count as frozen since CPython 3.12. The module os is not one, and was there before any freeze.
+    return not any(thing is os for thing in gc.get_objects())
 
 
 def _unsuited(name: str, module: ModuleType) -> str | None:

@@ -105,6 +105,11 @@ class HollowPackage:
         return metadata
 
     @property
+    def in_place(self) -> bool:
+        """Return whether `sys.modules` still holds the package's own module."""
+        return sys.modules.get(self.name) is self._modules[self.name]
+
+    @property
     def filled_by_this_thread(self) -> bool:
         """Return whether the calling thread is filling the modules, and must see them as they are."""
         return self._thread == get_ident()
@@ -150,7 +155,7 @@ class HollowPackage:
             self._thread = None
 
     def _import(self) -> None:
-        replaced = sys.modules.get(self.name) is not self._modules[self.name]
+        replaced = not self.in_place
         for name, module in self._modules.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
@@ -224,8 +229,9 @@ _finder = _FillingFinder()
 
 
 def is_hollow(package: str) -> bool:
-    """Return whether a package is empty now."""
-    return package in _hollow
+    """Return whether a package is empty now: its modules, and not others that somebody put in their place."""
+    hollow = _hollow.get(package)
+    return hollow is not None and hollow.in_place
 
 
 def register(package: HollowPackage) -> None:

@@ -87,8 +87,10 @@ def outside_references(closure: Closure) -> tuple[list[str], list[object]]:
             pinned[root] = at
     lines = _pins(closure, pinned)
     if not lines:
+        trusted = dependencies_of(closure.package)
+        roots = [objects[root] for root in set(root_of.values())]
         foreign = [objects[at] for at in root_of]
-        lines = _shared(closure, [objects[at] for at in set(root_of.values())]) + _registered(closure, foreign, root_of)
+        lines = _shared(closure, roots, trusted) + _registered(closure, foreign, root_of, trusted)
     private = [thing for at, thing in enumerate(objects) if at not in root_of and id(thing) not in closure.module_ids]
     return lines[:MOST_PINS], private
 
@@ -179,13 +181,12 @@ def _pins(closure: Closure, pinned: dict[int, int]) -> list[str]:
     return lines
 
 
-def _shared(closure: Closure, roots: list[object]) -> list[str]:
+def _shared(closure: Closure, roots: list[object], trusted: set[str]) -> list[str]:
     """Return what application and package share though its class tells not whose it is: a dict, a list, a queue."""
     stays = {id(value) for module in closure.modules.values() for value in kept_metadata(module)}
     suspects = [thing for thing in roots if _has_state(thing) and id(thing) not in stays]
     if not suspects:
         return []
-    trusted = dependencies_of(closure.package)
     holders = holders_of(suspects, package=closure.package, inside=closure.objects, besides=(closure.objects, roots))
     held = [(thing, holders.get(id(thing), Holder(UNSEEN, ""))) for thing in suspects]
     return [
@@ -195,9 +196,8 @@ def _shared(closure: Closure, roots: list[object]) -> list[str]:
     ]
 
 
-def _registered(closure: Closure, foreign: list[object], root_of: dict[int, int]) -> list[str]:
+def _registered(closure: Closure, foreign: list[object], root_of: dict[int, int], trusted: set[str]) -> list[str]:
     """Return what the application gave to the package, which would forget it."""
-    trusted = dependencies_of(closure.package)
     given = []
     for thing in foreign:
         owner = owner_of(thing)

@@ -15,7 +15,7 @@ from mempressure.eviction import evict
 from mempressure.eviction.hollow import HollowModule, is_hollow
 from mempressure.eviction.ownership import belongs, owner_of
 from tests.forking import in_child
-from tests.unit.evictable import snapshot
+from tests.unit.evictable import load, snapshot
 from tests.waiting import until
 
 
@@ -250,6 +250,22 @@ def test_frozen_objects_are_refused(evictable):
     finally:
         gc.unfreeze()
     evict(evictable)
+
+
+def test_what_was_unfrozen_or_is_immortal_is_not_frozen(evictable, monkeypatch):
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 375)  # what a fresh CPython 3.12 says
+    evict(evictable)
+
+
+def test_a_package_put_in_the_place_of_an_empty_one_is_evicted(evictable):
+    evict(evictable)
+    for name in [name for name in sys.modules if name.partition(".")[0] == evictable]:
+        del sys.modules[name]
+    root = load()
+    assert not is_hollow(evictable)
+    evict(evictable)
+    assert type(root) is HollowModule
+    assert root.answer() == 42
 
 
 @pytest.mark.parametrize("package", ["numpy", "pandas"])
