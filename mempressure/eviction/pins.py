@@ -183,7 +183,8 @@ def _pins(closure: Closure, pinned: dict[int, int]) -> list[str]:
 
 def _shared(closure: Closure, roots: list[object], trusted: set[str]) -> list[str]:
     """Return what application and package share though its class tells not whose it is: a dict, a list, a queue."""
-    stays = {id(value) for module in closure.modules.values() for value in kept_metadata(module)}
+    known = set(map(id, closure.registrations.registries))
+    stays = known | {id(value) for module in closure.modules.values() for value in kept_metadata(module)}
     suspects = [thing for thing in roots if _has_state(thing) and id(thing) not in stays]
     if not suspects:
         return []

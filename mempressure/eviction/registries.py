@@ -8,6 +8,7 @@ import copyreg
 import sys
 import typing
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -107,6 +108,7 @@ def _find_warnings_seen(found: Registrations, package: str) -> None:
 
 
 def _find_filters(found: Registrations, package: str) -> None:
+    _let_go_of_old_filters()
     filters: list[Any] = warnings.filters  # type: ignore[assignment]  # declared as a Sequence, and is a list
     for at, entry in enumerate(list(filters)):
         if _owned(entry[2], package):
@@ -115,6 +117,12 @@ def _find_filters(found: Registrations, package: str) -> None:
             found.filters_by_name.append(WarningFilter(at, entry))
     if found.filters:
         found.registries.append(filters)
+
+
+def _let_go_of_old_filters() -> None:
+    """Have the interpreter drop the list of filters of the last warning: after `catch_warnings` it is a copy."""
+    with suppress(TypeError, AttributeError):  # repr is no category, which is found out once the list was taken
+        warnings.warn_explicit("", repr, "", 0)  # type: ignore[call-overload]  # see above
 
 
 def _owned_keys(registry: dict[Any, Any], package: str) -> set[Any]:

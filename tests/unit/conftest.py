@@ -10,6 +10,7 @@ import pytest
 
 from mempressure.errors import HostDiedError
 from mempressure.eviction.hollow import _hollow as hollow_packages
+from mempressure.eviction.hollow import unregister
 from mempressure.host import PackageHost
 from tests.unit import evictable as evictable_package
 from tests.unit import isolated_functions
@@ -80,5 +81,5 @@ def evictable(tmp_path, monkeypatch):
 def forget(name):
     for key in [key for key in sys.modules if key.partition(".")[0] == name]:
         del sys.modules[key]
-    hollow = hollow_packages.pop(name, None)
-    assert hollow is None or hollow.name == name
+    if name in hollow_packages:
+        unregister(hollow_packages[name])
