@@ -5,6 +5,8 @@ import os
 import pickle
 import sys
 import threading
+from collections import Counter
+from contextlib import suppress
 from types import ModuleType
 
 import pytest
@@ -331,3 +333,59 @@ def test_a_package_that_is_being_imported_is_refused(evictable, tmp_path):
     finally:
         go.touch()
         thread.join(10)
+
+
+def test_threads_hammering_a_package_that_is_evicted_again_and_again_get_right_answers_only(evictable):
+    root, shapes = sys.modules[evictable], sys.modules["evictable.shapes"]
+    first = sys.modules["evictable.plugins.first"]
+    leave, wrong, uses = threading.Event(), [], Counter()
+
+    def use(number):
+        while not leave.is_set():
+            try:
+                assert root.answer() == 42
+                assert shapes.area(number) == number**2
+                from evictable import Square
+
+                assert isinstance(root.Square(2), Square)
+                del Square
+                import evictable.registry
+
+                assert evictable.registry.NAMES == ["evictable.plugins", "evictable.plugins.first"]
+                assert root.plugins.first is first
+                assert first.VALUE == 1
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is wrong
+                wrong.append(repr(error))
+            uses[number] += 1
+            leave.wait(0.005 * number)
+
+    def tick():
+        while not leave.is_set():
+            for module in (root, shapes, first):
+                arm(module)
+            leave.wait(0.001)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(1, 6)]
+    threads.append(threading.Thread(target=tick))
+    evictions = 0
+
+    def enough():
+        nonlocal evictions
+        with suppress(EvictionRefusedError):
+            evict(evictable)
+            evictions += 1
+        return evictions >= 10 or wrong
+
+    try:
+        for thread in threads:
+            thread.start()
+        until(enough, lambda: f"10 evictions, {evictions} were made", seconds=60)
+    finally:
+        leave.set()
+        for thread in threads:
+            thread.join(30)
+        sys.setswitchinterval(interval)
+    assert wrong == []
+    assert min(uses.values()) > 0
