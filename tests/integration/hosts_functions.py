@@ -13,7 +13,8 @@ def squares(number):
     """Return the sum of the squares below a number."""
     import numpy as np
 
-    return int((np.arange(number, dtype="i8") ** 2).sum())
+    # More than is asked for, to take a millisecond: a stop that does not wait for a call is to hit one.
+    return int((np.arange(500_000, dtype="i8") ** 2)[:number].sum())
 
 
 @loader.isolated("pandas")
