@@ -134,7 +134,11 @@ def test_what_a_package_imports_of_its_importer_is_counted_once(packages, finder
 
 
 def test_what_is_not_tracked_counts_for_the_package_that_asked_for_it_first(packages, finder):
-    for name, text in (("untracked", ""), ("inner", "import untracked\n"), ("outer", "import inner, untracked\n")):
+    for name, text in (
+        ("untracked", ""),
+        ("inner", "import untracked\n"),
+        ("outer", "import inner, sys; del sys.modules['untracked']; import untracked\n"),
+    ):
         path = packages / name / "__init__.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

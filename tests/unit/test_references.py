@@ -95,7 +95,12 @@ def test_lazy_modules_and_proxies_are_left_asleep():
 
 
 def test_what_is_no_module_is_passed_over():
-    assert references({"pandas": SimpleNamespace(np=module("numpy")), "x": None}, owner=str, tracked={"numpy"}) == {}
+    assert (
+        references(
+            {"pandas": SimpleNamespace(np=module("numpy")), "x": None, "y": Proxy()}, owner=str, tracked={"numpy"}
+        )
+        == {}
+    )
 
 
 def test_the_modules_of_this_process():
