@@ -77,7 +77,8 @@ class MemoryMonitor:
         self._alerts_enabled = True
         self._suggestions_enabled = True
         self._history = AlertHistory(cooldown_seconds=cooldown_seconds)
-        self._scopes: dict[tuple[str, str], tuple[tuple[str, ...], Series]] = {}
+        self._scopes: dict[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...], Series]] = {}
+        """For each scope the thresholds that hold, those that hold for its alerts, and its memory over time."""
         self._processes: dict[Process, Series] = {}
 
     @property
@@ -188,17 +189,19 @@ class MemoryMonitor:
         reports = []
         memories = [("host", "", reading.host), *(("app", app.name, app.memory) for app in reading.apps.values())]
         for scope, app, memory in memories:
-            held, series = known.get((scope, app), ((), Series()))
+            held, alerting, series = known.get((scope, app), ((), (), Series()))
             alert = None
             if memory is not None:
+                held = entered(memory.usage, self._thresholds, before=held)
                 if self._alerts_enabled:
                     alert = current_alert(
-                        memory.usage, scope=scope, app=app, held=held, thresholds=self._thresholds, now=now
+                        memory.usage, scope=scope, app=app, held=alerting, thresholds=self._thresholds, now=now
                     )
-                held = entered(memory.usage, self._thresholds, before=held)
+                # As the rules have it: alerts that are turned on again have entered nothing yet.
+                alerting = entered(memory.usage, self._thresholds, before=alerting) if self._alerts_enabled else ()
             used = memory.used if memory else reading.apps[app].used_bytes
             series = series.after(now, used, gap=SCOPE_GAP_SECONDS)
-            self._scopes[(scope, app)] = (held, series)
+            self._scopes[(scope, app)] = (held, alerting, series)
             total = (memory or reading.host).total
             reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series))
         return tuple(reports)

@@ -1,6 +1,5 @@
 """The rules, asked through promtool; and proof that the promtool tests notice when a rule loses what it promises."""
 
-import random
 import re
 import shutil
 from collections import Counter
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from mempressure.alerts import Alert
-from mempressure.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds, entered
+from mempressure.thresholds import ALERT_LEVELS
 from tests.engines import run_tool
 
 ROOT = Path(__file__).parents[2]
@@ -132,40 +131,6 @@ def test_what_the_alerts_rest_on_is_tested(tmp_path, pattern, replacement, tests
     done = run_changed(tmp_path, changing(pattern, replacement), tests=[tests])
     assert done.returncode != 0
     assert "FAILED" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_alerts_answer_as_the_library_does(tmp_path, seed):
-    chance = random.Random(seed)
-    thresholds = Thresholds()
-    edges = [edge(name) for name in THRESHOLD_NAMES for edge in (thresholds.enter, thresholds.exit)]
-    near = [round(edge + step, 4) for edge in edges for step in (-0.0001, 0, 0.0001)]
-    usages = [chance.choice(near) if chance.random() < 0.7 else chance.random() for _ in range(300)]
-    target = 'job="mempressure-exporter",instance="a"'
-    series = {
-        f'mempressure_node_info{{{target},node="n1"}}': [1] * len(usages),
-        f"mempressure_host_memory_used_ratio{{{target}}}": usages,
-    }
-    for name in THRESHOLD_NAMES:
-        for edge in ("enter", "exit"):
-            value = getattr(thresholds, edge)(name)
-            labels = f'{target},threshold="{name}",edge="{edge}"'
-            series[f"mempressure_threshold_ratio{{{labels}}}"] = [value] * len(usages)
-    expected, held = [], ()
-    for second, usage in enumerate(usages):
-        held = entered(usage, thresholds, before=held)
-        samples = [{"labels": f'{{level="{ALERT_LEVELS[name]}"}}', "value": 1} for name in held]
-        query = 'count by (level) (ALERTS{level!=""})'
-        expected.append({"expr": query, "eval_time": f"{second}s", "exp_samples": samples})
-    assert len({len(each["exp_samples"]) for each in expected}) == 5  # every number of alerts at once, none included
-    given = [{"series": name, "values": " ".join(map(repr, values))} for name, values in series.items()]
-    test = {"interval": "1s", "input_series": given, "promql_expr_test": expected}
-    path = tmp_path / "sequence_test.yml"
-    path.write_text(
-        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1s", "tests": [test]}, width=9999)
-    )
-    done = run_tool("promtool", "test", "rules", path)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_number_of_a_threshold_is_in_the_rules():

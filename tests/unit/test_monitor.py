@@ -182,8 +182,8 @@ def test_while_alerts_are_off_there_are_none_and_none_is_remembered(host, caplog
     assert summary["optimization_suggestions"], "suggestions have a switch of their own"
     host.use(0.76)
     host.monitor.enable_memory_pressure_alerts(True)
-    assert host.level() == ["medium"], "what was entered meanwhile holds down to its exit"
-    assert host.history() == ["medium"]
+    assert host.level() == ["warning"], "alerts that are turned on again have entered nothing yet, as Prometheus'"
+    assert host.history() == ["warning"]
 
 
 def test_while_suggestions_are_off_there_are_none(host):
