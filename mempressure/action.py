@@ -118,7 +118,7 @@ class Executor:
                 return 0, reason
             # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
             succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
-        path = socket_path(action.app.directory, target.worker.pid)
+        path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
         answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
@@ -186,7 +186,7 @@ def _identity(worker: WorkerState) -> tuple[int, int]:
 
 
 def _ask_to_measure(app: AppReading, worker: WorkerState, order: Mapping[str, str]) -> None:
-    path = socket_path(app.directory, worker.pid)
+    path = socket_path(app.directory, worker.pid, namespace=worker.pid_namespace)
     try:
         give_order(path, order, owner=app.uid, timeout=MEASURE_TIMEOUT_SECONDS)
     except AgentUnreachableError as error:

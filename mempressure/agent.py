@@ -84,8 +84,8 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         directory = self._runtime / str(os.geteuid())
-        self._state_path = directory / f"{self._pid}.state"
         self._socket_path = socket_path(directory, self._pid)
+        self._state_path = self._socket_path.with_suffix(".state")
         self._orders = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted, take=self._take)
         if not self._delay and not self._open():
             self._close()

@@ -4,6 +4,8 @@ Apart from `mempressure.node`, which reads everybody's: a worker's own agent nee
 """
 
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,11 @@ from mempressure.state import StateError, WorkerState
 
 FRESH_SECONDS = 10.0
 """How long the last word of a worker whose process cannot be looked up (another container's) is believed."""
+
+
+STALE_SECONDS = 300.0
+"""A worker writes its state each second: what is older than this, by the file's time, was left by one that is gone.
+One that was only stopped makes its files anew."""
 
 
 def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
@@ -29,23 +36,42 @@ def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
         return fresh
 
 
-def remove_dead(directory: Path) -> None:
-    """Remove the state files and sockets of workers that were killed before they could, in one's own directory.
+def remove_dead(directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+    """Remove, in one's own directory, what workers left that were killed before they could.
 
-    A file that cannot be read as a state is left for people to look at.
+    Whoever lived in another PID namespace cannot be looked up from here: their files go by age. So do sockets without a
+    state, and what was being written. A file that cannot be read as a state is left for people to look at.
     """
+    now, namespace = clock(), pid_namespace()
     for path in state.state_files(directory):
         try:
             worker = state.load(path, owner=os.geteuid())
         except (StateError, OSError):
             continue
-        if worker.pid_namespace == pid_namespace() and not is_alive(worker, now=worker.sampled):
-            for leftover in (path, path.with_suffix(".sock")):
-                with suppress(FileNotFoundError):
-                    os.unlink(leftover)
-    for note in directory.glob("*.spare"):  # see `mempressure.supervisors.spare`
-        if not os.path.exists(f"/proc/{note.stem}"):
-            note.unlink(missing_ok=True)
+        here = worker.pid_namespace == namespace
+        if not is_alive(worker, now=worker.sampled) if here else _is_stale(path, now):
+            _remove(path, path.with_suffix(".sock"))
+    for path in directory.iterdir():
+        if path.suffix == ".spare":  # see `mempressure.supervisors.spare`
+            pid = path.stem.partition("-")[0]
+            here = pid.isdecimal() and path.stem == state.file_stem(int(pid), namespace)
+            if not os.path.exists(f"/proc/{pid}") if here else _is_stale(path, now):
+                _remove(path)
+        elif path.suffix in (".sock", ".new") and not path.with_suffix(".state").exists() and _is_stale(path, now):
+            _remove(path)
+
+
+def _is_stale(path: Path, now: float) -> bool:
+    try:
+        return abs(now - os.lstat(path).st_mtime) > STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def pid_namespace(*, proc: str = "/proc") -> str:

@@ -40,6 +40,8 @@ MAX_NAMES = 1000
 _HEADER = struct.Struct("<8sII")
 _MAGIC = b"MPSTATE1"
 _LARGEST = 2**62
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""As the kernel names it everywhere (PROC_PID_INIT_INO)."""
 
 
 def least_mild(mechanisms: Iterable[str]) -> str:
@@ -242,6 +244,14 @@ def publish(state: WorkerState, path: Path) -> None:
     os.replace(new, path)
 
 
+def file_stem(pid: int, namespace: str) -> str:
+    """Return what a worker's files are called: its pid, with its PID namespace where that is not the machine's first.
+
+    Containers that share a runtime directory, and a user, have workers of the same pids.
+    """
+    return str(pid) if namespace in ("", _FIRST_PID_NAMESPACE) else f"{pid}-{namespace.strip('pid:[]')}"
+
+
 def withdraw(path: Path) -> None:
     """Remove a state file, if it is there."""
     with suppress(FileNotFoundError):
@@ -281,7 +291,7 @@ def load(path: Path, *, owner: int) -> WorkerState:
         worker = decode(data)
     except StateError as error:
         raise StateError(f"{path}: {error}") from error
-    if path.stem != str(worker.pid):
+    if path.stem.partition("-")[0] != str(worker.pid):
         raise StateError(f"{path}: speaks for worker {worker.pid}; a worker's file has its own pid for a name")
     return worker
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from mempressure.liveness import pid_namespace
 from mempressure.process import start_ticks
-from mempressure.state import WorkerState
+from mempressure.state import WorkerState, file_stem
 
 SUCCESSOR_SECONDS = 45.0
 """How long the spare gets to serve; the actuator waits for a minute."""
@@ -39,7 +40,7 @@ class Spare:
 
     def __init__(self, arbiter: int, *, directory: Path, workers: Callable[[], Iterable[WorkerState]]) -> None:
         self._arbiter = arbiter
-        self._note = directory / f"{arbiter}{_SUFFIX}"
+        self._note = directory / f"{file_stem(arbiter, pid_namespace())}{_SUFFIX}"
         self._workers = workers
 
     def ask(self, going_on: Callable[[], bool]) -> bool:

@@ -15,6 +15,7 @@ from functools import partial
 
 import pytest
 
+from mempressure.client import socket_path
 from mempressure.liveness import pid_namespace
 from mempressure.process import start_ticks
 from mempressure.state import PackageState, WorkerState, publish
@@ -31,8 +32,8 @@ class FakeWorker:
     def __init__(self, runtime, **package_options):
         self.directory = runtime / str(os.geteuid())
         self.directory.mkdir(mode=0o755, exist_ok=True)
-        self.path = self.directory / f"{os.getpid()}.state"
-        self.socket_path = self.directory / f"{os.getpid()}.sock"
+        self.socket_path = socket_path(self.directory, os.getpid())
+        self.path = self.socket_path.with_suffix(".state")
         options = {"mechanism": "stop", "source": "process", "timeout": 60.0, "loaded": 1.0, "last_used": 1.0}
         self.package = PackageState(name="pandas", memory_bytes=30 * MIB, **(options | package_options))
         self.state = WorkerState(

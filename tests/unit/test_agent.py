@@ -13,7 +13,9 @@ from mempressure import state
 from mempressure.agent import Agent
 from mempressure.client import give_order, socket_path
 from mempressure.errors import AgentUnreachableError
+from mempressure.liveness import pid_namespace
 from mempressure.order_socket import CONNECTIONS
+from tests.conftest import NAMESPACE
 from tests.forking import in_child
 from tests.waiting import until
 
@@ -346,3 +348,22 @@ def test_an_agent_of_what_turned_out_to_be_no_worker_ends_and_leaves_no_file(age
     subject.is_no_worker = True
     agent.publish_soon()
     until(lambda: not list(directory.iterdir()), "both to be removed")
+
+
+def test_workers_of_one_pid_in_two_containers_do_not_share_files(agent, subject, runtime_dir, directory, monkeypatch):
+    until(lambda: len(list(directory.iterdir())) == 2, "the files of the first")
+    here, elsewhere = pid_namespace(), "pid:[4026532999]"
+    monkeypatch.setattr("mempressure.client.pid_namespace", lambda: elsewhere)
+    second = Subject(lambda **options: subject._make_worker(**{**options, "pid_namespace": elsewhere}))
+    other = Agent(second, runtime=runtime_dir)
+    assert other.start()
+    try:
+        until(lambda: len(list(directory.glob("*.state"))) == 2, "both states")
+        workers = [state.load(path, owner=os.geteuid()) for path in state.state_files(directory)]
+        assert {worker.pid_namespace for worker in workers} == {NAMESPACE, elsewhere}
+        for namespace, asked in ((here, subject), (elsewhere, second)):
+            path = socket_path(directory, os.getpid(), namespace=namespace)
+            assert give_order(path, {"id": "a", "op": "stop"})["reclaimed_bytes"] == 10
+            assert asked.orders == ["a"]
+    finally:
+        other.stop()

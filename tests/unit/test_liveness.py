@@ -1,7 +1,10 @@
 import os
+import time
 
-from mempressure.liveness import is_alive, pid_namespace, remove_dead
-from mempressure.state import UNKNOWN
+import pytest
+
+from mempressure.liveness import STALE_SECONDS, is_alive, pid_namespace, remove_dead
+from mempressure.state import UNKNOWN, file_stem
 
 NOW = 1e9
 ELSEWHERE = "pid:[4026532999]"
@@ -27,12 +30,43 @@ def test_pid_namespace(proc, tmp_path):
     assert pid_namespace(proc=str(tmp_path)) == ""
 
 
-def test_only_what_the_dead_left_is_removed(runtime_dir, publish_worker):
+@pytest.fixture
+def directory(runtime_dir):
+    directory = runtime_dir / str(os.geteuid())
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def age(path, seconds):
+    os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
+
+
+def test_only_what_the_dead_left_is_removed(directory, publish_worker):
     own, away = os.getpid(), 1 << 22
     publish_worker(pid=own, start_ticks=1, pid_namespace=pid_namespace())  # whose pid this process has now
     publish_worker(pid=away, pid_namespace=ELSEWHERE)
-    directory = runtime_dir / str(os.geteuid())
     (directory / f"{own}.sock").touch()
     (directory / "7.state").write_bytes(b"no state")
     remove_dead(directory)
     assert {path.name for path in directory.iterdir()} == {f"{away}.state", "7.state"}
+
+
+def test_what_cannot_be_looked_up_goes_by_age(directory, publish_worker):
+    for pid in (1, 2):
+        publish_worker(pid=pid, pid_namespace=ELSEWHERE)
+    names = ("1.sock", "2.sock", "3.sock", "4.sock", "5.new", "6.new", f"7-{4026532999}.spare", f"8-{4026532999}.spare")
+    for name in names:
+        (directory / name).touch()
+    for name in ("1.state", "1.sock", "3.sock", "5.new", f"7-{4026532999}.spare"):
+        age(directory / name, STALE_SECONDS + 60)
+    remove_dead(directory)
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"2.state", "2.sock", "4.sock", "6.new", f"8-{4026532999}.spare"}
+
+
+def test_a_note_goes_with_its_arbiter(directory):
+    living, gone = (file_stem(pid, pid_namespace()) for pid in (os.getpid(), 1 << 22))
+    for stem in (living, gone):
+        (directory / f"{stem}.spare").touch()
+    remove_dead(directory)
+    assert [path.stem for path in directory.iterdir()] == [living]
