@@ -69,7 +69,7 @@ def recycled(sample):
     class Recycling:
         def __init__(self, worker):
             self._outcomes = []
-            self._thread = threading.Thread(target=lambda: self._outcomes.append(sample.recycle(worker, "decimal")))
+            self._thread = threading.Thread(target=lambda: self._outcomes.append(sample.recycle(worker)))
             self._thread.start()
 
         def outcome(self):
@@ -112,7 +112,7 @@ def test_a_sole_worker_is_recycled_under_load_once_its_successor_serves(sample, 
     with Squares(sample.port, clients=4) as load:
         for _ in range(RECYCLES):
             [old] = sample.serving()
-            outcome = sample.recycle(old, "decimal")
+            outcome = sample.recycle(old)
             assert (outcome.workers, outcome.skipped, outcome.errors) == (1, (), ())
             [new] = sample.serving()
             log = sample.log()
@@ -226,4 +226,5 @@ def test_a_worker_knows_what_it_took_when_it_began_to_serve(sample, options):
     sample.start(*options)
     [worker] = sample.serving()
     assert 0 < worker.baseline_bytes <= worker.private_bytes
-    assert (worker.baseline_bytes < 8 << 20) is bool(options)
+    # A forked worker shares what it was preloaded with.
+    assert (worker.baseline_bytes < 5 << 20) is bool(options)
