@@ -6,6 +6,7 @@ whether its verdict is good. `/run/PACKAGE` puts one to use, `/algebra/N` has a 
 `/naive/PACKAGE` unloads one as people do who know of `sys.modules` only, `/ping` uses nothing.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -74,6 +75,8 @@ def _answer(kind: str, argument: str) -> Any:
         return importlib.import_module("benchmarks.algebra").derivative(int(argument))
     if kind == "naive":
         return unload(argument)
+    if kind == "collected":
+        return gc.collect()
     if kind == "evict":
         return _evicted(argument)
     raise LookupError(f"/{kind}: no such page")

@@ -133,6 +133,7 @@ def _recycle(service: Service, exercise: Exercise) -> Measured:
 
 def _evict(service: Service, exercise: Exercise) -> list[str]:
     """Evict the package that the worker holds; return MB given back, or nothing, and the result after it."""
+    service.answer("/collected")  # so that unsharing the pages it was forked with is not charged to the eviction
     before = service.private_bytes()
     refused = service.answer(f"/evict/{exercise.package}")["refused"]
     back = "refused" if refused else f"{(before - service.private_bytes()) / MIB:+.1f}"

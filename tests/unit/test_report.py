@@ -34,7 +34,7 @@ def results_with(*targets):
         "notes": ["a note"],
         "tables": [{"title": "A table", "columns": ["", "b"], "rows": [["x | y", "1"]]}],
     }
-    return {**RESULTS, "calls": {**RESULTS["reaction"], "figures": figures}}
+    return {"reaction": RESULTS["reaction"], "calls": {**RESULTS["reaction"], "figures": figures}}
 
 
 MET = {"what": "call", "target": "at most 100 us", "measured": "42 us", "met": True}
