@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mempressure.conversions import boolean, choice, directory, label, number, size, uids
+from mempressure.conversions import boolean, choice, directory, label, number, size, uids, url
 from mempressure.errors import ConfigurationError
 from mempressure.thresholds import Thresholds
 
@@ -35,6 +35,11 @@ class Setting:
         """Return its key in a configuration file, and its attribute of `Configuration`."""
         return self.variable.lower()
 
+    @property
+    def flag(self) -> str:
+        """Return its flag, where a program takes it as one."""
+        return "--" + self.key.removeprefix("mempressure_").replace("_", "-")
+
 
 _UNLOADING = "LAZY_LOADING_UNLOADING_"
 
@@ -54,6 +59,7 @@ SETTINGS = (
     Setting(
         "MEMPRESSURE_MESSAGE_LIMIT", size, 1 << 30, "what arguments or result of an isolated call may take; 0: no limit"
     ),
+    Setting("MEMPRESSURE_ACTUATOR", url, "http://127.0.0.1:10062", "where the command line finds the actuator"),
     Setting("MEMPRESSURE_NODE", label, "", "this machine's name; default: its host name"),
     Setting("MEMPRESSURE_RUNTIME_DIR", directory, "", "agents' state files and sockets"),
     Setting("MEMPRESSURE_STATE_DIR", directory, "", "settings, token and store"),
@@ -153,7 +159,7 @@ def load_configuration(
     values, origins = {}, {}
     for setting in SETTINGS:
         sources = (
-            ((flags or {}).get(setting.key), f"flag --{setting.key.replace('_', '-')}"),
+            ((flags or {}).get(setting.key), f"flag {setting.flag}"),
             (environment.get(setting.variable), f"environment variable {setting.variable}"),
             (file_values.get(setting.key), f"{setting.key} in {path}"),
         )

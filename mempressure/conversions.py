@@ -76,6 +76,17 @@ def directory(text: str) -> str:
     return text
 
 
+def url(text: str) -> str:
+    """Return the address of a server as http://HOST:PORT; HOST:PORT alone means http."""
+    import re  # only the command line's own setting is one
+
+    scheme, found, rest = text.strip().rpartition("://")
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})/?", rest, re.ASCII)
+    if scheme not in (("http", "https") if found else ("",)) or match is None or not 0 < int(match[2]) <= 65535:
+        raise ValueError("HOST:PORT, http://HOST:PORT or https://HOST:PORT, such as 127.0.0.1:10062")
+    return f"{scheme or 'http'}://{match[1]}:{int(match[2])}"
+
+
 def uids(text: str) -> tuple[int, ...]:
     """Return numeric user ids, given with commas or spaces between them."""
     parts = text.replace(",", " ").split()

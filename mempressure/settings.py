@@ -33,6 +33,8 @@ class Settings:
     alerts_enabled: bool = True
     suggestions_enabled: bool = True
     preferences: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    stored: bool = field(default=False, compare=False)
+    """Whether they were read from the file, and hold whatever the configuration says."""
 
     def keep_loaded(self, app: str, package: str, *, declared: bool) -> bool:
         """Return whether a package is to stay loaded: as set for the app, for every app, or as `declared`."""
@@ -84,7 +86,7 @@ class SettingsFile:
                 self._keep_aside_if_damaged()
             # Another writer's file may have got a freed inode within one tick of the clock: look again, always.
             self._seen = None
-            settings = change(self.read())
+            settings = replace(change(self.read()), stored=True)
             self._replace(json.dumps(_as_json(settings), indent=2))
         return settings
 
@@ -168,6 +170,7 @@ def _from_json(content: Any, defaults: Thresholds) -> Settings:
             (_of(str, row, "app"), _of(str, row, "package")): _of(bool, row, "keep_loaded")
             for row in content["preferences"]
         },
+        stored=True,
     )
 
 

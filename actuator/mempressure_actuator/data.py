@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 import msgspec
 
 from mempressure.alerts import AlertCounts, AlertDict
+from mempressure.inventory import AppDict
+from mempressure.settings_in_force import SettingDict
 from mempressure.state import MAX_NAME_LENGTH
 from mempressure.thresholds import ThresholdsDict
 
@@ -73,6 +75,15 @@ class ThresholdsSet(TypedDict):
     update_time: float
 
 
+class SettingsInForce(TypedDict):
+    """The thresholds and the hysteresis as numbers, and every setting as text, with where it came from."""
+
+    thresholds: ThresholdsDict
+    hysteresis: float
+    settings: list[SettingDict]
+    check_time: float
+
+
 class Switched(TypedDict):
     """What was turned on or off."""
 
@@ -82,58 +93,6 @@ class Switched(TypedDict):
 
 
 # Answers on packages
-
-
-class PackageDict(TypedDict):
-    """One package of an app, over all its workers; null is what is not known."""
-
-    package: str
-    mechanism: str
-    verdict: str | None
-    evict_refused: str | None
-    source: str
-    memory_bytes: int
-    cumulative_bytes: int | None
-    freed_bytes: int | None
-    growth_bytes_per_second: int | None
-    imports: list[str]
-    loaded_workers: int
-    workers: int
-    active_calls: int
-    idle_seconds: float | None
-    timeout: float
-    priority: float
-    keep_loaded: bool
-
-
-class WorkerDict(TypedDict):
-    """One worker of an app; -1 is a size that is not known."""
-
-    pid: int
-    started: float
-    sampled: float
-    age_seconds: float
-    private_bytes: int
-    proportional_bytes: int
-    hosts_bytes: int
-    serving: bool
-    supervisor: str | None
-    trim_refused: str | None
-    recycle_refused: str | None
-    unsupported: dict[str, str]
-    callback_failures: int
-
-
-class AppDict(TypedDict):
-    """One application: what it uses, of how much, and what it holds; null without a limit or budget."""
-
-    app: str
-    uid: int
-    used: int
-    limit: int | None
-    usage_percent: float | None
-    workers: list[WorkerDict]
-    packages: list[PackageDict]
 
 
 class Inventory(TypedDict):

@@ -8,14 +8,15 @@ from dataclasses import replace
 from flask import request
 
 from mempressure.alerts import alert_counts
+from mempressure.inventory import inventory
 from mempressure.observation import PressureSummary, SystemMemory
 from mempressure.settings import Settings, with_preference, with_thresholds
+from mempressure.settings_in_force import settings_in_force
 from mempressure.state import MAX_NAME_LENGTH
 from mempressure_actuator import data, openapi
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import RequestError
 from mempressure_actuator.endpoint import Endpoint
-from mempressure_actuator.inventory import inventory
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,16 @@ class Operations:
         """Measure the host."""
         _, observation = self._actuator.evaluate()
         return observation.system_memory()
+
+    def settings(self) -> data.SettingsInForce:
+        """Tell every setting of the actuator, and where its value came from."""
+        stored = self._actuator.settings()
+        return {
+            "thresholds": stored.thresholds.as_dict(),
+            "hysteresis": stored.thresholds.hysteresis,
+            "settings": settings_in_force(self._actuator.configuration, stored),
+            "check_time": time.time(),
+        }
 
     def set_thresholds(self, body: data.ThresholdsBody) -> data.ThresholdsSet:
         """Set the four thresholds: strictly ascending ratios, each above the hysteresis."""
@@ -153,6 +164,7 @@ ENDPOINTS = (
         answer=SystemMemory,
         errors=("not_measured",),
     ),
+    Endpoint(method="GET", path="/api/packages/memory/settings", act=Operations.settings, answer=data.SettingsInForce),
     Endpoint(
         method="POST",
         path="/api/packages/memory/pressure-thresholds",

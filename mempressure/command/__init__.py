@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mempressure import __version__
-from mempressure.command import check
+from mempressure.command import check, completion, history, packages, status, thresholds, unload
 from mempressure.errors import MempressureError
 
 PROGRAM = "mempressure"
@@ -20,7 +20,15 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
-SUBCOMMANDS = {"check": check}
+SUBCOMMANDS = {
+    "status": status,
+    "packages": packages,
+    "unload": unload,
+    "thresholds": thresholds,
+    "history": history,
+    "check": check,
+    "completion": completion,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         sys.stdout.flush()
     except MempressureError as error:
-        return complain(str(error))
+        return complain(str(error), exit_status=getattr(error, "exit_status", USAGE_ERROR))
     except BrokenPipeError:  # whoever read the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -67,10 +75,10 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def complain(message: str) -> int:
+def complain(message: str, *, exit_status: int = USAGE_ERROR) -> int:
     """Say in one line on standard error what is wrong; return the exit status for it."""
     sys.stderr.write(f"{PROGRAM}: error: {' '.join(message.split())}\n")
-    return USAGE_ERROR
+    return exit_status
 
 
 class _Parser(argparse.ArgumentParser):

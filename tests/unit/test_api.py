@@ -328,6 +328,21 @@ def test_garbage_collection_reports_every_worker(client, auth, shop):
     assert [worker["pid"] for worker in answer["workers"]] == [101, 102]
 
 
+def test_settings_tell_what_holds_and_where_it_came_from(client, auth):
+    def told():
+        answer = data(client.get(BASE + "/memory/settings"))
+        return answer, {row["name"]: (row["value"], row["origin"]) for row in answer["settings"]}
+
+    answer, rows = told()
+    assert (answer["thresholds"]["warning"], answer["hysteresis"]) == (0.6, 0.05)
+    assert rows["warning"] == ("0.6", "default")
+    assert rows["MEMPRESSURE_NODE"] == ("n1", "environment variable MEMPRESSURE_NODE")
+    data(client.post(BASE + "/memory/pressure-thresholds", json=THRESHOLDS, headers=auth))
+    answer, rows = told()
+    assert answer["thresholds"] == THRESHOLDS
+    assert rows["warning"] == ("0.5", "set through the API")
+
+
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "1.5", "٣", "99999999999999999999"])
 def test_a_limit_that_cannot_be_is_named(client, limit):
     status, _, message = error(client.get(BASE + "/memory/history", query_string={"limit": limit}))
@@ -372,7 +387,7 @@ def test_whatever_changes_something_needs_the_token(client, auth):
 
 def test_reads_need_no_token_on_loopback_and_one_beyond(client_of, actuator, auth):
     local, public = client_of("127.0.0.1"), client_of("0.0.0.0")  # noqa: S104 -- nothing listens
-    assert len(READS) == 10
+    assert len(READS) == 11
     for path in READS:
         assert local.get(path).status_code in (200, 503), path
         assert error(public.get(path))[:2] == (401, "unauthorized"), path

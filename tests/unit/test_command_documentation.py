@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mempressure.command import SUBCOMMANDS, argument_parser, check
+from mempressure.command import SUBCOMMANDS, argument_parser
 
 DOCS = Path(__file__).parents[2] / "docs"
-HOMES = {"check": "verdicts.md"}
+HOMES = dict.fromkeys(SUBCOMMANDS, "command-line.md") | {"check": "verdicts.md"}
 """The page that documents each subcommand, under a heading of its name."""
 
 
@@ -49,11 +49,15 @@ def test_every_subcommand_says_what_it_is_for(name):
     assert f"`mempressure {name}" in section(name) or f"mempressure {name} " in section(name)
 
 
-def test_every_exit_status_of_check_is_documented():
-    statuses = {check.ALL_WORK, check.SOME_DO_NOT, check.NOT_REHEARSED, 2, 130}
-    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", section("check"), re.MULTILINE)}
-    assert documented == statuses | {143}
-    assert {int(number) for number in re.findall(r"^  (\d)  ", check.EPILOG, re.MULTILINE)} == {0, 1, 2, 3}
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_exit_status_is_documented_and_in_the_help(name):
+    documented = {int(number) for number in re.findall(r"^\| (\d+) \|", section(name), re.MULTILINE)}
+    helped = {int(number) for number in re.findall(r"^  (\d+)  ", SUBCOMMANDS[name].EPILOG, re.MULTILINE)}
+    assert documented - {130, 143} == helped
+    assert {0, 2} <= helped
+    sources = "".join(path.read_text() for path in Path(SUBCOMMANDS[name].__file__).parent.glob("*.py"))
+    constants = {int(number) for number in re.findall(r"^[A-Z_]+ = (\d{1,3})$", sources, re.MULTILINE)}
+    assert helped <= constants | {0}
 
 
 def test_help_fits_a_terminal():

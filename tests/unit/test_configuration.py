@@ -31,6 +31,11 @@ EXAMPLES = {
         "a size from 0 to .* such as 512MiB",
     ),
     "MEMPRESSURE_ADMISSION": SWITCH,
+    "MEMPRESSURE_ACTUATOR": (
+        [("n1:80", "http://n1:80"), ("https://n2:443/", "https://n2:443"), ("[::1]:1", "http://[::1]:1")],
+        "ftp://n1:21",
+        "HOST:PORT, http://HOST:PORT or https://HOST:PORT",
+    ),
     "MEMPRESSURE_NODE": NAME,
     "MEMPRESSURE_RUNTIME_DIR": FOLDER,
     "MEMPRESSURE_STATE_DIR": FOLDER,
@@ -99,7 +104,7 @@ def test_flag_then_environment_then_file_then_default(setting, write_file):
         ({"environ": {}}, setting.default, "default"),
         ({"environ": file}, filed, f"{setting.key} in {file['MEMPRESSURE_CONFIG']}"),
         ({"environ": file | exports}, exported, f"environment variable {setting.variable}"),
-        ({"environ": file | exports, "flags": flags}, flagged, f"flag --{setting.key.replace('_', '-')}"),
+        ({"environ": file | exports, "flags": flags}, flagged, f"flag {setting.flag}"),
         # What is empty is not set.
         ({"environ": file | {setting.variable: ""}, "flags": {setting.key: ""}}, filed, f"{setting.key} in "),
     ):
@@ -116,7 +121,7 @@ def test_an_error_names_variable_value_source_and_what_to_send(setting, write_fi
     for sources, origin in (
         ({"environ": file}, f"{setting.key} in {file['MEMPRESSURE_CONFIG']}"),
         ({"environ": {setting.variable: bad}}, f"environment variable {setting.variable}"),
-        ({"environ": {}, "flags": {setting.key: bad}}, f"flag --{setting.key.replace('_', '-')}"),
+        ({"environ": {}, "flags": {setting.key: bad}}, f"flag {setting.flag}"),
     ):
         message = rf"{setting.variable}={re.escape(repr(bad))} \({re.escape(origin)}\) cannot be used; send {send}"
         with pytest.raises(ConfigurationError, match=message):

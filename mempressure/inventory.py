@@ -1,11 +1,63 @@
-"""What the apps on this machine hold, as the API shows it: a pure function of a reading."""
+"""What the apps on a machine hold, as the API and the command line show it: a pure function of a reading."""
 
 from collections.abc import Iterable
+from typing import TypedDict
 
 from mempressure.node import AppReading, NodeReading
 from mempressure.settings import Settings
 from mempressure.state import UNKNOWN, PackageState, WorkerState, least_mild
-from mempressure_actuator.data import AppDict, PackageDict, WorkerDict
+
+
+class PackageDict(TypedDict):
+    """One package of an app, over all its workers; null is what is not known."""
+
+    package: str
+    mechanism: str
+    verdict: str | None
+    evict_refused: str | None
+    source: str
+    memory_bytes: int
+    cumulative_bytes: int | None
+    freed_bytes: int | None
+    growth_bytes_per_second: int | None
+    imports: list[str]
+    loaded_workers: int
+    workers: int
+    active_calls: int
+    idle_seconds: float | None
+    timeout: float
+    priority: float
+    keep_loaded: bool
+
+
+class WorkerDict(TypedDict):
+    """One worker of an app; -1 is a size that is not known."""
+
+    pid: int
+    started: float
+    sampled: float
+    age_seconds: float
+    private_bytes: int
+    proportional_bytes: int
+    hosts_bytes: int
+    serving: bool
+    supervisor: str | None
+    trim_refused: str | None
+    recycle_refused: str | None
+    unsupported: dict[str, str]
+    callback_failures: int
+
+
+class AppDict(TypedDict):
+    """One application: what it uses, of how much, and what it holds; null without a limit or budget."""
+
+    app: str
+    uid: int
+    used: int
+    limit: int | None
+    usage_percent: float | None
+    workers: list[WorkerDict]
+    packages: list[PackageDict]
 
 
 def inventory(reading: NodeReading, settings: Settings) -> list[AppDict]:
