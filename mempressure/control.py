@@ -29,6 +29,10 @@ FUTILE_RATIO = 0.01
 """A cycle that freed less than this share of its scope is not repeated until something changes."""
 
 
+LOGGED_NAMES = 5
+"""Packages that are left alone are named in the log up to here; there is a line a cycle."""
+
+
 class Machine(Protocol):
     """Measures and acts: `mempressure.action.Executor`, or a fake in a test."""
 
@@ -258,8 +262,14 @@ class ControlLoop:
         left = frozenset((skip.app, skip.package) for skip in plan.skips)
         if left != self._left_alone.get(pressure.key):
             self._left_alone[pressure.key] = left
+            if left:
+                names = sorted({f"{app}/{package}" for app, package in left})
+                more = f" and {len(names) - LOGGED_NAMES} more" if len(names) > LOGGED_NAMES else ""
+                words = "left alone: scope=%s app=%r packages=%d names=%r; each with its reason at level debug"
+                told = ", ".join(names[:LOGGED_NAMES]) + more
+                _log.info(words, pressure.scope, pressure.app, len(names), told)
             for skip in plan.skips:
-                _log.info("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
+                _log.debug("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
 
 
 def _keys(action: Action) -> list[Key]:

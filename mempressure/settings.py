@@ -50,9 +50,11 @@ class SettingsFile:
     Args:
         directory: the state directory; made, closed to others, at the first write.
         defaults: thresholds and hysteresis that hold where the file says nothing.
+        on_damage: called for each damaged file that is read, for whoever counts them.
     """
 
-    def __init__(self, directory: Path, *, defaults: Thresholds) -> None:
+    def __init__(self, directory: Path, *, defaults: Thresholds, on_damage: Callable[[], None] = lambda: None) -> None:
+        self._on_damage = on_damage
         self._path = directory / "settings.json"
         self._defaults = defaults
         self._seen: tuple[int, int, int] | None = None
@@ -111,6 +113,7 @@ class SettingsFile:
             return _from_json(json.loads(data), self._defaults)
         except _DAMAGE as error:
             _log.error("settings file damaged, the defaults hold: path=%s error=%s", self._path, error)
+            self._on_damage()
             return Settings(thresholds=self._defaults)
 
     def _keep_aside_if_damaged(self) -> None:

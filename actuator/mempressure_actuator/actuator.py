@@ -44,11 +44,14 @@ class Actuator:
         self.configuration = configuration
         self.node: str = configuration.node
         self.dry_run = dry_run
-        self._settings = SettingsFile(make_private(configuration.state_directory), defaults=configuration.thresholds)
+        state_directory = make_private(configuration.state_directory)
         self._settings_lock = threading.Lock()
         self.store = Store(configuration.state_directory / STORE_NAME)
         self.metrics = Metrics(
             dry_run=dry_run, leases=lambda: len(self.leases()), queue_length=lambda: self.loop.arrivals.count
+        )
+        self._settings = SettingsFile(
+            state_directory, defaults=configuration.thresholds, on_damage=self.metrics.problems.inc
         )
         self._monitor = MemoryMonitor(
             thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown

@@ -113,6 +113,7 @@ class LoopThread:
         self._last_heartbeat: float | None = None
         self._autonomous = ""
         self._held: dict[Scope, float] = {}
+        self._under: dict[Scope, float] = {}
         self._arrived: float | None = None
         self._last_error = ("", 0.0)
 
@@ -157,6 +158,7 @@ class LoopThread:
         reading, observation = self._evaluate()
         self._metrics.observe_node(reading)
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
+        self._log_pressure(observation)
         self._held = {
             (report.scope, report.app): self._held.get((report.scope, report.app), observation.sampled)
             for report in observation.scopes
@@ -172,6 +174,21 @@ class LoopThread:
                 finally:
                     self._arrived = None
         self._metrics.last_turn.set_to_current_time()
+
+    def _log_pressure(self, observation: Observation) -> None:
+        """Say once that a scope has come under pressure, and once that it is relieved."""
+        now = observation.sampled
+        usages = {(report.scope, report.app): report.memory for report in observation.scopes}
+        under = {(report.scope, report.app) for report in observation.scopes if "unload_packages" in report.held}
+        for scope, app in sorted(under - self._under.keys()):
+            memory = usages[scope, app]
+            _log.info("pressure began: scope=%s app=%r usage=%.4f", scope, app, memory.usage if memory else 0.0)
+        for scope, app in sorted(self._under.keys() - under):
+            memory = usages.get((scope, app))
+            usage = f"{memory.usage:.4f}" if memory else "unknown"  # its workers are gone, or its limit is
+            seconds = max(0.0, now - self._under[scope, app])
+            _log.info("pressure ended: scope=%s app=%r usage=%s after_seconds=%.1f", scope, app, usage, seconds)
+        self._under = {scope: self._under.get(scope, now) for scope in under}
 
     def _settle_autonomy(self, *, alerts_enabled: bool) -> None:
         reason = reason_to_be_autonomous(

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -330,6 +331,51 @@ def test_what_cannot_be_stored_is_not_acknowledged(actuator):
     resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
     assert notify(actuator, alert(app="till"))[0] == 202
     assert actuator.metric("mempressure_actuator_leases") == 2
+
+
+def test_settings_that_a_full_disk_does_not_take_stay_as_they_were(actuator):
+    actuator.start()
+    path = "/api/packages/memory/pressure-thresholds"
+    thresholds = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
+    assert actuator.request("POST", path, thresholds)[0] == 200
+    stored = actuator.state_dir / "settings.json"
+    before = stored.read_bytes()
+    limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (10, limits[1]))
+    status, _, content = actuator.request("POST", path, thresholds | {"emergency": 0.98})
+    assert (status, content["error"]["code"]) == (503, "not_stored")
+    assert "send it again later" in content["error"]["message"]
+    assert stored.read_bytes() == before
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
+    assert actuator.request("POST", path, thresholds | {"emergency": 0.98})[0] == 200
+
+
+def test_damaged_settings_are_said_counted_and_kept_aside(actuator):
+    actuator.start()
+    actuator.stop()
+    stored = actuator.state_dir / "settings.json"
+    stored.write_text('{"version": 1, "thresholds":')
+    actuator.start()
+    alerts = "/api/packages/memory/pressure-summary"
+    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is True  # the default
+    assert actuator.text().count("settings file damaged, the defaults hold") == 1
+    assert actuator.metric("mempressure_actuator_problems_total") == 1
+    assert actuator.request("POST", "/api/packages/memory/pressure-alerts/false")[0] == 200
+    assert stored.with_name("settings.json.damaged").read_text().startswith('{"version": 1')
+    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is False
+
+
+def test_the_log_says_when_pressure_began_and_ended(actuator, published):
+    actuator.start("--log.format=json")
+    notify(actuator, alert())
+    until(lambda: "pressure ended" in actuator.text(), "the end of the pressure")
+    events = [json.loads(line) for line in actuator.text().splitlines()]
+    told = [event["msg"] for event in events if event["msg"].startswith("pressure ") and "'shop'" in event["msg"]]
+    assert told[0] == "pressure began: scope=app app='shop' usage=0.9200"
+    assert re.fullmatch(r"pressure ended: scope=app app='shop' usage=0\.6200 after_seconds=[\d.]+", told[1])
+    assert len(told) == 2
+    assert {"time", "level", "logger", "msg"} <= set(events[0])
 
 
 def test_without_heartbeats_it_judges_for_itself_until_they_return(actuator, published):

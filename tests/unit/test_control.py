@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -417,3 +418,19 @@ def test_what_no_cycle_ever_does(usage, sizes, lag, frees):
         spared = sum(sizes) * MIB - sum(p.memory_bytes for w in machine.workers for p in w.packages if p.loaded)
         last = sizes[int(machine.stops()[-1][1:])] * MIB if machine.stops() else 0
         assert not last or usage * TOTAL - spared + last >= 0.75 * TOTAL - 1
+
+
+def test_what_is_left_alone_is_one_line_a_cycle_and_its_reasons_are_for_debugging(caplog):
+    caplog.set_level(logging.DEBUG, logger="mempressure.control")
+    packages = [package(f"p{number}", active_calls=1.0) for number in range(7)]
+    control = loop(FakeMachine(usage=0.88, packages=packages, workers=2))
+    control.run([HOST])
+    control.run([HOST])
+    (line,) = (record for record in caplog.records if record.levelno == logging.INFO)
+    assert line.getMessage() == (
+        "left alone: scope=host app='' packages=7 names='shop/p0, shop/p1, shop/p2, shop/p3, shop/p4 and 2 more'; "
+        "each with its reason at level debug"
+    )
+    details = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert len(details) >= 7
+    assert all(detail.startswith("left alone: app=shop package=p") for detail in details)
