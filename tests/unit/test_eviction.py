@@ -216,6 +216,31 @@ def test_threads_wait_for_the_whole_package(evictable, tmp_path):
     assert answers == [(42, 2, ["evictable.plugins", "evictable.plugins.first"])] * 8
 
 
+def test_a_child_forked_while_another_thread_fills_the_package_fills_it_itself(evictable, tmp_path):
+    root = sys.modules[evictable]
+    evict(evictable)
+    started, go = tmp_path / "started", tmp_path / "go"
+    registry = tmp_path / evictable / "registry.py"
+    registry.write_text(
+        f"{registry.read_text()}\nimport os, time\nopen({os.fspath(started)!r}, 'w').close()\n"
+        f"while os.getpid() == {os.getpid()} and not os.path.exists({os.fspath(go)!r}): time.sleep(0.01)\n"
+    )
+    thread = threading.Thread(target=lambda: root.ANSWER)
+    thread.start()
+    try:
+        until(started.exists, "the package to be loading")
+
+        def check():
+            assert root.answer() == 42
+            assert root.ordered() == ["evictable.plugins", "evictable.plugins.first"]
+
+        in_child(check, seconds=20)
+    finally:
+        go.touch()
+        thread.join(10)
+    assert root.answer() == 42
+
+
 def test_a_forked_child_fills_for_itself(evictable):
     root = sys.modules[evictable]
     evict(evictable)

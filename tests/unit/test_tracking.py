@@ -282,9 +282,10 @@ def test_loading_an_evicted_package_again_is_a_load_and_soon_after_a_refault(tra
     assert (only(tracker).loads, only(tracker).refaults) == (3, 1)
 
 
-def test_use_of_a_package_that_was_loaded_again_is_seen(tracker, evicting, clock):
+def test_use_of_a_package_that_was_loaded_again_is_seen(tracker, evicting, clock, monkeypatch):
     tracker.tick()
     tracker.evict("tracked_one")
+    monkeypatch.setitem(sys.modules, "tracked_other", ModuleType("tracked_other"))  # modules are looked for anew
     tracker.tick()
     assert is_hollow("tracked_one")
     assert evicting.VALUE
