@@ -35,6 +35,13 @@ def _has_module(name: str) -> bool:
     return name in sys.builtin_module_names or PathFinder.find_spec(name) is not None
 
 
+def frozen_objects() -> int:
+    """Return how many objects `gc.freeze()` holds back from collections, 0 where it is not in force."""
+    count = gc.get_freeze_count()
+    # Immortal objects count as frozen since CPython 3.12. The module os is not one, and was there before any freeze.
+    return count if count and not any(thing is os for thing in gc.get_objects()) else 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     """What the checks look at; by default this process as it is now."""
@@ -46,7 +53,7 @@ class System:
     executable: str = field(default_factory=lambda: sys.executable or "")
     bundled: bool = field(default_factory=lambda: bool(getattr(sys, "frozen", False)))
     """Whether the program and its interpreter are one file, as PyInstaller makes them."""
-    frozen_objects: int = field(default_factory=gc.get_freeze_count)
+    frozen_objects: int = field(default_factory=frozen_objects)
     modules: Mapping[str, Any] = field(default_factory=lambda: sys.modules)
     has_module: Callable[[str], bool] = _has_module
     try_accessed_bit: Callable[[], str] = accessed.trial

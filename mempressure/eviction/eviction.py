@@ -18,6 +18,7 @@ from mempressure.eviction.emptying import Candidate, empty
 from mempressure.eviction.hollow import import_lock, is_hollow
 from mempressure.eviction.ownership import modules_of, namespace
 from mempressure.eviction.pins import frames_inside, lost_state, outside_references
+from mempressure.features import frozen_objects
 from mempressure.process import private_bytes
 from mempressure.reservation import Reserve
 from mempressure.trim import release_free_pages
@@ -121,7 +122,7 @@ def impossible_here() -> str | None:
         return "emptying in one step is only known to hold on CPython 3.11 to 3.13"
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return "this interpreter runs without a global lock, and threads cannot be kept out"
-    if _frozen():
+    if frozen_objects():
         return "gc.freeze() is in force: what is frozen is never collected, and what it refers to cannot be told"
     try:
         sys.audit(None)  # type: ignore[arg-type]  # looked at only where there is an audit hook
@@ -135,14 +136,6 @@ def _require_suited(package: str, modules: dict[str, ModuleType]) -> None:
         reason = _unsuited(name, module)
         if reason is not None:
             raise EvictionRefusedError(package, reason)
-
-
-def _frozen() -> bool:
-    """Return whether `gc.freeze()` is in force."""
-    if not gc.get_freeze_count():
-        return False
-    # Immortal objects count as frozen since CPython 3.12. The module os is not one, and was there before any freeze.
-    return not any(thing is os for thing in gc.get_objects())
 
 
 def _unsuited(name: str, module: ModuleType) -> str | None:

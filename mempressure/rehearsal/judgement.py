@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from mempressure.trend import slope
 from mempressure.verdict import MAX_TEXT_LENGTH, MechanismResult
 
 FLAT_RATIO = 0.02
@@ -59,9 +60,14 @@ def _reason(course: Course) -> str:
     return ""
 
 
-def _growth(levels: Sequence[int]) -> int:
-    """Return by how much the last level lies above the second, 0 where that counts as flat."""
-    if len(levels) < 3:
-        return 0
-    growth = levels[-1] - levels[1]
-    return growth if growth > max(FLAT_BYTES, FLAT_RATIO * levels[1]) else 0
+def _growth(levels: Sequence[int]) -> float:
+    """Return by how much memory grew over all cycles but the first, 0 where that counts as flat.
+
+    By the robust slope: what one cycle holds by chance is no growth (sympy's levels swing by 1.7 MB, and stay).
+    """
+    later = levels[1:]
+    if len(later) < 2:
+        return 0.0
+    each = slope(list(enumerate(later)))
+    growth = float(later[-1] - later[0]) if each is None else each * (len(later) - 1)
+    return growth if growth > max(FLAT_BYTES, FLAT_RATIO * later[0]) else 0.0

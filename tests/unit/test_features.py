@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mempressure import accessed, features
-from mempressure.features import CHECKS, System, unsupported
+from mempressure.features import CHECKS, System, frozen_objects, unsupported
 
 ROOT = Path(__file__).parents[2]
 LIMITS = "Limit                     Soft Limit           Hard Limit           Units     \n"
@@ -171,3 +171,14 @@ def test_the_accessed_bit_is_tried(monkeypatch):
 def test_every_check_says_what_it_is_about():
     assert all(check.__doc__ for check in CHECKS.values())
     assert list(features.CHECKS) == [check.__name__ for check in CHECKS.values()]
+
+
+def test_only_what_was_frozen_counts_as_frozen(monkeypatch):
+    assert frozen_objects() == 0
+    gc.freeze()
+    try:
+        assert frozen_objects() > 0
+    finally:
+        gc.unfreeze()
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 375)  # what a fresh CPython 3.12 says: its immortal objects
+    assert frozen_objects() == 0

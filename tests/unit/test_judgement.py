@@ -32,6 +32,8 @@ def test_medians_are_told():
         # The first use warms caches up; afterwards 2 % are flat.
         ({"levels": (50 * MIB, 100 * MIB, 101 * MIB, 102 * MIB)}, ""),
         ({"levels": (50 * MIB, 100 * MIB, 101 * MIB, 102 * MIB + 1)}, "grew by 1.0 MiB a cycle"),
+        ({"levels": (45 * MIB, 44 * MIB, 46 * MIB, 44 * MIB, 46 * MIB, 46 * MIB)}, ""),  # swings
+        ({"levels": (45 * MIB, 44 * MIB, 45 * MIB, 44 * MIB, 47 * MIB, 48 * MIB)}, "grew by 1.0 MiB a cycle"),
         ({"levels": (8 * MIB, 8 * MIB, 9 * MIB)}, ""),
         ({"levels": (8 * MIB, 8 * MIB, 9 * MIB + 1)}, "grew by 1.0 MiB a cycle"),
         ({"levels": (100 * MIB, 90 * MIB, 80 * MIB)}, ""),
