@@ -4,6 +4,7 @@ It plays one act of a rehearsal and tells of each step in a line of JSON on desc
 `mempressure.rehearsal.trial`, never by hand: whatever the package does to its process, nobody else suffers.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 from mempressure.host_process import die_with
 from mempressure.process import private_bytes
+from mempressure.trim import release_free_pages
 
 _MOST_MODULES = 10
 _MESSAGE_LENGTH = 300
@@ -119,7 +121,7 @@ class Stage:
             first = first or last
             del result
             self._step("used")
-            levels.append(private_bytes())
+            levels.append(_settled_bytes())
             if cycle < self.cycles:
                 pid = package.host_pid
                 reclaimed, refused = package.unload()
@@ -145,7 +147,7 @@ class Stage:
 
         self.load()
         first = last = self._used() if self.module else ""
-        levels, cycles = [private_bytes()], []
+        levels, cycles = [_settled_bytes()], []
         self._step("used")
         for _ in range(self.cycles):
             try:
@@ -155,7 +157,7 @@ class Stage:
             seconds = self._filled()
             last = self._used() if self.module else ""
             cycles.append([done.reclaimed_bytes, seconds])
-            levels.append(private_bytes())
+            levels.append(_settled_bytes())
             self._step("used again")
         answer: dict[str, Any] = {"cycles": cycles, "levels": levels, "equal": None}
         # Pickled, so that no result of before keeps the package from being emptied.
@@ -289,6 +291,13 @@ def main(arguments: list[str]) -> int:
 
 def _refusal(reason: str) -> dict[str, Any]:
     return {"refused": reason, "cycles": [], "levels": [], "equal": None}
+
+
+def _settled_bytes() -> int:
+    """Return this process' private memory without what is garbage: 1 MiB more or less of it is no growth."""
+    gc.collect()
+    release_free_pages()
+    return private_bytes()
 
 
 def _lives(pid: int | None) -> bool:

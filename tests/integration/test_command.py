@@ -237,13 +237,13 @@ def networkx():
 )
 def test_real_packages(mempressure, folder, package, function, works, why_not):
     (folder / "real.py").write_text(EXERCISES)
-    done = mempressure("check", package, "--exercise", f"real:{function}", "--cycles", "2", "--json")
+    done = mempressure("check", package, "--exercise", f"real:{function}", "--cycles", "4", "--json")
     (answer,) = json.loads(done.stdout)["packages"]
     verdict = answer["verdict"]
     results = {result["mechanism"]: result for result in verdict["results"]}
     assert [name for name in results if results[name]["works"]] == works
     assert answer["mechanism"] == works[0]
-    assert all(results[name]["equal"] is True and results[name]["cycles"] == 2 for name in works)
+    assert all(results[name]["equal"] is True and results[name]["cycles"] == 4 for name in works)
     assert all(text in results[name]["reason"] for name, text in why_not.items())
     added = verdict["loaded_bytes"] - verdict["baseline_bytes"]
     assert added > 8 << 20
