@@ -22,6 +22,10 @@ STALE_SECONDS = 300.0
 One that was only stopped makes its files anew."""
 
 
+_BESIDE_THE_STATE = (".sock", ".new", ".spare")
+"""A worker's socket, a file that it was writing, and the note of an arbiter (see `mempressure.supervisors.spare`)."""
+
+
 def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
     """Return whether the process that published this state still runs, as far as one can see from here."""
     # A clock that was set back must not keep the dead alive until it catches up: hence the absolute value.
@@ -52,12 +56,13 @@ def remove_dead(directory: Path, *, clock: Callable[[], float] = time.time) -> N
         if not is_alive(worker, now=worker.sampled) if here else _is_stale(path, now):
             _remove(path, path.with_suffix(".sock"))
     for path in directory.iterdir():
-        if path.suffix == ".spare":  # see `mempressure.supervisors.spare`
-            pid = path.stem.partition("-")[0]
-            here = pid.isdecimal() and path.stem == state.file_stem(int(pid), namespace)
-            if not os.path.exists(f"/proc/{pid}") if here else _is_stale(path, now):
-                _remove(path)
-        elif path.suffix in (".sock", ".new") and not path.with_suffix(".state").exists() and _is_stale(path, now):
+        if path.suffix not in _BESIDE_THE_STATE or path.with_suffix(".state").exists():
+            continue
+        stem = path.name.strip(".").partition(".")[0]
+        pid = stem.partition("-")[0]
+        here = pid.isdecimal() and stem == state.file_stem(int(pid), namespace)
+        lives = here and os.path.exists(f"/proc/{pid}")
+        if (here and not lives) or (_is_stale(path, now) and not (lives and path.suffix == ".spare")):
             _remove(path)
 
 

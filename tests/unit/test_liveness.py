@@ -52,21 +52,33 @@ def test_only_what_the_dead_left_is_removed(directory, publish_worker):
 
 
 def test_what_cannot_be_looked_up_goes_by_age(directory, publish_worker):
+    stale = {"1-4026532999.sock", "3-4026532999.sock", "5-4026532999.new", ".7-4026532999.state.new"}
+    stale |= {"9-4026532999.spare", f"{os.getpid()}.sock"}  # which its worker, if it lives, makes anew
+    fresh = {"2-4026532999.sock", "4-4026532999.sock", "6-4026532999.new", "8-4026532999.spare"}
+    for name in stale | fresh:
+        (directory / name).touch()
+    for name in stale:
+        age(directory / name, STALE_SECONDS + 60)
     for pid in (1, 2):
         publish_worker(pid=pid, pid_namespace=ELSEWHERE)
-    names = ("1.sock", "2.sock", "3.sock", "4.sock", "5.new", "6.new", f"7-{4026532999}.spare", f"8-{4026532999}.spare")
-    for name in names:
-        (directory / name).touch()
-    for name in ("1.state", "1.sock", "3.sock", "5.new", f"7-{4026532999}.spare"):
-        age(directory / name, STALE_SECONDS + 60)
+        os.rename(directory / f"{pid}.state", directory / f"{pid}-4026532999.state")
+    age(directory / "1-4026532999.state", STALE_SECONDS + 60)
     remove_dead(directory)
-    left = {path.name for path in directory.iterdir()}
-    assert left == {"2.state", "2.sock", "4.sock", "6.new", f"8-{4026532999}.spare"}
+    assert {path.name for path in directory.iterdir()} == {*fresh, "2-4026532999.state"}
 
 
-def test_a_note_goes_with_its_arbiter(directory):
-    living, gone = (file_stem(pid, pid_namespace()) for pid in (os.getpid(), 1 << 22))
-    for stem in (living, gone):
-        (directory / f"{stem}.spare").touch()
+@pytest.mark.parametrize("name", ["{}.sock", "{}.new", ".{}.state.new", "{}.spare"])
+def test_what_the_dead_had_beside_their_state_goes_with_them(directory, name):
+    living, gone = (name.format(file_stem(pid, pid_namespace())) for pid in (os.getpid(), 1 << 22))
+    for each in (living, gone):
+        (directory / each).touch()
     remove_dead(directory)
-    assert [path.stem for path in directory.iterdir()] == [living]
+    assert [path.name for path in directory.iterdir()] == [living]
+
+
+def test_the_note_of_a_living_arbiter_stays_however_old_it_is(directory):
+    note = directory / f"{file_stem(os.getpid(), pid_namespace())}.spare"
+    note.touch()
+    age(note, STALE_SECONDS + 60)
+    remove_dead(directory)
+    assert note.exists()
