@@ -16,6 +16,9 @@ from mempressure.conversions import boolean, choice, directory, label, number, s
 from mempressure.errors import ConfigurationError
 from mempressure.thresholds import Thresholds
 
+OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
+"""What `mempressure run` tells the processes of its command: where they are to keep what was observed of them."""
+
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
 RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
@@ -174,7 +177,7 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     """Warn of variables that nothing reads, once each: a misspelt one would be ignored in silence."""
     if "MEMPRESSURE_PACKAGE_HOST" in environ:  # its worker has said so
         return
-    known = {"MEMPRESSURE_CONFIG", *(setting.variable for setting in SETTINGS)}
+    known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
     for name in sorted(environ.keys() - known - _told):
         if name.startswith(("MEMPRESSURE_", _UNLOADING)):
             _told.add(name)

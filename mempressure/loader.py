@@ -66,6 +66,8 @@ class LazyLoader:
 
     def __init__(self, *, configuration: Configuration | None = None, with_agent: bool = True) -> None:
         self._configuration = load_configuration() if configuration is None else configuration
+        if with_agent and (observing := sys.modules.get("mempressure.observing")) is not None:
+            observing.give_way()  # under `mempressure run`: each use is to be seen by whoever acts on it
         # Inside a package host the same declarations are made again; there nothing is to be managed.
         self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
         self._isolated: dict[str, IsolatedPackage] = {}

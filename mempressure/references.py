@@ -42,6 +42,27 @@ def references(
     return found
 
 
+def held_elsewhere(modules: Mapping[str, ModuleType], *, tracked: Container[str]) -> set[str]:
+    """Return the tracked packages of which other modules' globals hold a function, a class or an instance.
+
+    `from pandas import DataFrame` leaves such: pandas is then used without its module being looked at, and how long it
+    has been idle is not known. As costly as `references`, and as careful.
+
+    Args:
+        modules: as `sys.modules`.
+        tracked: the names of the packages to look for.
+    """
+    found: set[str] = set()
+    homes: dict[type, str] = {}
+    for name, module in list(modules.items()):
+        if not issubclass(type(module), ModuleType):
+            continue
+        values = list(_plain_getattribute(module, "__dict__").values())
+        tops = {_home(value, homes).partition(".")[0] for value in values if not issubclass(type(value), ModuleType)}
+        found.update(top for top in tops if top in tracked and top != name.partition(".")[0])
+    return found
+
+
 def _home(value: object, homes: dict[type, str]) -> str:
     """Return the name of the module that a value is, was defined in, or whose class it has; "" for plain data."""
     kind = type(value)

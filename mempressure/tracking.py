@@ -76,6 +76,7 @@ class PackageTracker:
         on_change: called after a tracked package was loaded.
         reserve: called before a package is imported on first use (see `mempressure.importing`).
         evict_refused: returns why a package is not to be evicted, whatever refers to it; empty where it may be.
+        discover: says of a top-level name that is about to be imported whether to track it from now on.
 
     Attributes:
         accessed_bit: whether modules are armed; without it nobody knows how long a package has been idle.
@@ -89,6 +90,7 @@ class PackageTracker:
         on_change: Callable[[], None] = lambda: None,
         reserve: Reserve | None = None,
         evict_refused: Callable[[str], str] = lambda _: "",
+        discover: Callable[[str], bool] | None = None,
     ) -> None:
         self.accessed_bit = True
         self.evict_unsupported = ""
@@ -102,7 +104,8 @@ class PackageTracker:
         self._modules_seen = -1
         self._attributed: tuple[int, ...] = ()
         self._next_attribution = 0.0
-        self._finder = TrackingFinder(self._packages.__contains__, self, reserve=reserve)
+        tracks = self._packages.__contains__ if discover is None else lambda name: name in self or discover(name)
+        self._finder = TrackingFinder(tracks, self, reserve=reserve)
 
     def track(
         self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False, evict: bool = False
@@ -124,6 +127,10 @@ class PackageTracker:
                 package.timeout, package.priority, package.keep_loaded = timeout, priority, keep_loaded
                 package.evict = evict
         return package
+
+    def watch(self) -> None:
+        """Look at imports from now on, though nothing is tracked yet."""
+        self._finder.install()
 
     def defer(self, name: str) -> ModuleType:
         """Return module `name`, or the object it will be imported into on first use."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mempressure import __version__
-from mempressure.command import check, completion, history, packages, status, thresholds, unload
+from mempressure.command import check, completion, history, packages, run, status, thresholds, unload
 from mempressure.errors import MempressureError
 
 PROGRAM = "mempressure"
@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     "thresholds": thresholds,
     "history": history,
     "check": check,
+    "run": run,
     "completion": completion,
 }
 

@@ -6,11 +6,13 @@ With the memory it holds, how long it has not been used, what unloads it and wha
 import argparse
 import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
-from mempressure.command import actuator, quantities
+from mempressure.command import actuator, observed, quantities
 from mempressure.command.node import Inventory, Node
 from mempressure.command.progress import console
+from mempressure.configuration import load_configuration
 from mempressure.inventory import AppDict, PackageDict
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 exit status:
   0  shown
-  2  the arguments or settings cannot be used
+  2  the arguments or settings cannot be used, or nothing was observed
   4  the actuator does not answer, and is not on this machine
   5  the actuator wants another token
 """
@@ -29,12 +31,15 @@ exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this subcommand's arguments."""
     parser.add_argument("--app", metavar="APP", help="only of this application")
+    parser.add_argument("--observed", action="store_true", help="what the newest mempressure run observed instead")
     parser.add_argument("--json", action="store_true", help="print JSON")
     actuator.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the packages; return the exit status."""
+    if options.observed:
+        return _show_observed(as_json=options.json)
     node = Node(*actuator.settings_and_actuator(options))
     inventory = node.inventory()
     if options.app is not None:
@@ -45,6 +50,17 @@ def run(options: argparse.Namespace) -> int:
         return 0
     out = console()
     for part in shown(inventory, source=node.source, app=options.app):
+        out.print(part)
+    return 0
+
+
+def _show_observed(*, as_json: bool) -> int:
+    run = observed.newest(load_configuration().cache_directory)
+    if as_json:
+        sys.stdout.write(json.dumps(run.as_json(), indent=2) + "\n")
+        return 0
+    out = console()
+    for part in observed.shown(run, now=time.time()):
         out.print(part)
     return 0
 

@@ -52,9 +52,9 @@ def test_every_subcommand_says_what_it_is_for(name):
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_exit_status_is_documented_and_in_the_help(name):
     documented = {int(number) for number in re.findall(r"^\| (\d+) \|", section(name), re.MULTILINE)}
-    helped = {int(number) for number in re.findall(r"^  (\d+)  ", SUBCOMMANDS[name].EPILOG, re.MULTILINE)}
+    helped = {int(number) for number in re.findall(r"^  (\d+) +", SUBCOMMANDS[name].EPILOG, re.MULTILINE)}
     assert documented - {130, 143} == helped
-    assert {0, 2} <= helped
+    assert 2 in helped
     sources = "".join(path.read_text() for path in Path(SUBCOMMANDS[name].__file__).parent.glob("*.py"))
     constants = {int(number) for number in re.findall(r"^[A-Z_]+ = (\d{1,3})$", sources, re.MULTILINE)}
     assert helped <= constants | {0}

@@ -1,0 +1,247 @@
+"""`mempressure run` on real commands, which must do what they do without it: scripts, shells, gunicorn with Flask."""
+
+import http.client
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+import pytest
+
+from mempressure.node import read_node
+from stack.processes import free_port
+from tests.waiting import until
+
+RUN = [sys.executable, "-m", "mempressure", "run"]
+SCRIPT = """
+import os, subprocess, sys, time
+import networkx
+print(sys.argv, os.path.basename(sys.path[0]), [p for p in sys.path if "startup" in p], networkx.__name__)
+print(*(m.__file__ for m in [sys.modules.get("sitecustomize")] if m and "startup" not in m.__file__))
+print(sys.stdin.read(), end="")
+if "child" in sys.argv:
+    print(subprocess.run([sys.executable, "-c", "import flask; print('child')"], capture_output=True).stdout.decode())
+if "fork" in sys.argv:
+    if not (pid := os.fork()):
+        import sympy
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+sys.exit(7)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, runtime_dir):
+    return {
+        **os.environ,
+        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
+        "MEMPRESSURE_CACHE_DIR": str(tmp_path / "cache"),
+        "MEMPRESSURE_STATE_DIR": str(tmp_path / "state"),
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "COLUMNS": "80",
+    }
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "work" / "script.py"
+    path.parent.mkdir()
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture
+def start(environment, tmp_path):
+    def start(*command, **variables):
+        return subprocess.run(
+            command, env=environment | variables, input="in\n", capture_output=True, text=True, timeout=60, check=False
+        )
+
+    return start
+
+
+@pytest.fixture
+def observed(start):
+    def observed():
+        done = start(sys.executable, "-m", "mempressure", "packages", "--observed", "--json")
+        assert done.returncode == 0, done.stderr
+        run = json.loads(done.stdout)
+        return run, {package["package"]: package for package in run["packages"]}
+
+    return observed
+
+
+@contextmanager
+def ended(command, environment):
+    """A command that is told to end where the test has not."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=30)
+
+
+def test_a_script_does_what_it_does_and_a_report_follows(start, script, observed):
+    plain = start(sys.executable, str(script), "a b", "child", "fork")
+    done = start(*RUN, "--", sys.executable, str(script), "a b", "child", "fork")
+    assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout) == (7, done.stdout)
+    assert "child\n" in done.stdout
+    assert "\n3\n" in done.stdout
+    assert done.stderr.startswith("\nObserved ")
+    assert "exit status 7, 3 processes" in " ".join(done.stderr.split())
+    run, packages = observed()
+    assert (run["status"], run["processes"]) == (7, 3)
+    assert {"networkx", "sympy", "flask", "werkzeug"} <= packages.keys()
+    assert packages["networkx"]["processes"] == 2  # the fork has it too
+    assert packages["networkx"]["memory_bytes"] > 5 << 20
+    assert packages["networkx"]["load_seconds"] > 0.01
+    assert 0 <= packages["networkx"]["idle_seconds"] < 60
+    assert {"tests", "mempressure", "json"}.isdisjoint(packages)
+
+
+def test_the_own_sitecustomize_of_an_application_runs_as_ever(start, script, tmp_path, environment):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import sys\nsys.stderr.write('own\\n')\n")
+    path = os.pathsep.join([str(tmp_path / "site"), environment["PYTHONPATH"]])
+    plain = start(sys.executable, str(script), PYTHONPATH=path)
+    # mempressure itself is a Python with this PYTHONPATH too: it says so first.
+    done = start(*RUN, "--no-report", "--", sys.executable, str(script), PYTHONPATH=path)
+    assert plain.stdout == done.stdout
+    assert str(tmp_path / "site" / "sitecustomize.py") in done.stdout
+    assert (plain.stderr, done.stderr) == ("own\n", "own\nown\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        (["/bin/sh", "-c", "exit 3"], 3, ""),
+        (["/bin/sh", "-c", "kill -9 $$"], 137, ""),
+        (["/bin/sh", "-c", "kill -TERM $$"], 143, ""),
+        (["no-such-command"], 127, "mempressure: error: no-such-command cannot be run: No such file or directory\n"),
+        (["/etc/passwd"], 126, "mempressure: error: /etc/passwd cannot be run: Permission denied\n"),
+        (["/etc"], 126, "mempressure: error: /etc cannot be run: Permission denied\n"),
+        ([], 2, "mempressure: error: there is no command to run; send such as run -- gunicorn service:app\n"),
+    ],
+)
+def test_the_exit_status_is_that_of_a_shell(start, command, status, message):
+    done = start(*RUN, "--no-report", "--", *command)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", message)
+
+
+def test_a_pipe_that_is_closed_ends_the_command_as_without(start):
+    done = start(*RUN, "--no-report", "--", "/bin/sh", "-c", "yes | head -1; exit ${PIPESTATUS:-5}")
+    assert (done.returncode, done.stdout, done.stderr) == (5, "y\n", "")
+
+
+WAITS = """
+import signal, sys, networkx
+signal.signal({number}, lambda *a: sys.exit(9))
+print("up", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_command(environment, number):
+    code = WAITS.format(number=int(number))
+    with ended([*RUN, "--", sys.executable, "-c", code], environment) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 9
+    assert "networkx" in errors
+
+
+def test_ctrl_c_reaches_the_command_once(environment):
+    code = (
+        "import signal, sys, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *a: seen.append(1))\n"
+        "print('up', flush=True)\nwhile not seen: time.sleep(0.01)\ntime.sleep(0.3)\nprint('seen', len(seen))\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        command = [*RUN, "--no-report", "--", sys.executable, "-c", code]
+        os.execve(sys.executable, command, environment)  # noqa: S606 -- there is nothing for a shell to do
+    shown = b""
+    while b"up" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    try:
+        while chunk := os.read(terminal, 1000):
+            shown += chunk
+    except OSError:  # as Linux says that the other end is closed
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    assert b"seen 1" in shown
+
+
+SERVICE = """
+import flask
+app = flask.Flask(__name__)
+
+@app.get("/")
+def index():
+    import sympy
+    return str(sympy.Symbol("x") + 1)
+"""
+
+
+def test_gunicorn_is_observed_and_takes_no_orders(environment, tmp_path, runtime_dir, observed):
+    (tmp_path / "service.py").write_text(SERVICE)
+    port = free_port()
+    gunicorn = [sys.executable, "-m", "gunicorn", "service:app", "--workers", "2", "--no-control-socket"]
+    command = [*RUN, "--", *gunicorn, "--chdir", str(tmp_path), "--bind", f"127.0.0.1:{port}"]
+    with ended(command, environment) as process:
+
+        def app():
+            return read_node(runtime_dir, on_problem=lambda problem: pytest.fail(str(problem))).apps.get("gunicorn")
+
+        def used():
+            try:
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                    connection.request("GET", "/")
+                    assert connection.getresponse().read() == b"x + 1"
+            except OSError:
+                return False
+            workers = app().workers if app() else ()
+            held = [package for worker in workers for package in worker.packages if package.name == "sympy"]
+            return len(workers) == 2 and any(package.loaded and package.freed_bytes > 0 for package in held)
+
+        until(used, "two workers, one with sympy", seconds=60)
+        for worker in app().workers:
+            assert "only observed" in worker.recycle_refused
+            assert "only observed" in worker.trim_refused
+            assert {package.mechanism for package in worker.packages} == {"recycle"}
+        run, packages = observed()
+        assert run["status"] is None
+        assert packages["sympy"]["freed_bytes"] > 20 << 20
+        assert packages["flask"]["idle_seconds"] is None  # the service holds an instance
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    run, packages = observed()
+    assert (run["status"], run["processes"]) == (0, 2)  # the arbiter is none
+    assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE)
+    assert not list((runtime_dir / str(os.geteuid())).iterdir()), "the workers left files behind"
+
+
+def test_an_application_that_has_a_loader_is_left_to_it(start, tmp_path, runtime_dir, observed):
+    service = tmp_path / "managed.py"
+    service.write_text(
+        "import networkx, sys\nfrom mempressure import get_lazy_loader\nloader = get_lazy_loader()\n"
+        "loader.manage('networkx')\nprint([package.name for package in loader.packages()])\n"
+        "print(sum(type(finder).__name__ == 'TrackingFinder' for finder in sys.meta_path))\n"
+    )
+    done = start(*RUN, "--", sys.executable, str(service))
+    assert (done.returncode, done.stdout) == (0, "['networkx']\n1\n")
+    assert "It manages packages with mempressure itself" in done.stderr
+    run, packages = observed()
+    assert (run["manages_itself"], packages) == (True, {})
