@@ -3,8 +3,8 @@
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mempressure.memory import PressureReading, pressure
 
@@ -12,8 +12,7 @@ V1_UNLIMITED = 1 << 62
 """v1 says "no limit" as the largest page-aligned i64 (9223372036854771712 with 4 KiB pages, less with larger ones)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupReading:
+class CgroupReading(NamedTuple):
     """Working set and tightest limit in bytes; the limit is None where there is none."""
 
     limit: int | None
@@ -21,8 +20,7 @@ class CgroupReading:
     pressure: PressureReading | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(NamedTuple):
     """Where the memory controller shows this process: its directory, the mount above it, and the version 1 or 2."""
 
     directory: Path

@@ -7,10 +7,9 @@ Every setting is an environment variable; its lower-case name is its key in the 
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mempressure.conversions import boolean, choice, directory, label, number, size, uids, url
 from mempressure.errors import ConfigurationError
@@ -24,8 +23,7 @@ DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One row of the table: its environment variable, how its text is read, its default, and what it does."""
 
     variable: str

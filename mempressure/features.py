@@ -8,9 +8,8 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
-from typing import Any
+from typing import Any, NamedTuple
 
 from mempressure import accessed
 from mempressure.process import ProcessMemory
@@ -42,23 +41,39 @@ def frozen_objects() -> int:
     return count if count and not any(thing is os for thing in gc.get_objects()) else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """What the checks look at; by default this process as it is now."""
+class System(NamedTuple):
+    """What the checks look at."""
 
-    proc: str = "/proc"
-    linux: bool = sys.platform.startswith("linux")
-    root: bool = field(default_factory=lambda: os.geteuid() == 0)
-    glibc: bool = field(default_factory=_glibc)
-    executable: str = field(default_factory=lambda: sys.executable or "")
-    bundled: bool = field(default_factory=lambda: bool(getattr(sys, "frozen", False)))
+    proc: str
+    linux: bool
+    root: bool
+    glibc: bool
+    executable: str
+    bundled: bool
     """Whether the program and its interpreter are one file, as PyInstaller makes them."""
-    frozen_objects: int = field(default_factory=frozen_objects)
-    modules: Mapping[str, Any] = field(default_factory=lambda: sys.modules)
-    has_module: Callable[[str], bool] = _has_module
-    try_accessed_bit: Callable[[], str] = accessed.trial
-    inherited: tuple[str, ...] = ()
+    frozen_objects: int
+    modules: Mapping[str, Any]
+    has_module: Callable[[str], bool]
+    try_accessed_bit: Callable[[], str]
+    inherited: tuple[str, ...]
     """Tracked packages that were loaded when this process was forked."""
+
+
+def own_system(*, inherited: tuple[str, ...] = ()) -> System:
+    """Return this process as it is now; `inherited` as in `System`."""
+    return System(
+        proc="/proc",
+        linux=sys.platform.startswith("linux"),
+        root=os.geteuid() == 0,
+        glibc=_glibc(),
+        executable=sys.executable or "",
+        bundled=bool(getattr(sys, "frozen", False)),
+        frozen_objects=frozen_objects(),
+        modules=sys.modules,
+        has_module=_has_module,
+        try_accessed_bit=accessed.trial,
+        inherited=inherited,
+    )
 
 
 def unsupported(system: System) -> dict[str, str]:
@@ -140,10 +155,14 @@ def _memory(system: System) -> ProcessMemory | None:
 
 
 def _replaced_allocator(system: System) -> str:
-    for line in _text(f"{system.proc}/self/maps").splitlines():
-        library = os.path.basename(line.partition("/")[2])
-        if any(library.startswith(f"lib{name}") for name in _ALLOCATORS):
-            return f"{library} has taken the place of malloc, and malloc_trim does nothing"
+    try:
+        with open(f"{system.proc}/self/maps", encoding="utf-8", errors="replace") as file:
+            for line in file:  # not read whole: 100 KB, which the allocator would keep
+                library = os.path.basename(line.partition("/")[2].rstrip())
+                if any(library.startswith(f"lib{name}") for name in _ALLOCATORS):
+                    return f"{library} has taken the place of malloc, and malloc_trim does nothing"
+    except OSError:
+        pass
     return ""
 
 

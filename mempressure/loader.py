@@ -9,14 +9,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.draining import BackgroundWork
 from mempressure.errors import ConfigurationError, HostStartError, IsolationError
-from mempressure.features import System, package_hosts
+from mempressure.features import own_system, package_hosts
 from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
@@ -46,8 +45,7 @@ _MOST_NAME_LENGTH = 100
 _HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadResult:
+class UnloadResult(NamedTuple):
     """What unloading one package brought: bytes measured, or why it was left alone."""
 
     package: str
@@ -341,7 +339,7 @@ class LazyLoader:
         return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
 
     def _reserve_host(self, package: str, cost: int) -> Reservation:
-        if reason := package_hosts(System()):  # 0.2 of the 30 ms that a start takes
+        if reason := package_hosts(own_system()):  # 0.2 of the 30 ms that a start takes
             raise HostStartError(
                 f"package {package!r} cannot run in a process of its own here: {reason}; "
                 "see mempressure_feature_supported and docs/metrics.md"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mempressure.errors import MempressureError
 
@@ -11,8 +11,7 @@ class MeasureError(MempressureError, OSError):
     """A file that a measurement needs is missing or does not read as expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryReading:
+class MemoryReading(NamedTuple):
     """Memory of one scope in bytes. *Used* is total - available, which differs from psutil's `used`."""
 
     total: int
@@ -41,8 +40,7 @@ class MemoryReading:
         return self.swap_used / self.swap_total if self.swap_total else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PressureReading:
+class PressureReading(NamedTuple):
     """Pressure stall information: seconds, since boot, in which some or all tasks waited for memory."""
 
     waiting_seconds: float

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mempressure.client import OPERATIONS
 from mempressure.thresholds import ALERT_LEVELS
@@ -12,8 +11,7 @@ _MAX_ID_LENGTH = 200
 _MOST_SECONDS = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One order, checked."""
 
     id: str

@@ -5,13 +5,12 @@ divides each shared page by the number of processes that map it, so it can be su
 """
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessMemory:
+class ProcessMemory(NamedTuple):
     """Memory of one process in bytes, swapped pages included."""
 
     proportional: int

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mempressure.errors import ConfigurationError
 from mempressure.process import process_memory
@@ -102,8 +102,7 @@ def _name(callback: Callable[[str], object]) -> str:
     return getattr(callback, "__qualname__", None) or type(callback).__qualname__
 
 
-@dataclass(frozen=True, slots=True)
-class Trimmed:
+class Trimmed(NamedTuple):
     """What a trim brought; sizes in bytes."""
 
     freed: int

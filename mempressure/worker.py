@@ -184,7 +184,7 @@ class ManagedWorker:
         return self._unsupported
 
     def _system(self) -> features.System:
-        return features.System(inherited=self._tracker.inherited)
+        return features.own_system(inherited=self._tracker.inherited)
 
     def _recycle(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
         reason = self._reason_not_to_recycle(order)
