@@ -18,7 +18,8 @@ import psutil
 
 from benchmarks.exercises import Exercise
 from mempressure.action import Executor, Outcome
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.errors import MempressureError
 from mempressure.node import NodeReading, read_node
 from mempressure.policy import Action, Target

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.errors import AgentUnreachableError
 from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Target

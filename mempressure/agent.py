@@ -17,16 +17,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mempressure import state
-from mempressure.client import socket_path
-from mempressure.directories import own_runtime_directory
+from mempressure.directories import own_runtime_directory, socket_path
 from mempressure.errors import MempressureError
 from mempressure.liveness import remove_dead
 from mempressure.order_socket import OrderSocket
-from mempressure.orders import Order, parse_order
 from mempressure.state import WorkerState
+
+if TYPE_CHECKING:
+    from mempressure.orders import Order
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class AgentSubject(Protocol):
         `thorough` measures however recent the last measurement is.
         """
 
-    def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
         """Carry out an order; return its answer without the id, and what to do once the answer is sent."""
 
 
@@ -190,6 +191,8 @@ class Agent:
 
     def _take(self, connection: socket.socket, line: bytes) -> None:
         try:
+            from mempressure.orders import parse_order  # 20 KB that a worker pays once it is given an order
+
             order = parse_order(line)
             if order.op == "measure":
                 self._publish(thorough=True)
@@ -204,7 +207,7 @@ class Agent:
             if not isinstance(error, ValueError):
                 raise
 
-    def _carry_out(self, connection: socket.socket, order: Order) -> None:
+    def _carry_out(self, connection: socket.socket, order: "Order") -> None:
         afterwards = None
         with self._order_lock:
             answer = self._answers.get(order.id)

@@ -18,19 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mempressure.errors import AgentUnreachableError
-from mempressure.liveness import pid_namespace
-from mempressure.state import file_stem
+from mempressure.order_socket import MAX_LINE_BYTES
 
-OPERATIONS = ("measure", "trim", "stop", "evict", "recycle")
-"""What an agent can be ordered to do; measure only publishes its state anew."""
-
-MAX_LINE_BYTES = 64 << 10
 _RETRY_SECONDS = 0.02
-
-
-def socket_path(directory: Path, pid: int, *, namespace: str | None = None) -> Path:
-    """Return where the agent of worker `pid` listens; `namespace` is its PID namespace, this process' by default."""
-    return directory / f"{file_stem(pid, pid_namespace() if namespace is None else namespace)}.sock"
 
 
 def give_order(

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mempressure.conversions import boolean, choice, directory, label, number, size, uids, url
 from mempressure.errors import ConfigurationError
-from mempressure.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from mempressure.thresholds import Thresholds
 
 OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 """What `mempressure run` tells the processes of its command: where they are to keep what was observed of them."""
@@ -125,12 +127,14 @@ class Configuration:
         return Path(self.mempressure_cache_dir) if self.mempressure_cache_dir else _default_cache_directory()
 
     @property
-    def thresholds(self) -> Thresholds:
+    def thresholds(self) -> "Thresholds":
         """Return the thresholds that hold where nobody set others through the API.
 
         Raises:
             ConfigurationError: unload_packages or the hysteresis does not fit the other defaults.
         """
+        from mempressure.thresholds import Thresholds  # 34 KB that a worker pays where it watches the memory itself
+
         key = SETTINGS[0].key
         try:
             return Thresholds(unload_packages=self._values[key], hysteresis=self._values["mempressure_hysteresis"])

@@ -13,6 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from mempressure.errors import UnsafeDirectoryError
+from mempressure.process import pid_namespace
+
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""As the kernel names it everywhere (PROC_PID_INIT_INO)."""
+
+
+def file_stem(pid: int, namespace: str) -> str:
+    """Return what a worker's files are called: its pid, with its PID namespace where that is not the machine's first.
+
+    Containers that share a runtime directory, and a user, have workers of the same pids.
+    """
+    return str(pid) if namespace in ("", _FIRST_PID_NAMESPACE) else f"{pid}-{namespace.strip('pid:[]')}"
+
+
+def socket_path(directory: Path, pid: int, *, namespace: str | None = None) -> Path:
+    """Return where the agent of worker `pid` listens; `namespace` is its PID namespace, this process' by default."""
+    return directory / f"{file_stem(pid, pid_namespace() if namespace is None else namespace)}.sock"
 
 
 def make_private(path: Path, *, mode: int = 0o755) -> Path:

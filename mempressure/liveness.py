@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mempressure import state
-from mempressure.process import start_ticks
-from mempressure.state import StateError, WorkerState
+from mempressure.directories import file_stem
+from mempressure.process import pid_namespace, start_ticks
+from mempressure.state import WorkerState, state_files
 
 FRESH_SECONDS = 10.0
 """How long the last word of a worker whose process cannot be looked up (another container's) is believed."""
@@ -47,9 +47,11 @@ def remove_dead(directory: Path, *, clock: Callable[[], float] = time.time) -> N
     state, and what was being written. A file that cannot be read as a state is left for people to look at.
     """
     now, namespace = clock(), pid_namespace()
-    for path in state.state_files(directory):
+    for path in state_files(directory):
+        from mempressure.state_reading import StateError, load  # 25 KB that the first worker of a user need not pay
+
         try:
-            worker = state.load(path, owner=os.geteuid())
+            worker = load(path, owner=os.geteuid())
         except (StateError, OSError):
             continue
         here = worker.pid_namespace == namespace
@@ -60,7 +62,7 @@ def remove_dead(directory: Path, *, clock: Callable[[], float] = time.time) -> N
             continue
         stem = path.name.strip(".").partition(".")[0]
         pid = stem.partition("-")[0]
-        here = pid.isdecimal() and stem == state.file_stem(int(pid), namespace)
+        here = pid.isdecimal() and stem == file_stem(int(pid), namespace)
         lives = here and os.path.exists(f"/proc/{pid}")
         if (here and not lives) or (_is_stale(path, now) and not (lives and path.suffix == ".spare")):
             _remove(path)
@@ -77,11 +79,3 @@ def _remove(*paths: Path) -> None:
     for path in paths:
         with suppress(FileNotFoundError):
             os.unlink(path)
-
-
-def pid_namespace(*, proc: str = "/proc") -> str:
-    """Return the name of this process' PID namespace; empty where the kernel does not tell."""
-    try:
-        return os.readlink(f"{proc}/self/ns/pid")
-    except OSError:
-        return ""

@@ -20,9 +20,7 @@ from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
 from mempressure.supervisors import is_supervisor, postponed
-from mempressure.thresholds import Thresholds
 from mempressure.tracking import PackageTracker
-from mempressure.trim import PressureCallbacks, checked_level
 from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
 
 if TYPE_CHECKING:
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from mempressure.observation import PressureSummary
     from mempressure.room import Room
     from mempressure.suggestions import SuggestionDict
+    from mempressure.thresholds import Thresholds
+    from mempressure.trim import PressureCallbacks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,7 +69,7 @@ class LazyLoader:
         # Inside a package host the same declarations are made again; there nothing is to be managed.
         self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
         self._isolated: dict[str, IsolatedPackage] = {}
-        self._callbacks = PressureCallbacks()
+        self._callbacks: PressureCallbacks | None = None
         self._background = BackgroundWork()
         self._room = self._make_room()
         self._tracker = PackageTracker(
@@ -174,10 +174,15 @@ class LazyLoader:
         Raises:
             ConfigurationError: there is no such alert level.
         """
+        from mempressure.trim import PressureCallbacks, checked_level  # 30 KB that a worker without any need not pay
+
         checked_level(level)
 
         def decorate(callback: Callable[[str], R]) -> Callable[[str], R]:
-            self._callbacks.add(level, callback)
+            with self._lock:
+                if self._callbacks is None:
+                    self._callbacks = PressureCallbacks()
+                self._callbacks.add(level, callback)
             return callback
 
         return decorate
@@ -311,7 +316,7 @@ class LazyLoader:
                 self._configuration,
                 tracker=self._tracker,
                 isolated=self._isolated,
-                callbacks=self._callbacks,
+                callbacks=lambda: self._callbacks,
                 background=self._background,
                 forked=forked,
                 delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
@@ -335,7 +340,7 @@ class LazyLoader:
         return Room(measure=surroundings.measure, emergency=lambda: self._thresholds.emergency, isolated=self._isolated)
 
     @property
-    def _thresholds(self) -> Thresholds:
+    def _thresholds(self) -> "Thresholds":
         return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
 
     def _reserve_host(self, package: str, cost: int) -> Reservation:

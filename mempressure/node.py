@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mempressure import state
 from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.liveness import is_alive
 from mempressure.memory import MemoryReading, host_memory
-from mempressure.state import StateError, WorkerState
+from mempressure.state import UNKNOWN, WorkerState, state_files
+from mempressure.state_reading import StateError, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
             supervisors[process] = worker
     parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
     parts.extend(worker.supervisor_bytes for worker in supervisors.values())
-    return int(sum(part for part in parts if part != state.UNKNOWN))
+    return int(sum(part for part in parts if part != UNKNOWN))
 
 
 def _living_workers(
@@ -119,7 +119,7 @@ def _living_workers(
 ) -> dict[str, list[WorkerState]]:
     apps: dict[str, list[WorkerState]] = {}
     try:
-        paths = list(state.state_files(directory))
+        paths = list(state_files(directory))
     except FileNotFoundError:  # its user's last worker has just ended
         return apps
     except OSError as error:
@@ -127,7 +127,7 @@ def _living_workers(
         return apps
     for path in paths:
         try:
-            worker = state.load(path, owner=uid)
+            worker = load(path, owner=uid)
         except FileNotFoundError:  # it ended between the listing and the reading
             continue
         except StateError as problem:

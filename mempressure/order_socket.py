@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mempressure.client import MAX_LINE_BYTES
-
 _log = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 64 << 10
+"""Of an order, and of its answer."""
 
 CONNECTIONS = 16
 CONNECTION_SECONDS = 10.0

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mempressure.client import OPERATIONS
 from mempressure.thresholds import ALERT_LEVELS
+
+OPERATIONS = ("measure", "trim", "stop", "evict", "recycle")
+"""What an agent can be ordered to do; measure only publishes its state anew."""
 
 _MAX_ID_LENGTH = 200
 _MOST_SECONDS = 1e9

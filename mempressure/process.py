@@ -89,6 +89,14 @@ def start_ticks(pid: int | str = "self", *, proc: str = "/proc") -> int:
     return int(fields[19])
 
 
+def pid_namespace(*, proc: str = "/proc") -> str:
+    """Return the name of this process' PID namespace; empty where the kernel does not tell."""
+    try:
+        return os.readlink(f"{proc}/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def _kilobyte_fields(text: bytes) -> dict[bytes, int]:
     fields = {}
     for line in text.splitlines():

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 
 from mempressure.cgroup import Cgroup
 from mempressure.configuration import Configuration
-from mempressure.liveness import pid_namespace
 from mempressure.memory import MeasureError
-from mempressure.process import ProcessMemory, process_memory, start_ticks
+from mempressure.process import ProcessMemory, pid_namespace, process_memory, start_ticks
 from mempressure.state import UNKNOWN, WorkerState
 from mempressure.supervisors import Lookout
 

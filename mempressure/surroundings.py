@@ -9,9 +9,9 @@ from mempressure.admission import Scope
 from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError
-from mempressure.liveness import pid_namespace
 from mempressure.memory import host_memory
 from mempressure.node import AppReading, app_memory, read_node
+from mempressure.process import pid_namespace
 from mempressure.ranking import freeable_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import WorkerState

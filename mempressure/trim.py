@@ -124,14 +124,14 @@ def checked_level(level: str) -> str:
     return level
 
 
-def trim(callbacks: PressureCallbacks, *, level: str, call: bool = True) -> Trimmed:
-    """Give back garbage; `call` the application's callbacks first.
+def trim(callbacks: PressureCallbacks | None, *, level: str, call: bool = True) -> Trimmed:
+    """Give back garbage; `call` the application's callbacks first, if it has any.
 
     Raises:
         OSError: the process' memory cannot be measured.
     """
     before = process_memory()
-    problems = callbacks.call(level) if call else []
+    problems = callbacks.call(level) if call and callbacks is not None else []
     gc.collect()
     release_free_pages()
     after = process_memory()

@@ -13,19 +13,19 @@ from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.draining import BackgroundWork, reason_not_to_end
 from mempressure.errors import UnknownPackageError
-from mempressure.growth import ProcessGrowth
 from mempressure.known_verdicts import KnownVerdicts
-from mempressure.orders import Order
 from mempressure.process import private_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisors import Lookout
 from mempressure.supervisors.neighbours import Neighbours
 from mempressure.tracking import PackageTracker
-from mempressure.trim import PressureCallbacks, trim
 
 if TYPE_CHECKING:
+    from mempressure.growth import ProcessGrowth
     from mempressure.isolated_package import IsolatedPackage
+    from mempressure.orders import Order
+    from mempressure.trim import PressureCallbacks
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ManagedWorker:
         configuration: names the app, its budget and the runtime directory.
         tracker: the packages imported in this process.
         isolated: the packages that live in processes of their own, by name.
-        callbacks: what the application wants called under pressure.
+        callbacks: returns what the application wants called under pressure, if it wants anything.
         background: what the application does beside its requests.
         forked: this process was forked by one that had a loader.
         delay_seconds: how long the agent waits before it shows.
@@ -52,7 +52,7 @@ class ManagedWorker:
         *,
         tracker: PackageTracker,
         isolated: Mapping[str, "IsolatedPackage"],
-        callbacks: PressureCallbacks,
+        callbacks: "Callable[[], PressureCallbacks | None]",
         background: BackgroundWork,
         forked: bool = False,
         delay_seconds: float = 0.0,
@@ -70,7 +70,7 @@ class ManagedWorker:
         )
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
         self._verdicts = KnownVerdicts(configuration.cache_directory)
-        self._growth = ProcessGrowth()
+        self._growth: ProcessGrowth | None = None
         self._trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
         self._retiring = False
@@ -110,7 +110,7 @@ class ManagedWorker:
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
         for name, size in memory.items():
             self._isolated[name].cost_bytes = size
-        self._growth.add(worker.sampled, hosts, memory)
+        self._note_growth(worker.sampled, hosts, memory)
         worker.packages = package_states(self._tracker, self._isolated, memory, growth=self.growth)
         self._verdicts.look()
         for package in worker.packages:
@@ -120,16 +120,25 @@ class ManagedWorker:
         if worker.trim_refused:  # whoever found that out, and whenever
             unsupported["trim"] = worker.trim_refused
         worker.unsupported = unsupported
-        worker.callback_failures = float(self._callbacks.failures)
+        callbacks = self._callbacks()
+        worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
         worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
         return worker
 
     @property
     def growth(self) -> dict[str, float]:
         """Return by how many bytes per second each package's own process grows."""
-        return self._growth.rates()
+        return {} if self._growth is None else self._growth.rates()
 
-    def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    def _note_growth(self, now: float, pids: Mapping[str, int | None], memory: Mapping[str, int]) -> None:
+        if memory and self._growth is None:
+            from mempressure.growth import ProcessGrowth  # only paid for where there is a package host
+
+            self._growth = ProcessGrowth()
+        if self._growth is not None:
+            self._growth.add(now, pids, memory)
+
+    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
         """Carry out an order; see `mempressure.agent`."""
         if order.op == "stop":
             return self._stop(order), None
@@ -139,7 +148,7 @@ class ManagedWorker:
             return self._trim(order), None
         return self._recycle(order)
 
-    def _stop(self, order: Order) -> dict[str, Any]:
+    def _stop(self, order: "Order") -> dict[str, Any]:
         package = self._isolated.get(order.package)
         if package is None:
             raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
@@ -147,7 +156,7 @@ class ManagedWorker:
         reclaimed, reason = package.unload(idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
-    def _evict(self, order: Order) -> dict[str, Any]:
+    def _evict(self, order: "Order") -> dict[str, Any]:
         if order.package not in self._tracker:
             raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
         # Collecting is what unshares the pages of a loaded parent, for a trim and for an eviction alike.
@@ -158,12 +167,14 @@ class ManagedWorker:
         reclaimed, reason = self._tracker.evict(order.package, idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
-    def _trim(self, order: Order) -> dict[str, Any]:
+    def _trim(self, order: "Order") -> dict[str, Any]:
         # Looked at once more: the application may have frozen its objects, or forked, since it started.
         refused = self._trim_refused() or features.trim(self._system())
         if refused:
             return {"reclaimed_bytes": 0, "skipped": refused}
-        trimmed = trim(self._callbacks, level=order.level, call="on_pressure" not in self.unsupported)
+        from mempressure.trim import trim  # only paid for where one was ordered
+
+        trimmed = trim(self._callbacks(), level=order.level, call="on_pressure" not in self.unsupported)
         if trimmed.unshared > TRIM_GROWTH_BYTES:
             self._trim_stopped = f"trimming unshared {trimmed.unshared} bytes of its pages"
         return {"reclaimed_bytes": max(0, trimmed.freed), "skipped": None, "problems": trimmed.problems}
@@ -186,7 +197,7 @@ class ManagedWorker:
     def _system(self) -> features.System:
         return features.own_system(inherited=self._tracker.inherited)
 
-    def _recycle(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    def _recycle(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
         reason = self._reason_not_to_recycle(order)
         if reason is not None:
             return {"reclaimed_bytes": 0, "skipped": reason}, None
@@ -216,7 +227,7 @@ class ManagedWorker:
             running=supervisor.running_seconds(),
         )
 
-    def _reason_not_to_recycle(self, order: Order) -> str | None:
+    def _reason_not_to_recycle(self, order: "Order") -> str | None:
         supervisor = self._lookout.look()
         if supervisor.recycle_refused:
             return supervisor.recycle_refused
@@ -226,7 +237,7 @@ class ManagedWorker:
             return "is not serving yet, or is ending already"
         return self._reason_not_to_end() or self._reason_to_keep(order)
 
-    def _reason_to_keep(self, order: Order) -> str | None:
+    def _reason_to_keep(self, order: "Order") -> str | None:
         self._tracker.tick()  # a use since the last tick counts
         now = time.time()
         for package in self._tracker.states():

@@ -12,7 +12,8 @@ from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import MeasureError, MemoryReading, host_memory, pressure
 from mempressure.node import AppReading, read_node
 from mempressure.settings import SettingsFile
-from mempressure.state import UNKNOWN, StateError, WorkerState, least_mild
+from mempressure.state import UNKNOWN, WorkerState, least_mild
+from mempressure.state_reading import StateError
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
 from mempressure.trend import SLOW_GAP_SECONDS, Series
 from mempressure_exporter import host_features

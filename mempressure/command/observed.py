@@ -14,7 +14,8 @@ from mempressure.command import quantities
 from mempressure.directories import make_private
 from mempressure.errors import MempressureError
 from mempressure.observing import MANAGED
-from mempressure.state import PackageState, StateError, WorkerState
+from mempressure.state import PackageState, WorkerState
+from mempressure.state_reading import StateError, decode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -108,7 +109,7 @@ def read(directory: Path) -> Run:
     workers = []
     for path in sorted(directory.glob("*.state")):
         try:
-            workers.append(state.decode(path.read_bytes()))
+            workers.append(decode(path.read_bytes()))
         except (OSError, StateError):  # its process has just replaced it, or was killed as it began
             continue
     note = _note(directory)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mempressure.liveness import pid_namespace
-from mempressure.process import start_ticks
-from mempressure.state import WorkerState, file_stem
+from mempressure.directories import file_stem
+from mempressure.process import pid_namespace, start_ticks
+from mempressure.state import WorkerState
 
 SUCCESSOR_SECONDS = 45.0
 """How long the spare gets to serve; the actuator waits for a minute."""

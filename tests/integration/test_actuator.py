@@ -16,9 +16,8 @@ from functools import partial
 
 import pytest
 
-from mempressure.client import socket_path
-from mempressure.liveness import pid_namespace
-from mempressure.process import start_ticks
+from mempressure.directories import socket_path
+from mempressure.process import pid_namespace, start_ticks
 from mempressure.state import PackageState, WorkerState, publish
 from tests import waiting
 from tests.actuator_process import DEADLINE, Actuator

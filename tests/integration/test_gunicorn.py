@@ -8,7 +8,8 @@ import pytest
 
 from app.load import Load
 from mempressure.action import Executor
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.node import read_node
 from mempressure.policy import Action, Target
 from stack.engines import ROOT

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.node import read_node
 from stack.engines import ROOT
 from stack.processes import Processes

@@ -7,8 +7,9 @@ import urllib.request
 
 import pytest
 
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
 from mempressure.configuration import load_configuration
+from mempressure.directories import socket_path
 from mempressure.node import read_node
 from mempressure.process import private_bytes
 from mempressure_exporter.collectors import Collectors

@@ -9,12 +9,13 @@ import threading
 import pytest
 
 from mempressure import agent as agent_module
-from mempressure import state
+from mempressure import state, state_reading
 from mempressure.agent import Agent
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.errors import AgentUnreachableError
-from mempressure.liveness import pid_namespace
 from mempressure.order_socket import CONNECTIONS
+from mempressure.process import pid_namespace
 from tests.conftest import NAMESPACE
 from tests.forking import in_child
 from tests.waiting import until
@@ -89,7 +90,7 @@ def wait_for_state(directory):
 
 
 def published(directory):
-    return state.load(directory / f"{os.getpid()}.state", owner=os.geteuid())
+    return state_reading.load(directory / f"{os.getpid()}.state", owner=os.geteuid())
 
 
 def order(path, **content):
@@ -353,13 +354,13 @@ def test_an_agent_of_what_turned_out_to_be_no_worker_ends_and_leaves_no_file(age
 def test_workers_of_one_pid_in_two_containers_do_not_share_files(agent, subject, runtime_dir, directory, monkeypatch):
     until(lambda: len(list(directory.iterdir())) == 2, "the files of the first")
     here, elsewhere = pid_namespace(), "pid:[4026532999]"
-    monkeypatch.setattr("mempressure.client.pid_namespace", lambda: elsewhere)
+    monkeypatch.setattr("mempressure.directories.pid_namespace", lambda: elsewhere)
     second = Subject(lambda **options: subject._make_worker(**{**options, "pid_namespace": elsewhere}))
     other = Agent(second, runtime=runtime_dir)
     assert other.start()
     try:
         until(lambda: len(list(directory.glob("*.state"))) == 2, "both states")
-        workers = [state.load(path, owner=os.geteuid()) for path in state.state_files(directory)]
+        workers = [state_reading.load(path, owner=os.geteuid()) for path in state.state_files(directory)]
         assert {worker.pid_namespace for worker in workers} == {NAMESPACE, elsewhere}
         for namespace, asked in ((here, subject), (elsewhere, second)):
             path = socket_path(directory, os.getpid(), namespace=namespace)

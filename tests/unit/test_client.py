@@ -6,8 +6,10 @@ import threading
 
 import pytest
 
-from mempressure.client import MAX_LINE_BYTES, give_order, socket_path
+from mempressure.client import give_order
+from mempressure.directories import socket_path
 from mempressure.errors import AgentUnreachableError
+from mempressure.order_socket import MAX_LINE_BYTES
 
 ORDER = {"id": "7", "op": "measure"}
 

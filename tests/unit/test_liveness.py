@@ -3,8 +3,10 @@ import time
 
 import pytest
 
-from mempressure.liveness import STALE_SECONDS, is_alive, pid_namespace, remove_dead
-from mempressure.state import UNKNOWN, file_stem
+from mempressure.directories import file_stem
+from mempressure.liveness import STALE_SECONDS, is_alive, remove_dead
+from mempressure.process import pid_namespace
+from mempressure.state import UNKNOWN
 
 NOW = 1e9
 ELSEWHERE = "pid:[4026532999]"

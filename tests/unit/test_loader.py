@@ -8,8 +8,9 @@ import pytest
 
 import mempressure.loader
 from mempressure import features, sampling
-from mempressure.client import give_order, socket_path
+from mempressure.client import give_order
 from mempressure.configuration import load_configuration
+from mempressure.directories import socket_path
 from mempressure.errors import (
     AgentUnreachableError,
     ConfigurationError,

@@ -10,7 +10,8 @@ from mempressure.errors import UnsafeDirectoryError
 from mempressure.liveness import FRESH_SECONDS
 from mempressure.memory import MeasureError, MemoryReading
 from mempressure.node import app_memory, proportional_bytes, read_node
-from mempressure.state import UNKNOWN, StateError, WorkerState
+from mempressure.state import UNKNOWN, WorkerState
+from mempressure.state_reading import StateError
 
 MIB = 1 << 20
 NOW = 1e9

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.client import OPERATIONS
-from mempressure.orders import Order, parse_order
+from mempressure.orders import OPERATIONS, Order, parse_order
 
 
 def line(**content):

@@ -9,7 +9,8 @@ from mempressure.configuration import load_configuration
 from mempressure.memory import MeasureError, PressureReading
 from mempressure.process import ProcessMemory, process_memory
 from mempressure.sampling import WorkerSampler
-from mempressure.state import decode, encode
+from mempressure.state import encode
+from mempressure.state_reading import decode
 from mempressure.supervisors import Lookout
 
 

@@ -11,22 +11,19 @@ from hypothesis import strategies as st
 
 from mempressure import state
 from mempressure.state import (
-    MAX_FILE_BYTES,
     MAX_NAME_LENGTH,
     MAX_NAMES,
     PACKAGE_VALUES,
     UNKNOWN,
     WORKER_VALUES,
     PackageState,
-    StateError,
     WorkerState,
-    decode,
     encode,
-    load,
     publish,
     state_files,
     withdraw,
 )
+from mempressure.state_reading import MAX_FILE_BYTES, StateError, decode, load
 
 HEADER = struct.Struct("<8sII")
 ME = os.geteuid()
