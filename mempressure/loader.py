@@ -20,7 +20,6 @@ from mempressure.known_verdicts import KnownVerdicts
 from mempressure.reservation import Reservation
 from mempressure.state import PackageState
 from mempressure.supervisors import is_supervisor, postponed
-from mempressure.tracking import PackageTracker
 from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from mempressure.room import Room
     from mempressure.suggestions import SuggestionDict
     from mempressure.thresholds import Thresholds
+    from mempressure.tracking import PackageTracker
     from mempressure.trim import PressureCallbacks
 
 P = ParamSpec("P")
@@ -72,11 +72,7 @@ class LazyLoader:
         self._callbacks: PressureCallbacks | None = None
         self._background = BackgroundWork()
         self._room = self._make_room()
-        self._tracker = PackageTracker(
-            on_change=self._changed,
-            reserve=None if self._room is None else self._reserve_import,
-            evict_refused=self._reason_not_to_evict,
-        )
+        self._tracker: PackageTracker | None = None
         self._verdicts = KnownVerdicts(self._configuration.cache_directory)
         self._lock = threading.Lock()
         self._monitor: MemoryMonitor | None = None
@@ -105,7 +101,7 @@ class LazyLoader:
                 matters, such as settings made at run time.
         """
         self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded, evict=evict)
-        return self._tracker.defer(name)
+        return self._tracking().defer(name)
 
     def manage(
         self,
@@ -124,7 +120,7 @@ class LazyLoader:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
-        self._tracker.track(_checked_name(name), **options, evict=_checked_flag("evict", evict))
+        self._tracking().track(_checked_name(name), **options, evict=_checked_flag("evict", evict))
 
     def isolated(
         self,
@@ -193,7 +189,7 @@ class LazyLoader:
         Raises:
             UnknownPackageError: the package is not tracked.
         """
-        if name not in self._tracker:
+        if self._tracker is None or name not in self._tracker:
             raise unknown_package(name, self.packages())
         return self._tracker.using(name)
 
@@ -223,7 +219,7 @@ class LazyLoader:
         if name in self._isolated:
             reclaimed, reason = self._isolated[name].unload()
             return UnloadResult(name, "stop", reclaimed, reason)
-        if name not in self._tracker:
+        if self._tracker is None or name not in self._tracker:
             raise unknown_package(name, self.packages())
         package = name.partition(".")[0]
         if self._tracker.evicts(package):
@@ -251,7 +247,8 @@ class LazyLoader:
 
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now in this process, its hosts measured and its imports attributed."""
-        self._tracker.attribute()
+        if self._tracker is not None:
+            self._tracker.attribute()
         growth = self._worker.growth if self._worker is not None else None
         return package_states(self._tracker, self._isolated, measured_hosts(self._isolated), growth=growth)
 
@@ -286,14 +283,16 @@ class LazyLoader:
             self._worker = None
         for package in self._isolated.values():
             package.close()
-        self._tracker.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
         self._lock = threading.Lock()
         self._monitor = None
         self._room = self._make_room()
-        self._tracker.after_fork()
+        if self._tracker is not None:
+            self._tracker.after_fork()
         self._background.after_fork()
         if self._worker is not None:
             self._worker.forget()
@@ -314,7 +313,7 @@ class LazyLoader:
         try:
             worker = ManagedWorker(
                 self._configuration,
-                tracker=self._tracker,
+                tracker=lambda: self._tracker,
                 isolated=self._isolated,
                 callbacks=lambda: self._callbacks,
                 background=self._background,
@@ -369,6 +368,18 @@ class LazyLoader:
     def _changed(self) -> None:
         if self._worker is not None:
             self._worker.publish_soon()
+
+    def _tracking(self) -> "PackageTracker":
+        from mempressure.tracking import PackageTracker  # 0.2 MB that a worker without a tracked package need not pay
+
+        with self._lock:
+            if self._tracker is None:
+                self._tracker = PackageTracker(
+                    on_change=self._changed,
+                    reserve=None if self._room is None else self._reserve_import,
+                    evict_refused=self._reason_not_to_evict,
+                )
+            return self._tracker
 
     def _isolated_package(self, name: str, options: dict[str, Any]) -> "IsolatedPackage":
         from mempressure.isolation import IsolatedPackage  # 0.4 MB that a worker without one need not pay

@@ -19,12 +19,12 @@ from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisors import Lookout
 from mempressure.supervisors.neighbours import Neighbours
-from mempressure.tracking import PackageTracker
 
 if TYPE_CHECKING:
     from mempressure.growth import ProcessGrowth
     from mempressure.isolated_package import IsolatedPackage
     from mempressure.orders import Order
+    from mempressure.tracking import PackageTracker
     from mempressure.trim import PressureCallbacks
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ManagedWorker:
 
     Args:
         configuration: names the app, its budget and the runtime directory.
-        tracker: the packages imported in this process.
+        tracker: returns what tracks the packages imported in this process, once one is declared.
         isolated: the packages that live in processes of their own, by name.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: what the application does beside its requests.
@@ -50,14 +50,14 @@ class ManagedWorker:
         self,
         configuration: Configuration,
         *,
-        tracker: PackageTracker,
+        tracker: "Callable[[], PackageTracker | None]",
         isolated: Mapping[str, "IsolatedPackage"],
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: BackgroundWork,
         forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
-        self._tracker = tracker
+        self._declared_tracker = tracker
         self._isolated = isolated
         self._callbacks = callbacks
         self._background = background
@@ -104,14 +104,16 @@ class ManagedWorker:
             return None
         self._lookout.look().settle()
         unsupported = dict(self.unsupported)
-        self._tracker.tick()
-        self._tracker.attribute(now=time.monotonic())
+        tracker = self._tracker
+        if tracker is not None:
+            tracker.tick()
+            tracker.attribute(now=time.monotonic())
         hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
         for name, size in memory.items():
             self._isolated[name].cost_bytes = size
         self._note_growth(worker.sampled, hosts, memory)
-        worker.packages = package_states(self._tracker, self._isolated, memory, growth=self.growth)
+        worker.packages = package_states(tracker, self._isolated, memory, growth=self.growth)
         self._verdicts.look()
         for package in worker.packages:
             package.verdict = self._verdicts.mechanism(package.name)
@@ -157,14 +159,15 @@ class ManagedWorker:
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _evict(self, order: "Order") -> dict[str, Any]:
-        if order.package not in self._tracker:
-            raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
+        tracker = self._tracker
+        if tracker is None or order.package not in tracker:
+            raise unknown_package(order.package, package_states(tracker, self._isolated, {}))
         # Collecting is what unshares the pages of a loaded parent, for a trim and for an eviction alike.
         refused = self._lookout.look().trim_refused
         if refused:
             return {"reclaimed_bytes": 0, "skipped": refused}
         idle_for = (order.idle_for or {}).get(order.package)
-        reclaimed, reason = self._tracker.evict(order.package, idle_for=idle_for)
+        reclaimed, reason = tracker.evict(order.package, idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _trim(self, order: "Order") -> dict[str, Any]:
@@ -189,13 +192,21 @@ class ManagedWorker:
             self._unsupported = features.unsupported(self._system())
             for feature, reason in self._unsupported.items():
                 _log.warning("not supported here: feature=%s reason=%r", feature, reason)
-            self._tracker.accessed_bit = "accessed_bit" not in self._unsupported
-            self._tracker.evict_unsupported = self._unsupported.get("evict", "")
             self._sampler.measures_memory = "process_memory" not in self._unsupported
         return self._unsupported
 
     def _system(self) -> features.System:
-        return features.own_system(inherited=self._tracker.inherited)
+        tracker = self._declared_tracker()
+        return features.own_system(inherited=() if tracker is None else tracker.inherited)
+
+    @property
+    def _tracker(self) -> "PackageTracker | None":
+        """Return the tracker, told what cannot work here: it may be younger than the self-check."""
+        tracker = self._declared_tracker()
+        if tracker is not None:
+            tracker.accessed_bit = "accessed_bit" not in self.unsupported
+            tracker.evict_unsupported = self.unsupported.get("evict", "")
+        return tracker
 
     def _recycle(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
         reason = self._reason_not_to_recycle(order)
@@ -238,9 +249,12 @@ class ManagedWorker:
         return self._reason_not_to_end() or self._reason_to_keep(order)
 
     def _reason_to_keep(self, order: "Order") -> str | None:
-        self._tracker.tick()  # a use since the last tick counts
+        tracker = self._tracker
+        if tracker is None:
+            return None
+        tracker.tick()  # a use since the last tick counts
         now = time.time()
-        for package in self._tracker.states():
+        for package in tracker.states():
             if not package.loaded or order.idle_for is None:
                 continue
             if package.name not in order.idle_for:
@@ -254,7 +268,7 @@ class ManagedWorker:
 
 
 def package_states(
-    tracker: PackageTracker,
+    tracker: "PackageTracker | None",
     isolated: Mapping[str, "IsolatedPackage"],
     memory: Mapping[str, int],
     *,
@@ -263,12 +277,13 @@ def package_states(
     """Return every declared package as it is now.
 
     Args:
-        tracker: the packages imported in this process.
+        tracker: of the packages imported in this process; None where none is declared.
         isolated: the others, by name.
         memory: each host's private memory in bytes.
         growth: by how many bytes per second each host grows, where that is known.
     """
-    return tracker.states() + isolated_states(isolated, memory, growth=growth)
+    tracked = [] if tracker is None else tracker.states()
+    return tracked + isolated_states(isolated, memory, growth=growth)
 
 
 def isolated_states(
