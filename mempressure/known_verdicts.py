@@ -37,6 +37,11 @@ class KnownVerdicts:
         """Return why a package's verdict does not allow to evict it; empty where it does."""
         return self._known(package)[1]
 
+    def current_reason_not_to_evict(self, package: str) -> str:
+        """Return the same, having looked whether verdicts came or went."""
+        self.look()
+        return self.reason_not_to_evict(package)
+
     def _known(self, package: str) -> tuple[str, str]:
         unknown = ("", f"no rehearsal found that it can be evicted: run mempressure check {package}")
         if not self._changed:

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.draining import BackgroundWork
 from mempressure.errors import ConfigurationError, HostStartError, IsolationError
-from mempressure.features import own_system, package_hosts
-from mempressure.known_verdicts import KnownVerdicts
-from mempressure.reservation import Reservation
 from mempressure.state import PackageState
 from mempressure.supervisors import is_supervisor, postponed
 from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from mempressure.isolation import IsolatedFunction, IsolatedPackage
     from mempressure.monitor import GarbageCollected, MemoryMonitor
     from mempressure.observation import PressureSummary
+    from mempressure.reservation import Reservation
     from mempressure.room import Room
     from mempressure.suggestions import SuggestionDict
     from mempressure.thresholds import Thresholds
@@ -73,7 +71,6 @@ class LazyLoader:
         self._background = BackgroundWork()
         self._room = self._make_room()
         self._tracker: PackageTracker | None = None
-        self._verdicts = KnownVerdicts(self._configuration.cache_directory)
         self._lock = threading.Lock()
         self._monitor: MemoryMonitor | None = None
         self._worker: ManagedWorker | None = None
@@ -342,7 +339,10 @@ class LazyLoader:
     def _thresholds(self) -> "Thresholds":
         return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
 
-    def _reserve_host(self, package: str, cost: int) -> Reservation:
+    def _reserve_host(self, package: str, cost: int) -> "Reservation":
+        from mempressure.features import own_system, package_hosts
+        from mempressure.reservation import Reservation
+
         if reason := package_hosts(own_system()):  # 0.2 of the 30 ms that a start takes
             raise HostStartError(
                 f"package {package!r} cannot run in a process of its own here: {reason}; "
@@ -350,11 +350,9 @@ class LazyLoader:
             )
         return Reservation(0) if self._room is None else self._room.for_host(package, cost)
 
-    def _reason_not_to_evict(self, package: str) -> str:
-        self._verdicts.look()
-        return self._verdicts.reason_not_to_evict(package)
+    def _reserve_import(self, package: str, cost: int) -> "Reservation":
+        from mempressure.reservation import Reservation
 
-    def _reserve_import(self, package: str, cost: int) -> Reservation:
         return Reservation(0) if self._room is None else self._room.for_import(package, cost)
 
     def _held(self) -> list[PackageState]:
@@ -370,14 +368,17 @@ class LazyLoader:
             self._worker.publish_soon()
 
     def _tracking(self) -> "PackageTracker":
-        from mempressure.tracking import PackageTracker  # 0.2 MB that a worker without a tracked package need not pay
+        # 0.2 MB that a worker without a tracked package need not pay
+        from mempressure.known_verdicts import KnownVerdicts
+        from mempressure.tracking import PackageTracker
 
         with self._lock:
             if self._tracker is None:
+                verdicts = KnownVerdicts(self._configuration.cache_directory)
                 self._tracker = PackageTracker(
                     on_change=self._changed,
                     reserve=None if self._room is None else self._reserve_import,
-                    evict_refused=self._reason_not_to_evict,
+                    evict_refused=verdicts.current_reason_not_to_evict,
                 )
             return self._tracker
 

@@ -13,7 +13,6 @@ from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.draining import BackgroundWork, reason_not_to_end
 from mempressure.errors import UnknownPackageError
-from mempressure.known_verdicts import KnownVerdicts
 from mempressure.process import private_bytes
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
@@ -23,6 +22,7 @@ from mempressure.supervisors.neighbours import Neighbours
 if TYPE_CHECKING:
     from mempressure.growth import ProcessGrowth
     from mempressure.isolated_package import IsolatedPackage
+    from mempressure.known_verdicts import KnownVerdicts
     from mempressure.orders import Order
     from mempressure.tracking import PackageTracker
     from mempressure.trim import PressureCallbacks
@@ -69,7 +69,8 @@ class ManagedWorker:
             forked=forked,
         )
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
-        self._verdicts = KnownVerdicts(configuration.cache_directory)
+        self._cache_directory = configuration.cache_directory
+        self._verdicts: KnownVerdicts | None = None
         self._growth: ProcessGrowth | None = None
         self._trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
@@ -114,9 +115,7 @@ class ManagedWorker:
             self._isolated[name].cost_bytes = size
         self._note_growth(worker.sampled, hosts, memory)
         worker.packages = package_states(tracker, self._isolated, memory, growth=self.growth)
-        self._verdicts.look()
-        for package in worker.packages:
-            package.verdict = self._verdicts.mechanism(package.name)
+        self._add_verdicts(worker.packages)
         worker.serving = worker.serving and not self._retiring
         worker.trim_refused = self._trim_refused()
         if worker.trim_refused:  # whoever found that out, and whenever
@@ -131,6 +130,17 @@ class ManagedWorker:
     def growth(self) -> dict[str, float]:
         """Return by how many bytes per second each package's own process grows."""
         return {} if self._growth is None else self._growth.rates()
+
+    def _add_verdicts(self, packages: list[PackageState]) -> None:
+        if not packages:
+            return
+        if self._verdicts is None:
+            from mempressure.known_verdicts import KnownVerdicts  # only paid for where there is a package
+
+            self._verdicts = KnownVerdicts(self._cache_directory)
+        self._verdicts.look()
+        for package in packages:
+            package.verdict = self._verdicts.mechanism(package.name)
 
     def _note_growth(self, now: float, pids: Mapping[str, int | None], memory: Mapping[str, int]) -> None:
         if memory and self._growth is None:
