@@ -42,6 +42,7 @@ EMERGENCY = Thresholds(unload_packages=0.03, aggressive_unload=0.04, emergency=0
 
 _IMPORT = """
 import sys, time
+import mempressure.tracking  # in both, or the garbage collector would run at other moments of the import
 from mempressure.loader import LazyLoader
 loader = LazyLoader(with_agent=False)
 if sys.argv[1] == "tracked":
@@ -99,9 +100,9 @@ def ratio(*, plain: list[float], tracked: list[float]) -> float:
 def _memory(rounds: int, say: Callable[[str], None]) -> tuple[dict[str, list[float]], bool]:
     memory: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     psutil_loaded = False
-    _one_round()  # compiles what is not compiled yet, which leaves its traces
+    one_round()  # compiles what is not compiled yet, which leaves its traces
     for number in range(rounds):
-        sizes, modules = _one_round()
+        sizes, modules = one_round()
         psutil_loaded = psutil_loaded or "psutil" in modules
         for variant, size in sizes.items():
             memory[variant].append(size)
@@ -109,7 +110,8 @@ def _memory(rounds: int, say: Callable[[str], None]) -> tuple[dict[str, list[flo
     return memory, psutil_loaded
 
 
-def _one_round() -> tuple[dict[str, int], set[str]]:
+def one_round() -> tuple[dict[str, int], set[str]]:
+    """Return the private bytes of a worker of each variant, and the names of all modules that they have loaded."""
     with contextlib.ExitStack() as stack:
         services = {
             variant: stack.enter_context(
