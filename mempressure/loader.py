@@ -13,8 +13,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from mempressure.configuration import Configuration, load_configuration
+from mempressure.declaration import (
+    checked_flag,
+    checked_name,
+    checked_priority,
+    checked_start_timeout,
+    checked_timeout,
+    imported_already,
+)
 from mempressure.draining import BackgroundWork
-from mempressure.errors import ConfigurationError, HostStartError, IsolationError
+from mempressure.errors import ConfigurationError, HostStartError
 from mempressure.state import PackageState
 from mempressure.supervisors import is_supervisor, postponed
 from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
@@ -34,8 +42,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MOST_TIMEOUT_SECONDS = 1e9
-MOST_START_SECONDS = 86400
 FORKED_GRACE_SECONDS = 0.3
 """How long a forked child's agent waits before it shows: most forks are about to execute another program."""
 
@@ -117,7 +123,7 @@ class LazyLoader:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
-        self._tracking().track(_checked_name(name), **options, evict=_checked_flag("evict", evict))
+        self._tracking().track(checked_name(name), **options, evict=checked_flag("evict", evict))
 
     def isolated(
         self,
@@ -149,10 +155,12 @@ class LazyLoader:
         """
         options = {
             **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
-            "start_timeout": self._start_timeout(start_timeout),
+            "start_timeout": checked_start_timeout(
+                start_timeout, default=self._configuration.mempressure_host_start_timeout
+            ),
             "on_unload": on_unload,
         }
-        self._require_absent(_checked_name(name), allowed=_checked_flag("allow_imported", allow_imported))
+        self._require_absent(checked_name(name), allowed=checked_flag("allow_imported", allow_imported))
         package = self._isolated_package(name, options)
         from mempressure.isolation import IsolatedFunction
 
@@ -290,6 +298,8 @@ class LazyLoader:
         self._room = self._make_room()
         if self._tracker is not None:
             self._tracker.after_fork()
+        if self._callbacks is not None:
+            self._callbacks.after_fork()
         self._background.after_fork()
         if self._worker is not None:
             self._worker.forget()
@@ -297,11 +307,13 @@ class LazyLoader:
         self._start(forked=True)
 
     def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
-        """Refuse here, where the mistake is, what every reader of this worker's state would refuse later."""
-        if type(priority) is not int:
-            raise ConfigurationError(f"priority={priority!r} cannot be used; send a whole number")
-        _checked_flag("keep_loaded", keep_loaded)
-        return {"timeout": self._timeout(timeout), "priority": priority, "keep_loaded": keep_loaded}
+        return {
+            "timeout": checked_timeout(
+                timeout, default=self._configuration.lazy_loading_unloading_memory_pressure_timeout
+            ),
+            "priority": checked_priority(priority),
+            "keep_loaded": checked_flag("keep_loaded", keep_loaded),
+        }
 
     def _start(self, *, forked: bool = False) -> None:
         # A supervisor that has the application serves nothing; its workers start their agents when forked.
@@ -408,42 +420,7 @@ class LazyLoader:
         # In a host it is there, and where it was declared before a result may have brought it.
         if allowed or name not in sys.modules or name in self._isolated or _HOST_VARIABLE in os.environ:
             return
-        raise IsolationError(
-            f"package {name!r} is declared isolated, but this process has imported it already: ending its host would "
-            "leave that copy; import it inside the isolated functions only, declare them before whatever else "
-            f"imports it, or say isolated({name!r}, allow_imported=True) to live with both"
-        )
-
-    def _timeout(self, timeout: float | None) -> float:
-        if timeout is None:
-            return float(self._configuration.lazy_loading_unloading_memory_pressure_timeout)
-        if type(timeout) not in (int, float) or not 0 <= timeout <= MOST_TIMEOUT_SECONDS:  # false for NaN
-            raise ConfigurationError(
-                f"timeout={timeout!r} cannot be used; send seconds from 0 to {MOST_TIMEOUT_SECONDS:g}, "
-                "and keep_loaded=True for a package that is to stay"
-            )
-        return float(timeout)
-
-    def _start_timeout(self, seconds: float | None) -> float:
-        if seconds is None:
-            return float(self._configuration.mempressure_host_start_timeout)
-        if type(seconds) not in (int, float) or not 0 < seconds <= MOST_START_SECONDS:  # false for NaN
-            raise ConfigurationError(
-                f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MOST_START_SECONDS}"
-            )
-        return float(seconds)
-
-
-def _checked_flag(option: str, value: object) -> bool:
-    if type(value) is not bool:
-        raise ConfigurationError(f"{option}={value!r} cannot be used; send True or False")
-    return value
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not name or not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigurationError(f"package name {name!r} cannot be used; send an absolute one such as 'pandas'")
-    return name
+        raise imported_already(name)
 
 
 _loader: LazyLoader | None = None

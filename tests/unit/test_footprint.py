@@ -13,6 +13,7 @@ IDLE = {
     "mempressure.cgroup",
     "mempressure.configuration",
     "mempressure.conversions",
+    "mempressure.declaration",
     "mempressure.directories",
     "mempressure.draining",
     "mempressure.errors",

@@ -2,6 +2,7 @@ import gc
 import importlib
 import os
 import sys
+import threading
 import types
 
 import pytest
@@ -376,6 +377,21 @@ def test_in_a_fork_of_a_loaded_parent_trimming_is_off_and_says_so(loader, runtim
         loader.close()
 
     in_child(check)
+
+
+def test_a_callback_that_hangs_in_the_parent_runs_in_a_forked_child(loader, monkeypatch):
+    monkeypatch.setattr("mempressure.trim.CALLBACK_SECONDS", 0.05)
+    let_go = threading.Event()
+    loader.on_pressure("medium")(lambda level: let_go.wait(60))
+    assert "still runs" in loader._callbacks.call("high")[0]
+
+    def child():
+        let_go.set()  # the child's copy
+        assert loader._callbacks.call("high") == []
+        loader.close()
+
+    in_child(child)
+    let_go.set()
 
 
 def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monkeypatch, caplog):
