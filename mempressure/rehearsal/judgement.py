@@ -11,7 +11,7 @@ FLAT_RATIO = 0.02
 """Growth of the process over all cycles but the first that still counts as flat: 2 % of what it held."""
 
 FLAT_BYTES = 2 << 20
-"""And at least this much: pymalloc's arenas are 1 MiB, and one more is kept by chance (by sympy in every other cycle)."""
+"""And at least this much: pymalloc's arenas are 1 MiB, and one more is kept by chance (sympy: every other cycle)."""
 
 LEAST_BYTES = 64 << 10
 """Less than this given back is noise of the measurement."""
