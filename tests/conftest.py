@@ -8,7 +8,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from mempressure import installation
+from mempressure import installation, loader
 from mempressure.isolation import IsolatedFunction, IsolatedPackage
 from mempressure.state import PackageState, WorkerState, publish
 from mempressure.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
@@ -20,6 +20,12 @@ settings.load_profile("mempressure")
 
 GIB_IN_KB = 1 << 20
 NAMESPACE = "pid:[4026531836]"
+
+
+def pytest_collection_finish() -> None:
+    """See that no test module made the process' loader: its agent would run beside all tests, and write to its log."""
+    if loader._loader is not None:
+        raise pytest.UsageError("a module called get_lazy_loader() when it was imported for the tests")
 
 
 class FixtureProc:

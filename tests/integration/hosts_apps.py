@@ -7,6 +7,7 @@ import sys
 import threading
 
 from tests.integration import hosts_functions
+from tests.integration.hosts_answers import known
 
 PAUSE_SECONDS = 0.002  # a package that somebody always waits for is never idle, and not stopped
 FUNCTIONS = {"squares": hosts_functions.squares, "groups": hosts_functions.groups}
@@ -50,7 +51,7 @@ def script(threads, kind):
         while not ended.wait(PAUSE_SECONDS):
             number = 3 + (number + 1) % 1000
             try:
-                if FUNCTIONS[kind](number) != hosts_functions.known(kind, number):
+                if FUNCTIONS[kind](number) != known(kind, number):
                     failures.append(f"{kind}({number})")
             except BaseException as error:  # noqa: BLE001 -- any failure counts
                 failures.append(repr(error))

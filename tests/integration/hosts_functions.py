@@ -39,10 +39,3 @@ def wait(begun, go):
     os.rename(f"{begun}.part", begun)
     while not os.path.exists(go):
         time.sleep(0.005)
-
-
-def known(kind, number):
-    """Return what `squares` or `groups` is to return, worked out by other means."""
-    if kind == "squares":
-        return (number - 1) * number * (2 * number - 1) // 6
-    return [sum(range(remainder, number, 3)) for remainder in range(3)]

@@ -86,16 +86,29 @@ mempressure_suggestions_enabled 1.0
 mempressure_unloading_enabled 1.0
 mempressure_sample_timestamp_seconds VARIES
 mempressure_node_info{node="n1"} 1.0
+mempressure_feature_supported{feature="psi"} 1.0
+mempressure_feature_supported{feature="pressure_triggers"} 0.0
+mempressure_feature_supported{feature="cgroup_v1"} 0.0
+mempressure_feature_supported{feature="cgroup_v2"} 0.0
+mempressure_feature_supported{feature="runtime_directory"} 1.0
+mempressure_feature_supported{feature="process_memory"} 1.0
+mempressure_feature_supported{feature="accessed_bit"} 1.0
+mempressure_feature_supported{feature="trim"} 1.0
+mempressure_feature_supported{feature="on_pressure"} 1.0
+mempressure_feature_supported{feature="package_hosts"} 1.0
+mempressure_feature_supported{feature="evict"} 1.0
 mempressure_series_dropped_total 0.0
 mempressure_scrape_collector_success{collector="host"} 1.0
 mempressure_scrape_collector_success{collector="apps"} 1.0
 mempressure_scrape_collector_success{collector="packages"} 1.0
 mempressure_scrape_collector_success{collector="settings"} 1.0
+mempressure_scrape_collector_success{collector="features"} 1.0
 mempressure_scrape_collector_success{collector="exporter"} 1.0
 mempressure_scrape_collector_duration_seconds{collector="host"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="apps"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="packages"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="settings"} VARIES
+mempressure_scrape_collector_duration_seconds{collector="features"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="exporter"} VARIES
 mempressure_exporter_problems_total{kind="measure_error"} 0.0
 mempressure_exporter_problems_total{kind="state_error"} 0.0
@@ -341,7 +354,7 @@ def test_it_stops_in_order(exporter, stop):
         while idle.recv(1 << 16):
             pass
     assert exporter.process.wait(DEADLINE) == 0
-    assert [line.rpartition("msg=")[2] for line in exporter.log.splitlines()[1:]] == ["stopping", "stopped"]
+    assert [line.rpartition("msg=")[2] for line in exporter.log.splitlines()[-2:]] == ["stopping", "stopped"]
 
 
 def test_what_was_counted_survives_a_worker_and_its_successor(exporter, proc, publish_worker, runtime_dir):

@@ -15,7 +15,8 @@ from mempressure.process import private_bytes
 from mempressure.isolation import IsolatedFunction
 from tests.held import held
 from tests.integration import hosts_functions
-from tests.integration.hosts_functions import known, squares
+from tests.integration.hosts_answers import known
+from tests.integration.hosts_functions import squares
 
 echo = IsolatedFunction(hosts_functions.echo, package=squares.package)
 data = bytearray(os.urandom(1 << 20))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from stack.engines import ROOT
-from tests.integration.hosts_memory import ANSWERS
+from tests.integration.hosts_answers import ANSWERS
 from tests.workers import Workers
 
 pytestmark = pytest.mark.timeout(600)  # its packages are imported thirty times, at the edge of their memory

@@ -19,7 +19,7 @@ from celery import Celery
 
 from stack.engines import ROOT
 from stack.processes import free_port
-from tests.integration.hosts_functions import known
+from tests.integration.hosts_answers import known
 from tests.waiting import until
 from tests.workers import Workers, holds
 
