@@ -18,8 +18,8 @@ from benchmarks.targets import Target, as_dicts
 
 CYCLES = 100
 NAIVE_CYCLES = 15
-PACKAGES = {"stop": "pandas", "recycle": "sympy", "evict": "jinja2", "naive": "sympy"}
-"""Of the pure-Python ones jinja2 has a good verdict for being evicted, which an order asks for."""
+PACKAGES = {"stop": "pandas", "recycle": "sympy", "evict": "sympy", "naive": "sympy"}
+"""sympy has a good verdict for being evicted, which an order asks for."""
 SETTLING_CYCLES = 2
 MIB = 1 << 20
 _COLUMNS = ("way", "package", "cycles", "MB first", "MB last", "MB a cycle", "processes", "files", "sockets")
