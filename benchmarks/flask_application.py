@@ -10,22 +10,22 @@ from collections.abc import Callable
 
 from flask import Flask, Response, jsonify
 
-from benchmarks.exercises import with_lxml
+from benchmarks.exercises import with_pillow
 
 app = Flask("benchmark")
 
 
-def _declared(variant: str) -> Callable[[], float]:
+def _declared(variant: str) -> Callable[[], list[int]]:
     if variant != "plain":
         from mempressure import get_lazy_loader
 
         loader = get_lazy_loader()
         if variant == "isolated":
-            return loader.isolated("lxml")(with_lxml)
-    return lambda: 0.0
+            return loader.isolated("PIL")(with_pillow)
+    return list
 
 
-_parsed = _declared(os.environ["BENCHMARK_VARIANT"])
+_drawn = _declared(os.environ["BENCHMARK_VARIANT"])
 
 
 @app.get("/ping")
@@ -34,10 +34,10 @@ def ping() -> Response:
     return jsonify("pong")
 
 
-@app.get("/parsed")
-def parsed() -> Response:
-    """Use lxml in its package host, where it is isolated."""
-    return jsonify(_parsed())
+@app.get("/drawn")
+def drawn() -> Response:
+    """Use Pillow in its package host, where it is isolated."""
+    return jsonify(_drawn())
 
 
 @app.get("/collected")

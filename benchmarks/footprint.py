@@ -125,7 +125,7 @@ def one_round() -> tuple[dict[str, int], set[str]]:
         }
         for service in services.values():
             service.warm(requests=REQUESTS)
-            service.answer("/parsed")
+            service.answer("/drawn")
             service.answer("/collected")
         time.sleep(TICKS_SECONDS)
         sizes = {variant: sum(map(private_bytes, service.children())) for variant, service in services.items()}
