@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from mempressure.command.arguments import seconds
 from mempressure.command.progress import Progress, progress
 from mempressure.configuration import load_configuration
 from mempressure.errors import ConfigurationError, UnsafeDirectoryError
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=STEP_SECONDS,
         help="how long one import, or one call of the exercise, may take (default: %(default)g)",
     )
@@ -157,13 +158,3 @@ def _cycles(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 2 <= int(text[:9]) <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send a whole number from 2 to 100")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 86400:  # false for NaN
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send seconds from 0.1 to 86400")
-    return seconds

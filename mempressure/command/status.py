@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mempressure.alerts import AlertDict
 from mempressure.command import actuator, packages, quantities
+from mempressure.command.arguments import seconds
 from mempressure.command.node import Inventory, Node, SettingsInForce
 from mempressure.command.progress import console
 from mempressure.command.thresholds import lines as threshold_lines
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_seconds,
+        type=seconds,
         const=WATCH_SECONDS,
         help=f"again and again until Ctrl-C (every {WATCH_SECONDS:g} seconds unless told)",
     )
@@ -214,13 +215,3 @@ def _setting(row: SettingDict) -> "RenderableType":
     # The variable is named at the line's beginning already.
     origin = "environment" if row["origin"].startswith("environment variable ") else row["origin"]
     return Text.assemble(f"{row['name']}={row['value']}", (f"  {origin}", "dim"), overflow="fold")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 86400:  # false for NaN
-        raise argparse.ArgumentTypeError(f"{text!r:.60} cannot be used; send seconds from 0.1 to 86400")
-    return seconds
