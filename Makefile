@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 TESTS ?= tests
 
-.PHONY: help up demo test lint format bench engines need-engines need-test-engines lock clean
+.PHONY: help up demo test lint format bench engines need-engines need-test-engines need-bench-engines lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ format: .venv/.dev ## let ruff format the code
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
-bench: .venv/.bench need-test-engines ## measure; writes benchmarks/results.json and docs/benchmarks.md
+bench: .venv/.bench need-bench-engines ## measure; writes benchmarks/results.json and docs/benchmarks.md
 	$(PY) -m benchmarks
 
 # `up` runs without the engines where they cannot be had; the others need them.
@@ -37,8 +37,11 @@ engines: ## install Prometheus and Alertmanager, if this machine can have them
 need-engines:
 	@scripts/install-engines
 
+need-bench-engines:
+	@scripts/install-engines redis-server prometheus-node-exporter earlyoom
+
 need-test-engines:
-	@scripts/install-engines redis-server
+	@scripts/install-engines redis-server chromium docker-compose
 
 .venv/.demo: requirements/demo.txt scripts/make-venv
 	@scripts/make-venv demo
