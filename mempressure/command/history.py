@@ -5,7 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mempressure.command import actuator, quantities
+from mempressure import quantities
+from mempressure.command import actuator
 from mempressure.command.progress import console
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mempressure import state
-from mempressure.command import quantities
+from mempressure import quantities, state
 from mempressure.directories import make_private
 from mempressure.errors import MempressureError
 from mempressure.observing import MANAGED

@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from mempressure.command import actuator, observed, quantities
+from mempressure import quantities
+from mempressure.command import actuator, observed
 from mempressure.command.node import Inventory, Node
 from mempressure.command.progress import console
 from mempressure.configuration import load_configuration

@@ -9,8 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from mempressure import quantities
 from mempressure.alerts import AlertDict
-from mempressure.command import actuator, packages, quantities
+from mempressure.command import actuator, packages
 from mempressure.command.arguments import seconds
 from mempressure.command.node import Inventory, Node, SettingsInForce
 from mempressure.command.progress import console

@@ -8,7 +8,8 @@ import json
 import math
 import sys
 
-from mempressure.command import actuator, quantities
+from mempressure import quantities
+from mempressure.command import actuator
 from mempressure.command.node import Node, SettingsInForce
 from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
 

@@ -9,7 +9,8 @@ import json
 import sys
 from typing import Any
 
-from mempressure.command import actuator, quantities
+from mempressure import quantities
+from mempressure.command import actuator
 
 UNLOADED = 0
 LEFT_ALONE = 1

@@ -1,6 +1,6 @@
 import pytest
 
-from mempressure.command.quantities import duration, moment, part, share, size
+from mempressure.quantities import duration, moment, part, share, size
 
 
 @pytest.mark.parametrize(
