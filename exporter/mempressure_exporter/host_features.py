@@ -9,12 +9,10 @@ from mempressure.cgroup import memory_controllers
 from mempressure.directories import require_trustworthy_parent
 from mempressure.errors import MempressureError
 from mempressure.memory import pressure
+from mempressure.stall import TriggerError, psi_trigger
 
 MIN_RUNTIME_BYTES = 1 << 20
 """Free space that the workers' state files need: some KiB each."""
-
-TRIGGER = b"some 150000 2000000\0"
-"""Stalls of 150 ms within 2 s; windows that are multiples of 2 s need no privilege."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +39,10 @@ def psi(machine: Machine) -> str:
 
 def pressure_triggers(machine: Machine) -> str:
     """Waking up when tasks begin to wait for memory."""
-    path = f"{machine.proc}/pressure/memory"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if os.fstat(descriptor).st_size:  # the kernel's have none; a copy must not be written to
-                return f"{path} is no file of the kernel"
-            os.write(descriptor, TRIGGER)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return f"{path} takes no trigger: {error.strerror}"
+        psi_trigger(f"{machine.proc}/pressure/memory").close()
+    except TriggerError as error:
+        return str(error)
     return ""
 
 

@@ -52,37 +52,37 @@ class MemoryCgroup:
     """
 
     def __init__(self, path):
-        self._path = path
+        self.path = path
 
     def command(self, *words):
         """Return a command that runs `words` in it."""
-        return ["/bin/sh", "-c", 'echo $$ > "$0"/cgroup.procs && exec "$@"', str(self._path), *words]
+        return ["/bin/sh", "-c", 'echo $$ > "$0"/cgroup.procs && exec "$@"', str(self.path), *words]
 
     def limit(self, size):
         """Set its limit to so many bytes, for memory and swap together where swap is counted."""
-        (self._path / "memory.limit_in_bytes").write_text(str(size))
+        (self.path / "memory.limit_in_bytes").write_text(str(size))
 
     @property
     def used(self):
         """Its working set in bytes."""
-        fields = dict(line.split() for line in (self._path / "memory.stat").read_text().splitlines())
-        return int((self._path / "memory.usage_in_bytes").read_text()) - int(fields["total_inactive_file"])
+        fields = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
+        return int((self.path / "memory.usage_in_bytes").read_text()) - int(fields["total_inactive_file"])
 
     @property
     def kills(self):
         """How many processes in it the kernel has killed for want of memory."""
-        lines = (self._path / "memory.oom_control").read_text().splitlines()
+        lines = (self.path / "memory.oom_control").read_text().splitlines()
         return int(dict(line.split() for line in lines)["oom_kill"])
 
     def remove(self):
         """Kill what is left in it and remove it."""
 
         def removed():
-            for pid in (self._path / "cgroup.procs").read_text().split():
+            for pid in (self.path / "cgroup.procs").read_text().split():
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             try:
-                self._path.rmdir()
+                self.path.rmdir()
             except OSError:  # what was killed is still ending
                 return False
             return True
