@@ -58,6 +58,7 @@ def write_prometheus(path: Path, ports: Ports) -> None:
         "mempressure-exporter": ports.exporter,
         "mempressure-actuator": ports.actuator,
         "prometheus": ports.prometheus,
+        "alertmanager": ports.alertmanager,
     }
     for job in content["scrape_configs"]:
         job["static_configs"] = _targets(by_job[job["job_name"]])
