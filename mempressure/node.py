@@ -14,7 +14,7 @@ from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.liveness import is_alive
 from mempressure.memory import MemoryReading, host_memory
-from mempressure.state import UNKNOWN, WorkerState, state_files
+from mempressure.state import WorkerState, state_files
 from mempressure.state_reading import StateError, load
 
 
@@ -70,6 +70,18 @@ def read_node(
         UnsafeDirectoryError: the runtime directory is open to others.
     """
     now = clock()
+    apps = read_apps(runtime, proc=proc, now=now, on_problem=on_problem)
+    return NodeReading(now, host_memory(proc=proc), apps)
+
+
+def read_apps(
+    runtime: Path, *, proc: str = "/proc", now: float, on_problem: Callable[[MempressureError], None]
+) -> dict[str, AppReading]:
+    """Read what the workers published, as `read_node` does, without measuring the host; `now` is in Unix seconds.
+
+    Raises:
+        UnsafeDirectoryError: the runtime directory is open to others.
+    """
     apps: dict[str, AppReading] = {}
     for uid, directory in user_directories(runtime, on_problem=on_problem):
         for name, workers in _living_workers(directory, uid, proc=proc, now=now, on_problem=on_problem).items():
@@ -78,7 +90,7 @@ def read_node(
                 on_problem(StateError(f"{problem}; set another MEMPRESSURE_APP for one of them"))
                 continue
             apps[name] = AppReading(name, uid, directory, tuple(workers), app_memory(workers))
-    return NodeReading(now, host_memory(proc=proc), apps)
+    return apps
 
 
 def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
@@ -111,7 +123,7 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
             supervisors[process] = worker
     parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
     parts.extend(worker.supervisor_bytes for worker in supervisors.values())
-    return int(sum(part for part in parts if part != UNKNOWN))
+    return int(sum(part for part in parts if part > 0))  # what is not known is below 0
 
 
 def _living_workers(

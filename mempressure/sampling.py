@@ -112,12 +112,15 @@ class WorkerSampler:
             return
         if reading is None:
             return
+        state.cgroup_id = reading.identity
         state.cgroup_working_set_bytes = float(reading.working_set)
         if reading.limit is not None:
             state.cgroup_limit_bytes = float(reading.limit)
         if reading.pressure is not None:
             state.cgroup_waiting_seconds = reading.pressure.waiting_seconds
             state.cgroup_stalled_seconds = reading.pressure.stalled_seconds
+        for event, count in reading.events.items():
+            setattr(state, f"cgroup_{event}_events", float(count))
 
 
 def _proportional_or_zero(pid: int) -> int:

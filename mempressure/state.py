@@ -120,6 +120,8 @@ class WorkerState(_Published):
     recycle_refused: str = ""
     """Why this worker must not be recycled; empty where it may be."""
     budget_bytes: int = 0
+    cgroup_id: int = 0
+    """By which the machine knows its cgroup (see `mempressure.cgroup`); 0 where it has none."""
     unsupported: dict[str, str] = field(default_factory=dict)
     """What the self-check turned off here: a feature's name and the reason (see `mempressure.features`)."""
 
@@ -136,6 +138,11 @@ class WorkerState(_Published):
     cgroup_working_set_bytes: float = UNKNOWN
     cgroup_waiting_seconds: float = UNKNOWN
     cgroup_stalled_seconds: float = UNKNOWN
+    cgroup_low_events: float = UNKNOWN
+    cgroup_high_events: float = UNKNOWN
+    cgroup_max_events: float = UNKNOWN
+    cgroup_oom_events: float = UNKNOWN
+    cgroup_oom_kill_events: float = UNKNOWN
     callback_failures: float = 0.0
     """Times that an `on_pressure` callback failed or took too long, since the worker started."""
 
@@ -171,6 +178,11 @@ WORKER_VALUES = (
     "cgroup_working_set_bytes",
     "cgroup_waiting_seconds",
     "cgroup_stalled_seconds",
+    "cgroup_low_events",
+    "cgroup_high_events",
+    "cgroup_max_events",
+    "cgroup_oom_events",
+    "cgroup_oom_kill_events",
     "callback_failures",
 )
 PACKAGE_OPTIONS = {f.name: f.type for f in fields(PackageState) if f.name not in PACKAGE_VALUES}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.cgroup import Cgroup, CgroupReading, own_cgroup
+from mempressure.cgroup import Cgroup, CgroupReading, memory_controllers, own_cgroup
 from mempressure.memory import MeasureError, PressureReading
 
 MIB = 1 << 20
@@ -52,6 +52,11 @@ def escaped(path):
     return str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011")
 
 
+def read(cgroup):
+    """Measure, without what differs from run to run."""
+    return cgroup.read()._replace(identity=0)
+
+
 def test_v2(proc, tree):
     write_v2(tree / "app.slice" / "shop", limit=200 * MIB, psi="some total=2500000\nfull total=1250000\n")
     proc.cgroup("0::/app.slice/shop")
@@ -60,7 +65,7 @@ def test_v2(proc, tree):
     found = own_cgroup(proc=proc.path)
 
     assert found == Cgroup(tree / "app.slice" / "shop", tree, 2)
-    assert found.read() == CgroupReading(200 * MIB, 70 * MIB, PressureReading(2.5, 1.25))
+    assert read(found) == CgroupReading(200 * MIB, 70 * MIB, PressureReading(2.5, 1.25))
 
 
 def test_v1(proc, tree):
@@ -71,7 +76,7 @@ def test_v1(proc, tree):
     found = own_cgroup(proc=proc.path)
 
     assert found == Cgroup(tree / "memory" / "shop", tree / "memory", 1)
-    assert found.read() == CgroupReading(128 * MIB, 70 * MIB, None)
+    assert read(found) == CgroupReading(128 * MIB, 70 * MIB, None)
 
 
 def test_hybrid_takes_v1_for_memory(proc, tree):
@@ -80,6 +85,64 @@ def test_hybrid_takes_v1_for_memory(proc, tree):
     proc.cgroup("9:memory:/shop", "0::/shop")
     proc.mountinfo(mount(escaped(tree / "unified"), version=2), mount(escaped(tree / "memory"), version=1))
     assert own_cgroup(proc=proc.path).version == 1
+
+
+@pytest.mark.parametrize(
+    ("membership", "pressure"), [("/shop", PressureReading(2.5, 1.25)), ("/other", None), ("/", None)]
+)
+def test_hybrid_tells_the_pressure_of_its_own_cgroup_on_the_v2_side(proc, tree, membership, pressure):
+    write_v1(tree / "memory" / "shop", limit=128 * MIB)
+    for directory in (tree / "unified", tree / "unified" / "shop"):
+        directory.mkdir(parents=True)
+        (directory / "memory.pressure").write_text("some total=2500000\nfull total=1250000\n")
+    proc.cgroup("9:memory:/shop", f"0::{membership}")
+    proc.mountinfo(mount(escaped(tree / "unified"), version=2), mount(escaped(tree / "memory"), version=1))
+    assert own_cgroup(proc=proc.path).read().pressure == pressure
+
+
+def test_a_v2_cgroup_without_the_controller_is_charged_to_its_nearest_ancestor_that_has_it(proc, tree):
+    write_v2(tree / "app.slice" / "shop", limit=200 * MIB)
+    (tree / "app.slice" / "shop" / "worker" / "child").mkdir(parents=True)
+    proc.cgroup("0::/app.slice/shop/worker/child")
+    proc.mountinfo(mount(escaped(tree), version=2))
+    assert own_cgroup(proc=proc.path) == Cgroup(tree / "app.slice" / "shop", tree, 2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_mounts_below_sys_are_looked_up_where_sysfs_is_mounted(proc, tree, version):
+    (write_v2 if version == 2 else write_v1)(tree / "fs" / "cgroup" / "shop", limit=200 * MIB)
+    (tree / "fs" / "cgroup" / "cgroup.controllers").write_text("memory\n")
+    proc.cgroup("0::/shop" if version == 2 else "4:memory:/shop")
+    proc.mountinfo(mount("/sys/fs/cgroup", version=version))
+    found = own_cgroup(proc=proc.path, sysfs=str(tree))
+    assert found == Cgroup(tree / "fs" / "cgroup" / "shop", tree / "fs" / "cgroup", version)
+    assert memory_controllers(proc=proc.path, sysfs=str(tree)) == {version}
+
+
+def test_the_events_of_v2(tree):
+    write_v2(tree)
+    assert Cgroup(tree, tree, 2).read().events == {}
+    (tree / "memory.events").write_text("low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n")
+    assert Cgroup(tree, tree, 2).read().events == {"low": 1, "high": 2, "max": 3, "oom": 4, "oom_kill": 5}
+    (tree / "memory.events").write_text("low 1\nhigh 2\nmax 3\noom 4\n")  # before Linux 4.13
+    assert "oom_kill" not in Cgroup(tree, tree, 2).read().events
+
+
+def test_the_events_of_v1_are_kills_and_hits_of_the_limit(tree):
+    write_v1(tree)
+    assert Cgroup(tree, tree, 1).read().events == {}
+    (tree / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
+    (tree / "memory.failcnt").write_text("7\n")
+    assert Cgroup(tree, tree, 1).read().events == {"oom_kill": 5, "max": 7}
+    (tree / "memory.oom_control").write_text("garbage\n")
+    assert Cgroup(tree, tree, 1).read().events == {"max": 7}
+
+
+def test_two_cgroups_are_told_apart_and_one_is_the_same_at_each_reading(tree):
+    for name in ("a", "b"):
+        write_v2(tree / name)
+    cgroups = [Cgroup(tree / name, tree, 2) for name in ("a", "b")]
+    assert len({cgroup.read().identity for cgroup in cgroups * 2}) == 2
 
 
 def test_hybrid_whose_memory_is_on_v2(proc, tree):
@@ -125,7 +188,7 @@ def test_v2_looks_no_higher_than_the_mount(tree):
 @pytest.mark.parametrize("limit", [V1_UNLIMITED_4K, V1_UNLIMITED_64K])
 def test_v1_unlimited_is_no_limit(tree, limit):
     write_v1(tree, limit=limit)
-    assert Cgroup(tree, tree, 1).read() == CgroupReading(None, 70 * MIB, None)
+    assert read(Cgroup(tree, tree, 1)) == CgroupReading(None, 70 * MIB, None)
 
 
 @pytest.mark.parametrize("pages", [4096, 8192, 16384, 65536])

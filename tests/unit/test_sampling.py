@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mempressure.cgroup import CgroupReading
+from mempressure.cgroup import EVENTS, CgroupReading
 from mempressure.configuration import load_configuration
 from mempressure.memory import MeasureError, PressureReading
 from mempressure.process import ProcessMemory, process_memory
@@ -105,6 +105,15 @@ def test_the_cgroup_is_told_where_it_is_known(make_sampler, reading, limit, work
     worker, _ = make_sampler(Cgroup(reading)).sample({}, thorough=True)
     assert (worker.cgroup_limit_bytes, worker.cgroup_working_set_bytes) == (limit, working_set)
     assert worker.cgroup_waiting_seconds == waiting
+
+
+def test_the_cgroups_events_are_told_and_which_cgroup_it_is(make_sampler):
+    reading = CgroupReading(limit=100, working_set=60, events={"max": 3, "oom_kill": 1}, identity=4711)
+    worker, _ = make_sampler(Cgroup(reading)).sample({}, thorough=True)
+    told = {name: getattr(worker, f"cgroup_{name}_events") for name in EVENTS}
+    assert told == {"low": -1, "high": -1, "max": 3, "oom": -1, "oom_kill": 1}
+    assert worker.cgroup_id == 4711
+    assert decode(encode(worker)) == worker
 
 
 def test_a_cgroup_that_reads_as_nonsense_is_told_once_and_the_rest_still_published(make_sampler, caplog):
