@@ -16,96 +16,12 @@ from functools import partial
 
 import pytest
 
-from mempressure.directories import socket_path
-from mempressure.process import pid_namespace, start_ticks
-from mempressure.state import PackageState, WorkerState, publish
 from tests import waiting
 from tests.actuator_process import DEADLINE, Actuator
+from tests.fake_worker import MIB, FakeWorker
+from tests.notifications import alert, heartbeat, notification
 
 until = partial(waiting.until, seconds=DEADLINE)
-MIB = 1 << 20
-
-
-class FakeWorker:
-    """One worker of the app "shop", at 92 % of its budget: pandas holds 30 MiB of 92, of 100."""
-
-    def __init__(self, runtime, **package_options):
-        self.directory = runtime / str(os.geteuid())
-        self.directory.mkdir(mode=0o755, exist_ok=True)
-        self.socket_path = socket_path(self.directory, os.getpid())
-        self.path = self.socket_path.with_suffix(".state")
-        options = {"mechanism": "stop", "source": "process", "timeout": 60.0, "loaded": 1.0, "last_used": 1.0}
-        self.package = PackageState(name="pandas", memory_bytes=30 * MIB, **(options | package_options))
-        self.state = WorkerState(
-            app="shop",
-            pid=os.getpid(),
-            start_ticks=start_ticks(),
-            pid_namespace=pid_namespace(),
-            started=1.0,
-            supervisor="gunicorn",
-            budget_bytes=100 * MIB,
-            proportional_bytes=92 * MIB,
-            packages=[self.package],
-        )
-        self.orders = []
-        self.answers = {}
-        self.may_answer = threading.Event()
-        self.may_answer.set()
-        self._listener = None
-        self._thread = None
-
-    def publish(self):
-        self.state.sampled = time.time()
-        publish(self.state, self.path)
-
-    def listen(self):
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self.socket_path))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def ordered(self, operation):
-        return [order for order in self.orders if order["op"] == operation]
-
-    def close(self):
-        self.may_answer.set()
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._thread.join(DEADLINE)
-            self._listener.close()
-            self.socket_path.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
-
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb") as file:
-                order = json.loads(file.readline())
-                self.orders.append(order)
-                answer = {"id": order["id"], **self._answer(order)}
-                try:
-                    file.write(json.dumps(answer).encode() + b"\n")
-                    file.flush()
-                except OSError:
-                    continue
-
-    def _answer(self, order):
-        if order["op"] == "measure":
-            self.publish()
-            return {}
-        self.may_answer.wait(DEADLINE)
-        if order["op"] in self.answers:
-            return self.answers[order["op"]]
-        if order["op"] == "stop" and self.package.loaded:
-            self.package.loaded = 0.0
-            self.state.proportional_bytes -= 30 * MIB
-            self.publish()
-            return {"reclaimed_bytes": 30 * MIB, "skipped": None}
-        return {"reclaimed_bytes": 0, "skipped": None}
 
 
 @pytest.fixture
@@ -134,27 +50,6 @@ def published(worker):
     worker.publish()
     worker.listen()
     return worker
-
-
-def alert(name="MemoryPressureEmergency", *, status="firing", starts_at="2026-01-01T00:00:00Z", **labels):
-    defaults = {"alertname": name, "node": "n1", "scope": "app", "app": "shop", "level": name[14:].lower()}
-    return {
-        "status": status,
-        "labels": defaults | labels,
-        "annotations": {},
-        "startsAt": starts_at,
-        "endsAt": "0001-01-01T00:00:00Z",
-        "generatorURL": "",
-        "fingerprint": "0123456789abcdef",
-    }
-
-
-def heartbeat():
-    return alert("MemoryPressureHeartbeat")
-
-
-def notification(*alerts):
-    return {"version": "4", "groupKey": "{}:{}", "status": "firing", "receiver": "actuator", "alerts": list(alerts)}
 
 
 def notify(actuator, *alerts):
