@@ -12,17 +12,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from mempressure.directories import make_private
-from mempressure.errors import ConfigurationError
+from mempressure.errors import ConfigurationError, MempressureError
 from mempressure.thresholds import Thresholds
 
 _T = TypeVar("_T")
+Switch = Literal["alerts_enabled", "suggestions_enabled"]
+SWITCHES: tuple[Switch, ...] = get_args(Switch)
 _log = logging.getLogger(__name__)
 
 _DAMAGE = (ValueError, TypeError, KeyError, RecursionError)
 """What reading a file of any content can raise."""
+
+
+class SettingsError(MempressureError):
+    """The settings file is damaged; the defaults hold until something is set anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,11 @@ class Settings:
     alerts_enabled: bool = True
     suggestions_enabled: bool = True
     preferences: Mapping[tuple[str, str], bool] = field(default_factory=dict)
-    stored: bool = field(default=False, compare=False)
-    """Whether they were read from the file, and hold whatever the configuration says."""
+    chosen: frozenset[str] = field(default=frozenset(), compare=False)
+    """Which of thresholds, alerts_enabled and suggestions_enabled people set.
+
+    These hold whatever the configuration says, and they alone are stored.
+    """
 
     def keep_loaded(self, app: str, package: str, *, declared: bool) -> bool:
         """Return whether a package is to stay loaded: as set for the app, for every app, or as `declared`."""
@@ -59,6 +68,8 @@ class SettingsFile:
         self._defaults = defaults
         self._seen: tuple[int, int, int] | None = None
         self._settings = Settings(thresholds=defaults)
+        self.problem: SettingsError | None = None
+        """What was wrong with the file when it was read last."""
 
     def read(self) -> Settings:
         """Return the current settings; one `stat` where nothing changed.
@@ -72,7 +83,7 @@ class SettingsFile:
                     self._seen = _identity(os.fstat(file.fileno()))
                     self._settings = self._parsed(file.read())
         except FileNotFoundError:
-            self._seen, self._settings = None, Settings(thresholds=self._defaults)
+            self._seen, self._settings, self.problem = None, Settings(thresholds=self._defaults), None
         return self._settings
 
     def update(self, change: Callable[[Settings], Settings]) -> Settings:
@@ -88,7 +99,7 @@ class SettingsFile:
                 self._keep_aside_if_damaged()
             # Another writer's file may have got a freed inode within one tick of the clock: look again, always.
             self._seen = None
-            settings = replace(change(self.read()), stored=True)
+            settings = change(self.read())
             self._replace(json.dumps(_as_json(settings), indent=2))
         return settings
 
@@ -109,9 +120,11 @@ class SettingsFile:
             os.close(directory)
 
     def _parsed(self, data: bytes) -> Settings:
+        self.problem = None
         try:
             return _from_json(json.loads(data), self._defaults)
         except _DAMAGE as error:
+            self.problem = SettingsError(f"settings file {self._path} damaged, the defaults hold: {error}")
             _log.error("settings file damaged, the defaults hold: path=%s error=%s", self._path, error)
             self._on_damage()
             return Settings(thresholds=self._defaults)
@@ -141,7 +154,16 @@ def with_thresholds(settings: Settings, values: Mapping[str, object]) -> Setting
         ConfigurationError: they cannot be used together.
     """
     hysteresis = settings.thresholds.hysteresis
-    return replace(settings, thresholds=Thresholds.from_mapping(values, hysteresis=hysteresis))
+    thresholds = Thresholds.from_mapping(values, hysteresis=hysteresis)
+    return replace(settings, thresholds=thresholds, chosen=settings.chosen | {"thresholds"})
+
+
+def with_switch(settings: Settings, name: Switch, *, on: bool) -> Settings:
+    """Return `settings` with one of the two switches turned on or off."""
+    chosen = settings.chosen | {name}
+    if name == "alerts_enabled":
+        return replace(settings, alerts_enabled=on, chosen=chosen)
+    return replace(settings, suggestions_enabled=on, chosen=chosen)
 
 
 def with_preference(settings: Settings, *, app: str, package: str, keep_loaded: bool) -> Settings:
@@ -150,11 +172,15 @@ def with_preference(settings: Settings, *, app: str, package: str, keep_loaded: 
 
 
 def _as_json(settings: Settings) -> dict[str, Any]:
-    return {
-        "version": 1,
+    values = {
         "thresholds": settings.thresholds.as_dict(),
         "alerts_enabled": settings.alerts_enabled,
         "suggestions_enabled": settings.suggestions_enabled,
+    }
+    return {
+        "version": 1,
+        # What nobody set is the configuration's, today's and tomorrow's.
+        **{name: value for name, value in values.items() if name in settings.chosen},
         "preferences": [
             {"app": app, "package": package, "keep_loaded": keep}
             for (app, package), keep in sorted(settings.preferences.items())
@@ -165,16 +191,17 @@ def _as_json(settings: Settings) -> dict[str, Any]:
 def _from_json(content: Any, defaults: Thresholds) -> Settings:
     if not isinstance(content, dict) or content.get("version") != 1:
         raise ConfigurationError("no settings of version 1")
-    return Settings(
-        thresholds=Thresholds.from_mapping(content["thresholds"], hysteresis=defaults.hysteresis),
-        alerts_enabled=_of(bool, content, "alerts_enabled"),
-        suggestions_enabled=_of(bool, content, "suggestions_enabled"),
-        preferences={
-            (_of(str, row, "app"), _of(str, row, "package")): _of(bool, row, "keep_loaded")
-            for row in content["preferences"]
-        },
-        stored=True,
-    )
+    preferences = {
+        (_of(str, row, "app"), _of(str, row, "package")): _of(bool, row, "keep_loaded")
+        for row in content["preferences"]
+    }
+    settings = Settings(thresholds=defaults, preferences=preferences)
+    if "thresholds" in content:
+        settings = with_thresholds(settings, content["thresholds"])
+    for name in SWITCHES:
+        if name in content:
+            settings = with_switch(settings, name, on=_of(bool, content, name))
+    return settings
 
 
 def _of(kind: type[_T], row: Mapping[str, Any], name: str) -> _T:

@@ -3,7 +3,7 @@
 from typing import Any, TypedDict
 
 from mempressure.configuration import SETTINGS, Configuration
-from mempressure.settings import Settings
+from mempressure.settings import SWITCHES, Settings
 from mempressure.thresholds import THRESHOLD_NAMES
 
 THROUGH_THE_API = "set through the API"
@@ -33,17 +33,16 @@ def settings_in_force(configuration: Configuration, settings: Settings) -> list[
         configuration: from flags, the environment and the file.
         settings: what was set through the API, or their defaults.
     """
-    at_run_time = THROUGH_THE_API if settings.stored else DEFAULT
     threshold, hysteresis = SETTINGS[0].key, "mempressure_hysteresis"
     found: list[SettingDict] = []
     for name in THRESHOLD_NAMES:
-        origin = at_run_time
-        if name == "unload_packages" and not settings.stored:
-            origin = configuration.origins[threshold]
+        unset = configuration.origins[threshold] if name == "unload_packages" else DEFAULT
+        origin = THROUGH_THE_API if "thresholds" in settings.chosen else unset
         found.append(_setting(name, settings.thresholds.enter(name), origin))
     found.append(_setting("hysteresis", settings.thresholds.hysteresis, configuration.origins[hysteresis]))
-    found.append(_setting("alerts_enabled", settings.alerts_enabled, at_run_time))
-    found.append(_setting("suggestions_enabled", settings.suggestions_enabled, at_run_time))
+    for switch in SWITCHES:
+        origin = THROUGH_THE_API if switch in settings.chosen else DEFAULT
+        found.append(_setting(switch, getattr(settings, switch), origin))
     for (app, package), keep in sorted(settings.preferences.items()):
         found.append(_setting(f"keep_loaded of {package} in {app or 'every app'}", keep, THROUGH_THE_API))
     for setting in SETTINGS:

@@ -3,14 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from flask import request
 
 from mempressure.alerts import alert_counts
 from mempressure.inventory import inventory
 from mempressure.observation import PressureSummary, SystemMemory
-from mempressure.settings import Settings, with_preference, with_thresholds
+from mempressure.settings import Settings, with_preference, with_switch, with_thresholds
 from mempressure.settings_in_force import settings_in_force
 from mempressure.state import MAX_NAME_LENGTH
 from mempressure_actuator import data, openapi
@@ -72,13 +71,13 @@ class Operations:
         Turning them off quiets people, not the unloading.
         """
         on = _truth(enabled)
-        self._changed(lambda settings: replace(settings, alerts_enabled=on))
+        self._changed(lambda settings: with_switch(settings, "alerts_enabled", on=on))
         return _switched("Memory pressure alerts", on)
 
     def toggle_suggestions(self, enabled: str) -> data.Switched:
         """Turn suggestions on or off."""
         on = _truth(enabled)
-        self._changed(lambda settings: replace(settings, suggestions_enabled=on))
+        self._changed(lambda settings: with_switch(settings, "suggestions_enabled", on=on))
         return _switched("Memory optimization suggestions", on)
 
     def history(self) -> data.History:

@@ -11,7 +11,7 @@ from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import MeasureError, MemoryReading, host_memory, pressure
 from mempressure.node import AppReading, read_node
-from mempressure.settings import SettingsFile
+from mempressure.settings import SettingsError, SettingsFile
 from mempressure.state import UNKNOWN, WorkerState, least_mild
 from mempressure.state_reading import StateError
 from mempressure.thresholds import PRESSURE_LEVELS, THRESHOLD_NAMES, pressure_level
@@ -130,6 +130,8 @@ class Collectors:
 
     def _set(self) -> Iterator[Sample]:
         settings = self._settings.read()
+        if self._settings.problem is not None:  # it has been logged
+            self._problems.count(self._settings.problem)
         for name in THRESHOLD_NAMES:
             yield "mempressure_threshold_ratio", (name, "enter"), settings.thresholds.enter(name)
             yield "mempressure_threshold_ratio", (name, "exit"), settings.thresholds.exit(name)
@@ -194,7 +196,7 @@ class _Problems:
 
     def __init__(self) -> None:
         # From 0 on, so that the first one is an increase.
-        self.counts = {_kind(error): 0 for error in (MeasureError, StateError, UnsafeDirectoryError)}
+        self.counts = {_kind(error): 0 for error in (MeasureError, SettingsError, StateError, UnsafeDirectoryError)}
         self._told: set[str] = set()
         self._failing: set[str] = set()
         self._lacking: dict[str, str] = {}

@@ -111,6 +111,7 @@ mempressure_scrape_collector_duration_seconds{collector="settings"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="features"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="exporter"} VARIES
 mempressure_exporter_problems_total{kind="measure_error"} 0.0
+mempressure_exporter_problems_total{kind="settings_error"} 0.0
 mempressure_exporter_problems_total{kind="state_error"} 0.0
 mempressure_exporter_problems_total{kind="unsafe_directory_error"} 0.0
 mempressure_exporter_build_info VARIES

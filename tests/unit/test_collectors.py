@@ -234,6 +234,20 @@ def test_thresholds_and_switches_show_at_the_next_scrape(scrape, configure, stat
     assert scrape()["threshold_ratio", "warning", "enter"] == 0.6
 
 
+def test_damaged_settings_are_counted_at_every_scrape_and_told_once(scrape, state_dir, caplog):
+    path = state_dir / "settings.json"
+    assert scrape()["exporter_problems_total", "settings_error"] == 0
+    path.write_text("{")
+    for count in (1, 2):
+        found = scrape()
+        assert found["exporter_problems_total", "settings_error"] == count
+        assert found["threshold_ratio", "warning", "enter"] == 0.6
+        assert "settings" in succeeded(found)
+    assert len([message for message in caplog.messages if str(path) in message]) == 1
+    path.unlink()
+    assert scrape()["exporter_problems_total", "settings_error"] == 2
+
+
 def test_what_is_configured_shows(configure, proc):
     configuration = configure(
         LAZY_LOADING_UNLOADING_ENABLE_MEMORY_PRESSURE_UNLOADING="false",
@@ -260,7 +274,7 @@ def test_the_exporter_itself(scrape):
     assert len(durations) == 6
     assert all(0 < duration < 5 for duration in durations)
     kinds = {name[1]: value for name, value in found.items() if name[0] == "exporter_problems_total"}
-    assert kinds == {"measure_error": 0, "state_error": 0, "unsafe_directory_error": 0}
+    assert kinds == {"measure_error": 0, "settings_error": 0, "state_error": 0, "unsafe_directory_error": 0}
 
 
 def test_an_unsafe_runtime_directory_fails_visibly_and_the_host_goes_on(scrape, runtime_dir, caplog):

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mempressure.errors import ConfigurationError, UnsafeDirectoryError
-from mempressure.settings import Settings, SettingsFile, with_preference, with_thresholds
+from mempressure.settings import SWITCHES, Settings, SettingsFile, with_preference, with_switch, with_thresholds
 from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
 
 DEFAULTS = Thresholds(hysteresis=0.04)
@@ -54,7 +53,11 @@ def path(state_dir):
 
 
 def quiet(settings):
-    return replace(settings, alerts_enabled=False)
+    return with_switch(settings, "alerts_enabled", on=False)
+
+
+def loud(settings):
+    return with_switch(settings, "alerts_enabled", on=True)
 
 
 def test_without_a_file_the_defaults_hold(file, tmp_path):
@@ -76,12 +79,44 @@ def keep(app, package, *, keep_loaded=True):
 
 @settings(max_examples=50)  # each writes and syncs a file
 @given(
-    st.builds(Settings, ratios, st.booleans(), st.booleans(), st.dictionaries(st.tuples(names, names), st.booleans()))
+    st.builds(
+        Settings,
+        ratios,
+        st.booleans(),
+        st.booleans(),
+        st.dictionaries(st.tuples(names, names), st.booleans()),
+        chosen=st.just(frozenset({"thresholds", *SWITCHES})),
+    )
 )
 def test_any_settings_come_back_as_they_went(wanted):
     with tempfile.TemporaryDirectory() as directory:
         SettingsFile(Path(directory), defaults=DEFAULTS).update(lambda _: wanted)
-        assert SettingsFile(Path(directory), defaults=DEFAULTS).read() == wanted
+        read = SettingsFile(Path(directory), defaults=DEFAULTS).read()
+    assert read == wanted
+    assert read.chosen == wanted.chosen
+
+
+@pytest.mark.parametrize(
+    ("change", "stored"),
+    [
+        (lambda s: with_thresholds(s, OTHERS), {"thresholds"}),
+        (quiet, {"alerts_enabled"}),
+        (loud, {"alerts_enabled"}),
+        (lambda s: with_switch(s, "suggestions_enabled", on=False), {"suggestions_enabled"}),
+        (lambda s: with_preference(s, **keep("shop", "pandas")), set()),
+        (lambda s: with_thresholds(quiet(s), OTHERS), {"alerts_enabled", "thresholds"}),
+    ],
+)
+def test_only_what_was_set_is_stored_and_the_rest_stays_the_configuration_s(file, path, state_dir, change, stored):
+    written = file.update(change)
+    assert json.loads(path.read_text()).keys() == stored | {"version", "preferences"}
+    assert written.chosen == stored
+    read = SettingsFile(state_dir, defaults=Thresholds(unload_packages=0.7)).read()
+    assert read.chosen == stored
+    assert read.thresholds.unload_packages == (0.6 if "thresholds" in stored else 0.7)
+    assert (read.alerts_enabled, read.suggestions_enabled) == (written.alerts_enabled, written.suggestions_enabled)
+    file.update(quiet)  # what was set before stays set
+    assert file.read().chosen == stored | {"alerts_enabled"}
 
 
 def test_the_hysteresis_is_the_configuration_s_not_the_file_s(file, state_dir):
@@ -93,7 +128,7 @@ def test_nothing_is_read_again_until_it_changed(file, state_dir):
     file.update(quiet)
     first = file.read()
     assert file.read() is first
-    SettingsFile(state_dir, defaults=DEFAULTS).update(lambda s: replace(s, alerts_enabled=True))
+    SettingsFile(state_dir, defaults=DEFAULTS).update(loud)
     assert file.read().alerts_enabled
     (state_dir / "settings.json").unlink()
     assert file.read() == Settings(DEFAULTS)
@@ -106,7 +141,7 @@ def test_a_change_that_fails_leaves_what_was(file, path):
         file.update(lambda s: with_thresholds(s, {**OTHERS, "warning": 2}))
     (path.parent / "settings.json.new").mkdir()
     with pytest.raises(IsADirectoryError):
-        file.update(lambda s: replace(s, alerts_enabled=True))
+        file.update(loud)
     assert path.read_bytes() == before
     assert not file.read().alerts_enabled
 
@@ -151,7 +186,7 @@ def test_a_directory_open_to_others_is_refused(file, state_dir):
         b"\xff\xfe",
         b"[" * 100_000,
         json.dumps({**GOOD, "version": 2}),
-        json.dumps({name: value for name, value in GOOD.items() if name != "alerts_enabled"}),
+        json.dumps({name: value for name, value in GOOD.items() if name != "preferences"}),
         json.dumps({**GOOD, "alerts_enabled": 1}),
         json.dumps({**GOOD, "suggestions_enabled": "false"}),
         json.dumps({**GOOD, "thresholds": None}),
@@ -172,7 +207,7 @@ def test_a_damaged_file_is_logged_once_and_kept_aside(file, path, caplog, conten
     assert file.read() == file.read() == Settings(DEFAULTS)
     assert [(record.levelno, record.args[0]) for record in caplog.records] == [(logging.ERROR, path)]
 
-    assert file.update(quiet) == replace(Settings(DEFAULTS), alerts_enabled=False)
+    assert file.update(quiet) == Settings(DEFAULTS, alerts_enabled=False)
     aside = path.with_name("settings.json.damaged")
     assert aside.read_bytes() == damaged
     assert f"damaged settings kept aside: path={aside}" in caplog.text

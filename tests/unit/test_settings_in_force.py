@@ -1,9 +1,16 @@
 import pytest
 
 from mempressure.configuration import SETTINGS, load_configuration
-from mempressure.settings import Settings, SettingsFile, with_preference
+from mempressure.settings import (
+    SWITCHES,
+    Settings,
+    SettingsFile,
+    with_preference,
+    with_switch,
+    with_thresholds,
+)
 from mempressure.settings_in_force import settings_in_force
-from mempressure.thresholds import Thresholds
+from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
 
 THRESHOLD = "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD"
 
@@ -48,13 +55,31 @@ def test_a_threshold_of_the_environment_holds_until_one_is_set(tmp_path):
     assert told(configuration, file.read())["unload_packages"] == ("0.7", f"environment variable {THRESHOLD}")
     assert told(configuration, file.read())["warning"] == ("0.6", "default")
     written = file.update(lambda settings: with_preference(settings, app="", package="pandas", keep_loaded=True))
-    for settings in (written, SettingsFile(tmp_path / "state", defaults=Thresholds()).read()):
+    for settings in (written, SettingsFile(tmp_path / "state", defaults=configuration.thresholds).read()):
         rows = told(configuration, settings)
-        assert rows["unload_packages"] == ("0.7", "set through the API")
-        assert rows["alerts_enabled"] == ("true", "set through the API")
+        assert rows["unload_packages"] == ("0.7", f"environment variable {THRESHOLD}")
+        assert rows["alerts_enabled"] == ("true", "default")
         assert rows["keep_loaded of pandas in every app"] == ("true", "set through the API")
+    file.update(lambda settings: with_thresholds(settings, Thresholds().as_dict()))
+    rows = told(configuration, file.read())
+    assert {rows[name] for name in THRESHOLD_NAMES} == {
+        (f"{value:g}", "set through the API") for value in Thresholds().as_dict().values()
+    }
+    assert rows["alerts_enabled"] == ("true", "default")
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_that_was_turned_sets_nothing_else(tmp_path, switch):
+    configuration = load_configuration(environ={THRESHOLD: "0.7"})
+    file = SettingsFile(tmp_path / "state", defaults=configuration.thresholds)
+    rows = told(configuration, file.update(lambda settings: with_switch(settings, switch, on=False)))
+    assert rows[switch] == ("false", "set through the API")
+    assert [name for name, (_, origin) in rows.items() if origin == "set through the API"] == [switch]
+    # And the environment's threshold moves what holds, still.
+    later = SettingsFile(tmp_path / "state", defaults=Thresholds(unload_packages=0.75)).read()
+    assert later.thresholds.unload_packages == 0.75
 
 
 def test_a_damaged_file_sets_nothing(tmp_path):
     (tmp_path / "settings.json").write_text("{")
-    assert SettingsFile(tmp_path, defaults=Thresholds()).read().stored is False
+    assert SettingsFile(tmp_path, defaults=Thresholds()).read().chosen == set()
