@@ -201,8 +201,8 @@ class Store:
 
 
 def _roll_back(database: sqlite3.Connection) -> None:
-    if database.in_transaction:
-        with suppress(sqlite3.Error):  # what made it necessary is being raised
+    with suppress(sqlite3.Error):  # what made it necessary is being raised; asking a closed database raises too
+        if database.in_transaction:
             database.execute("ROLLBACK")
 
 

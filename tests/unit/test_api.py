@@ -464,6 +464,18 @@ def test_settings_that_cannot_be_stored_are_said(client, auth, actuator, monkeyp
     assert "No space left" in message
 
 
+def test_what_comes_in_when_the_store_is_closed_already_is_to_be_sent_again(client, actuator, auth):
+    actuator.stop()
+    response = client.get("/api/packages/memory/history")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (503, "not_read")
+    labels = {"alertname": "MemoryPressureHigh", "node": "n1", "scope": "host", "app": "", "level": "high"}
+    alert = {"status": "firing", "labels": labels, "startsAt": "2026-01-01T00:00:00Z", "fingerprint": "f1"}
+    body = {"version": "4", "status": "firing", "groupKey": "g", "alerts": [alert]}
+    response = client.post("/webhook/alertmanager", json=body, headers=auth)
+    assert (response.status_code, response.get_json()["error"]["code"]) == (503, "not_stored"), response.text
+    assert actuator.leases() == []
+
+
 def test_a_body_that_is_too_large_is_refused_by_every_change(client, auth):
     for method, path in CHANGES:
         response = client.open(

@@ -141,6 +141,20 @@ def test_the_lock_ends_with_its_process(open_store, path):
     assert open_store().leases == {}
 
 
+def test_a_closed_store_says_so_like_any_that_cannot_be_used(open_store):
+    store = open_store()
+    store.close()
+    for use in (
+        lambda: store.history(1),
+        store.cycle_count,
+        lambda: store.record(cycle(1)),
+        lambda: store.deliver([ALERT], keep(LEASE), received=2.0),
+    ):
+        with pytest.raises(StoreError, match="closed database"):
+            use()
+    assert store.leases == {}
+
+
 def test_a_failed_write_leaves_everything_as_it_was(open_store):
     store = open_store()
     store.deliver([ALERT], keep(LEASE), received=2.0)
