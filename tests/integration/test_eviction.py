@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-SECONDS = 110
+SECONDS = 220
 
 CYCLES = """
     import json, sys
