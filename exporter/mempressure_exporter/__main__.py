@@ -2,41 +2,56 @@
 
 import argparse
 import gc
-import html
 import os
 import sys
-import threading
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from mempressure import __version__
 from mempressure.configuration import load_configuration
 from mempressure.errors import ConfigurationError
+from mempressure.memory import MeasureError, host_memory
 from mempressure.web import logs
 from mempressure.web.address import ListenAddress, parse_listen_address
-from mempressure.web.connection import TEXT, Page, Request, Response
 from mempressure.web.server import Server
+from mempressure_exporter import selection, textfile
 from mempressure_exporter.collectors import Collectors
-from mempressure_exporter.exposition import CONTENT_TYPE, Exposition
-from mempressure_exporter.families import FAMILIES
+from mempressure_exporter.pages import HEALTHY, READY, pages
 
 PROGRAM = "mempressure-exporter"
 DEFAULT_ADDRESS = "127.0.0.1:10061"
-
-_HEALTHY, _READY = "/-/healthy", "/-/ready"
+_STDOUT = "-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code: 2 for flags or settings without use, else 1 or 0."""
+    """Run until SIGTERM or SIGINT, or measure once with `--once`; return the exit code.
+
+    It is 2 for flags or settings that cannot be used, 1 where it could not listen, write or measure once, else 0.
+    """
     options = argument_parser().parse_args(arguments)
     logs.set_up(level=options.log_level, log_format=options.log_format)
-    address: ListenAddress = options.listen_address
     try:
-        collectors = Collectors(load_configuration(), proc=options.procfs)
+        enabled = selection.enabled(options)
+        if "host" in enabled:
+            host_memory(proc=options.procfs)
+        collectors = Collectors(
+            load_configuration(), enabled=enabled, proc=options.procfs, sysfs=options.sysfs, waits=not options.once
+        )
     except ConfigurationError as error:
         return _complain(str(error), code=2)
+    except MeasureError as error:
+        return _complain(f"--path.procfs={options.procfs} cannot be used: {error}", code=2)
     try:
-        server = Server(address, pages(collectors, telemetry_path=options.telemetry_path))
+        return _measure_once(collectors, options.output) if options.once else _serve(collectors, options)
+    finally:
+        collectors.close()
+
+
+def _serve(collectors: Collectors, options: argparse.Namespace) -> int:
+    address: ListenAddress = options.listen_address
+    table = pages(collectors, program=PROGRAM, telemetry_path=options.telemetry_path)
+    try:
+        server = Server(address, table)
     except OSError as error:
         return _complain(f"cannot listen on --web.listen-address={address}: {error.strerror}", code=1)
     # What is there now stays: no collection needs to look at it again.
@@ -44,6 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()
     server.run()
     return 0
+
+
+def _measure_once(collectors: Collectors, output: str) -> int:
+    """Write one scrape to a file, or to stdout; return 1 where that failed, or a collector did, else 0."""
+    text, complete = textfile.scrape(collectors)
+    try:
+        if output == _STDOUT:
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
+        else:
+            textfile.write(output, text)
+    except OSError as error:
+        return _complain(f"cannot write --output={output}: {error.strerror}", code=1)
+    return 0 if complete else 1
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -78,32 +107,36 @@ def argument_parser() -> argparse.ArgumentParser:
         default="/proc",
         help="where proc is mounted (default: %(default)s)",
     )
+    parser.add_argument(
+        "--path.sysfs",
+        dest="sysfs",
+        metavar="DIRECTORY",
+        type=_directory,
+        default="/sys",
+        help="where sysfs is mounted, and with it the control groups (default: %(default)s)",
+    )
+    selection.add_arguments(parser)
+    parser.add_argument("--once", action="store_true", help="measure once and exit, instead of serving")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        default=_STDOUT,
+        help="with --once: the file to replace, such as one for node_exporter's textfile collector; "
+        "- is stdout (default: %(default)s)",
+    )
     logs.add_arguments(parser)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return parser
 
 
-def pages(collectors: Collectors, *, telemetry_path: str) -> Mapping[str, Page]:
-    """Return what answers each path; metrics at "/" take the place of the landing page."""
-    exposition = Exposition(FAMILIES)
-    one_at_a_time = threading.Lock()
-    landing = _LANDING_PAGE.format(
-        version=html.escape(__version__), metrics=html.escape(telemetry_path), healthy=_HEALTHY, ready=_READY
-    ).encode()
-
-    def metrics(_: Request) -> Response:
-        with one_at_a_time:
-            return Response(200, CONTENT_TYPE, exposition.render(collectors.collect()))
-
-    return {
-        "/": lambda _: Response(200, "text/html; charset=utf-8", landing),
-        _HEALTHY: lambda _: Response(200, TEXT, f"{PROGRAM} is healthy\n".encode()),
-        _READY: lambda _: Response(200, TEXT, f"{PROGRAM} is ready\n".encode()),
-        telemetry_path: metrics,
-    }
-
-
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the flags; those that only mean something together are refused alone."""
+        options = super().parse_args(args, namespace)
+        if options.output != _STDOUT and not options.once:
+            self.error(f"--output={options.output} needs --once")
+        return options
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, without the usage that argparse puts before it."""
         sys.exit(_complain(f"{message}; see {PROGRAM} --help", code=2))
@@ -122,32 +155,16 @@ def _listen_address(text: str) -> ListenAddress:
 
 
 def _telemetry_path(text: str) -> str:
-    if not text.startswith("/") or not text.isprintable() or set(text) & set("?# ") or text in (_HEALTHY, _READY):
+    if not text.startswith("/") or not text.isprintable() or set(text) & set("?# ") or text in (HEALTHY, READY):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send a path of its own such as /metrics")
     return text
 
 
 def _directory(text: str) -> str:
-    if not os.path.isdir(text):
+    # The defaults are looked for when they are needed: a machine without them has other ways, or says so then.
+    if text not in ("/proc", "/sys") and not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no directory; send one such as /proc")
     return text
-
-
-_LANDING_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>mempressure exporter</title></head>
-<body>
-<h1>mempressure exporter</h1>
-<p>Version {version}</p>
-<ul>
-<li><a href="{metrics}">Metrics</a></li>
-<li><a href="{healthy}">Healthy</a></li>
-<li><a href="{ready}">Ready</a></li>
-</ul>
-</body>
-</html>
-"""
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class Counters:
                     continue
                 totals.expect(package.mechanism)
                 counts: _Counts = _COUNTS(package)
+                if min(counts) < 0:  # a worker may publish anything, and a counter must not fall
+                    counts = _NOTHING
                 if was_here_before:
                     baseline.counts[package.name] = counts
                 before = baseline.counts.get(package.name, _NOTHING)

@@ -1,15 +1,23 @@
-"""Writes samples in Prometheus' text format 0.0.4, byte for byte as prometheus_client writes them.
+"""Writes samples in Prometheus' text format 0.0.4 or as OpenMetrics 1.0.0, byte for byte as prometheus_client does.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/ is the format. What stands before a value never changes in
-a series' life, so it is made once and kept.
+https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/specs/om/open_metrics_spec/
+are the formats; for gauges and counters they differ in the lines of comment and the end. What stands before a value
+never changes in a series' life, so it is made once and kept.
 """
 
 import math
 from collections.abc import Iterable
+from enum import Enum
 
 from mempressure_exporter.families import Family
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+class Format(Enum):
+    """A format of exposition, by its content type."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
 
 Sample = tuple[str, tuple[str, ...], float]
 """Family name, label values in the family's order, value."""
@@ -27,7 +35,7 @@ class Exposition:
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = {family.name: _FamilyText(family) for family in families}
 
-    def render(self, samples: Iterable[Sample]) -> bytes:
+    def render(self, samples: Iterable[Sample], form: Format = Format.TEXT) -> bytes:
         """Return the text of the samples; a family without a sample is left out.
 
         Raises:
@@ -45,9 +53,11 @@ class Exposition:
         text = []
         for name, family in families.items():
             if found := lines[name]:
-                text.append(family.head)
+                text.append(family.heads[form])
                 text += found
                 family.forget_if_more_than(2 * len(found) + _SPARE_SERIES)
+        if form is Format.OPENMETRICS:
+            text.append("# EOF\n")
         return "".join(text).encode()
 
 
@@ -57,7 +67,13 @@ class _FamilyText:
     def __init__(self, family: Family) -> None:
         self._family = family
         described = family.help.replace("\\", r"\\").replace("\n", r"\n")
-        self.head = f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n"
+        # OpenMetrics names a counter's family without what its samples end in, and escapes quotes.
+        stem, quoted = family.name.removesuffix("_total"), described.replace('"', r"\"")
+        name = stem if family.kind == "counter" else family.name
+        self.heads = {
+            Format.TEXT: f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n",
+            Format.OPENMETRICS: f"# HELP {name} {quoted}\n# TYPE {name} {family.kind}\n",
+        }
         self.starts: dict[tuple[str, ...], str] = {}
 
     def start(self, labels: tuple[str, ...]) -> str:

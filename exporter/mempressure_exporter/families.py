@@ -11,6 +11,8 @@ class Family:
     kind: str
     help: str
     labels: tuple[str, ...] = ()
+    counted_here: bool = False
+    """Whether it counts from the exporter's start, so that one that has just started cannot know it."""
 
 
 def _gauge(name: str, text: str, *labels: str) -> Family:
@@ -19,6 +21,10 @@ def _gauge(name: str, text: str, *labels: str) -> Family:
 
 def _counter(name: str, text: str, *labels: str) -> Family:
     return Family(f"mempressure_{name}_total", "counter", text, labels)
+
+
+def _counter_from_start(name: str, text: str, *labels: str) -> Family:
+    return Family(f"mempressure_{name}_total", "counter", text, labels, counted_here=True)
 
 
 FAMILIES = (
@@ -34,6 +40,9 @@ FAMILIES = (
     _gauge("host_level", "Pressure level of the host's memory: 1 for the one that holds, else 0.", "level"),
     _counter("host_pressure_waiting_seconds", "Time since boot in which some task waited for memory (PSI some)."),
     _counter("host_pressure_stalled_seconds", "Time since boot in which every task waited for memory (PSI full)."),
+    _counter_from_start(
+        "host_pressure_wakeups", "Times that the kernel told of a stall for want of memory, 150 ms within 2 s or more."
+    ),
     _gauge("app_memory_limit_bytes", "Memory that the application may use: its cgroup's limit or its budget.", "app"),
     _gauge("app_memory_available_bytes", "Memory that the application has left below its limit.", "app"),
     _gauge(
@@ -48,15 +57,21 @@ FAMILIES = (
     _gauge(
         "app_level", "Pressure level of the application's memory: 1 for the one that holds, else 0.", "app", "level"
     ),
-    _counter(
+    _counter_from_start(
         "app_pressure_waiting_seconds",
-        "Time in which some task of the application's cgroup waited for memory (PSI some).",
+        "Time in which some task of the application's cgroups waited for memory (PSI some).",
         "app",
     ),
-    _counter(
+    _counter_from_start(
         "app_pressure_stalled_seconds",
-        "Time in which every task of the application's cgroup waited for memory (PSI full).",
+        "Time in which every task of the application's cgroups waited for memory (PSI full).",
         "app",
+    ),
+    _counter_from_start(
+        "app_cgroup_events",
+        "What the kernel counted in the application's cgroups: low, high, max, oom, oom_kill.",
+        "app",
+        "event",
     ),
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
@@ -77,13 +92,13 @@ FAMILIES = (
         "package",
         "mechanism",
     ),
-    _counter("package_loads", "Loads of the package.", "app", "package"),
-    _counter("package_refaults", "Loads of the package soon after it was unloaded.", "app", "package"),
-    _counter("package_load_seconds", "Time spent loading the package.", "app", "package"),
-    _counter(
+    _counter_from_start("package_loads", "Loads of the package.", "app", "package"),
+    _counter_from_start("package_refaults", "Loads of the package soon after it was unloaded.", "app", "package"),
+    _counter_from_start("package_load_seconds", "Time spent loading the package.", "app", "package"),
+    _counter_from_start(
         "package_unloads", "Unloads of the package inside its workers, by mechanism.", "app", "package", "mechanism"
     ),
-    _counter(
+    _counter_from_start(
         "package_reclaimed_bytes",
         "Memory that unloading the package inside its workers gave back, as measured.",
         "app",
@@ -106,10 +121,14 @@ FAMILIES = (
         "Whether the feature works on this machine and in every worker: 1 or 0; absent where no worker tells.",
         "feature",
     ),
-    _counter("series_dropped", "Series of applications and packages left out of a scrape because they are too many."),
+    _counter_from_start(
+        "series_dropped", "Series of applications and packages left out of a scrape because they are too many."
+    ),
     _gauge("scrape_collector_success", "Whether the collector succeeded in this scrape: 1 or 0.", "collector"),
     _gauge("scrape_collector_duration_seconds", "Time that the collector took in this scrape.", "collector"),
-    _counter("exporter_problems", "What could not be believed or measured and was left out, by kind.", "kind"),
+    _counter_from_start(
+        "exporter_problems", "What could not be believed or measured and was left out, by kind.", "kind"
+    ),
     _gauge("exporter_build_info", "Version of the exporter and of its Python; always 1.", "version", "python"),
 )
 """Every family, in the order in which they are printed."""

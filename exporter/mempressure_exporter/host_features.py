@@ -1,7 +1,7 @@
 """What this machine can tell of its memory, and what it cannot and why: the exporter's own part of the self-check."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,14 @@ class Machine:
     """Where the checks look."""
 
     proc: str
+    sysfs: str = "/sys"
     runtime: Path
 
 
-def unsupported(machine: Machine) -> dict[str, str]:
-    """Return, for each feature that this machine lacks, the reason for people to read."""
-    return {name: reason for name, check in CHECKS.items() if (reason := check(machine))}
+def unsupported(machine: Machine, *, leave_out: Collection[str] = ()) -> dict[str, str]:
+    """Return, for each feature that this machine lacks, the reason for people to read; look at all but `leave_out`."""
+    looked_at = {name: check for name, check in CHECKS.items() if name not in leave_out}
+    return {name: reason for name, check in looked_at.items() if (reason := check(machine))}
 
 
 def psi(machine: Machine) -> str:
@@ -48,12 +50,14 @@ def pressure_triggers(machine: Machine) -> str:
 
 def cgroup_v1(machine: Machine) -> str:
     """Memory limits of control groups, version 1."""
-    return "" if 1 in memory_controllers(proc=machine.proc) else "no cgroup v1 memory controller is mounted"
+    found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
+    return "" if 1 in found else "no cgroup v1 memory controller is mounted"
 
 
 def cgroup_v2(machine: Machine) -> str:
     """Memory limits of control groups, version 2."""
-    return "" if 2 in memory_controllers(proc=machine.proc) else "no cgroup2 with a memory controller is mounted"
+    found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
+    return "" if 2 in found else "no cgroup2 with a memory controller is mounted"
 
 
 def runtime_directory(machine: Machine) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from mempressure import __version__
 from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
-from mempressure_exporter.__main__ import pages
+from mempressure.web.connection import Request
+from mempressure_exporter.pages import pages
 from tests.engines import run_tool
 from tests.waiting import until
 
@@ -55,8 +57,8 @@ mempressure_app_level{app="shop",level="low"} 0.0
 mempressure_app_level{app="shop",level="medium"} 0.0
 mempressure_app_level{app="shop",level="high"} 1.0
 mempressure_app_level{app="shop",level="critical"} 0.0
-mempressure_app_pressure_waiting_seconds_total{app="shop"} 1.5
-mempressure_app_pressure_stalled_seconds_total{app="shop"} 0.25
+mempressure_app_pressure_waiting_seconds_total{app="shop"} 0.0
+mempressure_app_pressure_stalled_seconds_total{app="shop"} 0.0
 mempressure_app_workers{app="shop"} 2.0
 mempressure_app_workers{app="till \\"2\\""} 1.0
 mempressure_package_memory_bytes{app="shop",package="pandas",source="process"} 6.291456e+07
@@ -99,12 +101,14 @@ mempressure_feature_supported{feature="package_hosts"} 1.0
 mempressure_feature_supported{feature="evict"} 1.0
 mempressure_series_dropped_total 0.0
 mempressure_scrape_collector_success{collector="host"} 1.0
+mempressure_scrape_collector_success{collector="pressure"} 1.0
 mempressure_scrape_collector_success{collector="apps"} 1.0
 mempressure_scrape_collector_success{collector="packages"} 1.0
 mempressure_scrape_collector_success{collector="settings"} 1.0
 mempressure_scrape_collector_success{collector="features"} 1.0
 mempressure_scrape_collector_success{collector="exporter"} 1.0
 mempressure_scrape_collector_duration_seconds{collector="host"} VARIES
+mempressure_scrape_collector_duration_seconds{collector="pressure"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="apps"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="packages"} VARIES
 mempressure_scrape_collector_duration_seconds{collector="settings"} VARIES
@@ -157,6 +161,7 @@ def environment(runtime_dir, state_dir, tmp_path):
     (tmp_path / "none.json").write_text("{}")
     return {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'exporter'}",
         "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"),
         "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
         "MEMPRESSURE_STATE_DIR": str(state_dir),
@@ -336,15 +341,18 @@ def test_scrapes_at_once_are_made_one_after_another():
         def __init__(self):
             self.lock = threading.Lock()
 
-        def collect(self):
+        enabled = ()
+
+        def collect(self, names):
             assert self.lock.acquire(blocking=False), "two at once"
             time.sleep(0.02)
             self.lock.release()
             return []
 
-    page = pages(Measured(), telemetry_path="/metrics")["/metrics"]
+    page = pages(Measured(), program="mempressure-exporter", telemetry_path="/metrics")["/metrics"]
+    request = Request("/metrics", "", Message())
     with ThreadPoolExecutor(4) as pool:
-        assert [answer.status for answer in pool.map(page, [None] * 8)] == [200] * 8
+        assert [answer.status for answer in pool.map(page, [request] * 8)] == [200] * 8
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

@@ -1,9 +1,11 @@
-"""Fails when a flag or an endpoint of the exporter is not in its documentation, or no longer exists."""
+"""Fails when a flag, a collector or an endpoint of the exporter is not in its documentation, or no longer exists."""
 
 import argparse
 from pathlib import Path
 
-from mempressure_exporter.__main__ import argument_parser, pages
+from mempressure_exporter.__main__ import argument_parser
+from mempressure_exporter.collectors import COLLECTORS
+from mempressure_exporter.pages import pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,15 +17,32 @@ def documented(page, heading):
     return {row[1].strip(" `"): row[2].strip(" `") for row in rows}
 
 
+def flag_of(action):
+    *_, last = action.option_strings
+    return last.replace("--no-", "--[no-]", 1)
+
+
+def default_of(action):
+    if action.default == argparse.SUPPRESS:
+        return ""
+    if action.default is None:  # a collector's: what holds where neither flag is given
+        return "on"
+    return "off" if action.default is False else str(action.default)
+
+
 def test_the_documentation_lists_every_flag_with_its_default():
     actions = argument_parser()._actions
-    defaults = {action.option_strings[-1]: action.default for action in actions}
-    printed = {flag: "" if default == argparse.SUPPRESS else str(default) for flag, default in defaults.items()}
-    assert documented("exporter.md", "Flags") == printed
+    assert documented("exporter.md", "Flags") == {flag_of(action): default_of(action) for action in actions}
     page = (ROOT / "docs" / "exporter.md").read_text()
     for choice in [choice for action in actions for choice in action.choices or ()]:
         assert f"`{choice}`" in page
 
 
+def test_the_documentation_lists_every_collector_as_it_is():
+    said = {name: text.removesuffix(".").lower() for name, text in documented("exporter.md", "Collectors").items()}
+    assert said == {name: text.lower() for name, text in COLLECTORS.items()}
+
+
 def test_the_documentation_lists_every_endpoint():
-    assert documented("exporter.md", "Endpoints").keys() == pages(None, telemetry_path="/metrics").keys()
+    table = pages(None, program="mempressure-exporter", telemetry_path="/metrics")
+    assert documented("exporter.md", "Endpoints").keys() == table.keys()

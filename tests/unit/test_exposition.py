@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.utils import floatToGoString
 
 from mempressure_exporter import exposition
-from mempressure_exporter.exposition import Exposition, number
+from mempressure_exporter.exposition import Exposition, Format, number
 from mempressure_exporter.families import FAMILIES, Family
 
 PLAIN = Family("plain_ratio", "gauge", "A help with \\ and\na line end.")
@@ -22,7 +24,7 @@ labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 values = st.floats() | st.integers(-(2**62), 2**62) | st.booleans()
 
 
-def written_by_prometheus_client(samples):
+def written_by_prometheus_client(samples, form=Format.TEXT):
     """Return what prometheus_client writes for the same samples, the families in the order of their first sample."""
     kinds = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
     found = {}
@@ -32,7 +34,8 @@ def written_by_prometheus_client(samples):
                 if name not in found:
                     found[name] = kinds[family.kind](name, family.help, labels=family.labels)
                 found[name].add_metric(label_values, value)
-    return prometheus_client.generate_latest(SimpleNamespace(collect=found.values))
+    write = openmetrics.generate_latest if form is Format.OPENMETRICS else prometheus_client.generate_latest
+    return write(SimpleNamespace(collect=found.values))
 
 
 @given(values)
@@ -75,16 +78,27 @@ def test_numbers(value, text):
         max_size=20,
     )
 )
-def test_the_text_is_prometheus_clients_byte_for_byte(samples):
+def test_both_formats_are_prometheus_clients_byte_for_byte(samples):
     writer = Exposition([PLAIN, LABELLED, COUNTED])
-    expected = written_by_prometheus_client(samples)
-    assert writer.render(samples) == expected
-    assert writer.render(samples) == expected  # now with what was kept
+    for form in (*Format, *Format):  # the second time with what was kept
+        assert writer.render(samples, form) == written_by_prometheus_client(samples, form)
 
 
-def test_every_family_is_written_as_prometheus_client_writes_it():
+@pytest.mark.parametrize("form", Format)
+def test_every_family_is_written_as_prometheus_client_writes_it(form):
     samples = [(family.name, tuple(f'"{name}"\\\n' for name in family.labels), 1.5e9) for family in FAMILIES]
-    assert Exposition(FAMILIES).render(samples) == written_by_prometheus_client(samples)
+    assert Exposition(FAMILIES).render(samples, form) == written_by_prometheus_client(samples, form)
+
+
+def test_openmetrics_is_read_by_its_own_parser():
+    samples = [(family.name, tuple(f'"{name}"\\\n' for name in family.labels), 1.5e9) for family in FAMILIES]
+    text = Exposition(FAMILIES).render(samples, Format.OPENMETRICS).decode()
+    assert text.endswith("\n# EOF\n")
+    read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    assert [(sample.name, set(sample.labels.values()), sample.value) for sample in read] == [
+        (name, set(labels), value) for name, labels, value in samples
+    ]
+    assert Exposition(FAMILIES).render([], Format.OPENMETRICS) == b"# EOF\n"
 
 
 def test_samples_of_one_family_stand_together_whatever_order_they_come_in():

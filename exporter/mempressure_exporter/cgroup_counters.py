@@ -1,0 +1,90 @@
+"""What the cgroups of an app's workers count, from the exporter's start on.
+
+The kernel counts in each cgroup from its making, and a container's next one begins at 0. Here each app's total starts
+at 0 with the exporter, or with the app, and grows by every increase that is seen in one of its cgroups, each counted
+once however many workers live in it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from mempressure.cgroup import EVENTS
+from mempressure.node import AppReading
+
+RETAIN_SECONDS = 3600.0
+"""How long a cgroup, and the totals of an app, are kept that nobody tells of any more."""
+
+MAX_CGROUPS = 10_000
+"""How many (app, cgroup) pairs are remembered; beyond it those unseen for longest are forgotten."""
+
+_STALLS = ("waiting", "stalled")
+_COUNTS = attrgetter(*(f"cgroup_{kind}_seconds" for kind in _STALLS), *(f"cgroup_{event}_events" for event in EVENTS))
+
+_Key = tuple[str, int | str]
+
+
+@dataclass(slots=True)
+class CgroupTotals:
+    """What the kernel counted in one app's cgroups; what it does not count is absent."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By kind: waiting and stalled."""
+    events: dict[str, float] = field(default_factory=dict)
+    """By event, of `EVENTS`."""
+    seen: float = 0.0
+
+    def add(self, before: tuple[float, ...], counts: tuple[float, ...]) -> None:
+        """Add what a cgroup's counts grew by; one that was not known before begins at 0."""
+        names = [(self.seconds, kind) for kind in _STALLS] + [(self.events, event) for event in EVENTS]
+        for (totals, name), old, new in zip(names, before, counts, strict=True):
+            if new >= 0:
+                totals[name] = totals.get(name, 0.0) + (max(0.0, new - old) if old >= 0 else 0.0)
+
+
+class CgroupCounters:
+    """The totals of every app. Times are Unix seconds and passed in.
+
+    Args:
+        max_apps: how many apps are counted; those seen first stay.
+    """
+
+    def __init__(self, *, max_apps: int) -> None:
+        self.totals: dict[str, CgroupTotals] = {}
+        self._max_apps = max_apps
+        self._baselines: dict[_Key, tuple[float, tuple[float, ...]]] = {}
+
+    def update(self, apps: Iterable[AppReading], *, now: float) -> None:
+        """Add what the cgroups of these apps have counted since they were last seen."""
+        for app in apps:
+            if app.name not in self.totals and len(self.totals) >= self._max_apps:
+                continue
+            totals = self.totals.setdefault(app.name, CgroupTotals())
+            totals.seen = now
+            for cgroup, counts in _counts(app).items():
+                key = (app.name, cgroup)
+                # First sight is no increase: the cgroup may be older than the app, and the app than the exporter.
+                _, before = self._baselines.pop(key, (now, counts))
+                totals.add(before, counts)
+                # Its workers tell of it a tick apart: the end of the one that told last must not look like a fall.
+                self._baselines[key] = (now, tuple(map(max, before, counts)))
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        for key, (seen, _) in list(self._baselines.items()):
+            if seen > now - RETAIN_SECONDS and len(self._baselines) <= MAX_CGROUPS:
+                break
+            del self._baselines[key]
+        for name in [name for name, totals in self.totals.items() if totals.seen <= now - RETAIN_SECONDS]:
+            del self.totals[name]
+
+
+def _counts(app: AppReading) -> dict[int | str, tuple[float, ...]]:
+    """Return the largest counts that the workers tell of each cgroup, which are the newest."""
+    found: dict[int | str, tuple[float, ...]] = {}
+    for worker in app.workers:
+        # Without an identity those that see the same processes are taken to share a cgroup.
+        cgroup = worker.cgroup_id or worker.pid_namespace
+        counts = _COUNTS(worker)
+        found[cgroup] = tuple(map(max, found[cgroup], counts)) if cgroup in found else counts
+    return found

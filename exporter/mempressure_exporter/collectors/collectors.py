@@ -1,0 +1,108 @@
+"""Running the collectors: each on its own, timed, its failure counted."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
+
+from mempressure.configuration import Configuration
+from mempressure.stall import psi_trigger
+from mempressure_exporter.bound import MAX_SERIES, Bound
+from mempressure_exporter.collectors.apps import AppsCollector
+from mempressure_exporter.collectors.exporter import ExporterCollector
+from mempressure_exporter.collectors.features import FeaturesCollector
+from mempressure_exporter.collectors.host import HostCollector
+from mempressure_exporter.collectors.packages import PackagesCollector
+from mempressure_exporter.collectors.pressure import PressureCollector
+from mempressure_exporter.collectors.settings import SettingsCollector
+from mempressure_exporter.exposition import Sample
+from mempressure_exporter.problems import Problems
+from mempressure_exporter.source import Source
+from mempressure_exporter.wakeups import Wakeups
+
+COLLECTORS = {
+    "host": "memory, swap, level and trend of the host",
+    "pressure": "stalls of the host for want of memory (PSI), and the kernel's wakeups",
+    "apps": "applications: limits, memory, level, trend, stalls and events of their cgroups",
+    "packages": "packages over all workers",
+    "settings": "thresholds and switches",
+    "features": "what works on this machine and in the workers",
+    "exporter": "the exporter itself and the node's name",
+}
+"""Every collector in the order of running, with what it collects."""
+
+
+class Collector(Protocol):
+    """One collector; what it raises fails this one, in this scrape."""
+
+    def collect(self) -> Iterable[Sample]:
+        """Return the samples of one scrape."""
+
+
+class Collectors:
+    """Measures the machine, once a call of `collect`; to be used by one thread at a time.
+
+    Args:
+        configuration: where the state is, and what holds where nobody set it at run time.
+        enabled: names out of `COLLECTORS`.
+        proc: where proc is mounted.
+        sysfs: where sysfs is mounted.
+        waits: whether to wait for the kernel's wakeups between scrapes.
+        clock: the time in Unix seconds.
+        max_series: how many series of packages, and of applications, are printed at most.
+
+    Raises:
+        ConfigurationError: the configured thresholds cannot be used together.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        enabled: Collection[str] = tuple(COLLECTORS),
+        proc: str = "/proc",
+        sysfs: str = "/sys",
+        waits: bool = True,
+        clock: Callable[[], float] = time.time,
+        max_series: int = MAX_SERIES,
+    ) -> None:
+        self._problems = Problems()
+        self._source = Source(configuration, self._problems, proc=proc, sysfs=sysfs, clock=clock)
+        bound = Bound(max_series)
+        settings = SettingsCollector(configuration, self._problems)  # first: it refuses what cannot be used
+        waits = waits and "pressure" in enabled
+        self._wakeups = Wakeups(lambda: psi_trigger(f"{proc}/pressure/memory")) if waits else None
+        makers: dict[str, Callable[[], Collector]] = {
+            "host": lambda: HostCollector(self._source),
+            "pressure": lambda: PressureCollector(self._source, self._wakeups),
+            "apps": lambda: AppsCollector(self._source, bound),
+            "packages": lambda: PackagesCollector(self._source, bound),
+            "settings": lambda: settings,
+            "features": lambda: FeaturesCollector(self._source, self._problems, self._wakeups),
+            "exporter": lambda: ExporterCollector(configuration, self._problems, bound),
+        }
+        self.enabled: Mapping[str, Collector] = {name: make() for name, make in makers.items() if name in enabled}
+
+    def collect(self, names: Collection[str] | None = None) -> list[Sample]:
+        """Return the samples of one scrape: of all enabled collectors, or of those among them that are named."""
+        self._source.begin_scrape()
+        samples: list[Sample] = []
+        for name, collector in self.enabled.items():
+            if names is not None and name not in names:
+                continue
+            began = time.perf_counter()
+            try:
+                samples += list(collector.collect())
+            except Exception as error:  # noqa: BLE001 -- whatever one collector raises, the scrape goes on
+                self._problems.failed(name, error)
+                success = 0.0
+            else:
+                self._problems.recovered(name)
+                success = 1.0
+            samples.append(("mempressure_scrape_collector_success", (name,), success))
+            samples.append(("mempressure_scrape_collector_duration_seconds", (name,), time.perf_counter() - began))
+        return samples
+
+    def close(self) -> None:
+        """Stop what runs between scrapes."""
+        if self._wakeups is not None:
+            self._wakeups.close()

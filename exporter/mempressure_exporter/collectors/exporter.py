@@ -1,0 +1,27 @@
+"""The exporter itself: its version, the node's name, what it left out."""
+
+import platform
+from collections.abc import Iterator
+
+from mempressure import __version__
+from mempressure.configuration import Configuration
+from mempressure_exporter.bound import Bound
+from mempressure_exporter.exposition import Sample
+from mempressure_exporter.problems import Problems
+
+
+class ExporterCollector:
+    """Runs last: it tells what the others counted."""
+
+    def __init__(self, configuration: Configuration, problems: Problems, bound: Bound) -> None:
+        self._node = configuration.node
+        self._problems = problems
+        self._bound = bound
+
+    def collect(self) -> Iterator[Sample]:
+        """Yield the samples of one scrape."""
+        yield "mempressure_node_info", (self._node,), 1
+        yield "mempressure_exporter_build_info", (__version__, platform.python_version()), 1
+        yield "mempressure_series_dropped_total", (), self._bound.dropped
+        for kind, count in self._problems.counts.items():
+            yield "mempressure_exporter_problems_total", (kind,), count

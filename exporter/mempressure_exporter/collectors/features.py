@@ -1,0 +1,40 @@
+"""What works on this machine and in the workers."""
+
+from collections.abc import Iterator
+
+from mempressure import features
+from mempressure.errors import MempressureError
+from mempressure_exporter import host_features
+from mempressure_exporter.exposition import Sample
+from mempressure_exporter.problems import Problems
+from mempressure_exporter.source import Source
+from mempressure_exporter.wakeups import Wakeups
+
+
+class FeaturesCollector:
+    """Looks once at what does not change while the exporter runs, and tells of what is missing once."""
+
+    def __init__(self, source: Source, problems: Problems, wakeups: Wakeups | None) -> None:
+        self._source = source
+        self._problems = problems
+        self._wakeups = wakeups
+        self._machine = host_features.Machine(proc=source.proc, sysfs=source.sysfs, runtime=source.runtime)
+        self._lacking: dict[str, str] | None = None
+
+    def collect(self) -> Iterator[Sample]:
+        """Yield the samples of one scrape."""
+        if self._lacking is None:  # once: a trigger costs the kernel a thread while it is open
+            already = ("pressure_triggers",) if self._wakeups is not None else ()
+            self._lacking = host_features.unsupported(self._machine, leave_out=already)
+        lacking = self._lacking | {"runtime_directory": host_features.runtime_directory(self._machine)}
+        if self._wakeups is not None:
+            lacking["pressure_triggers"] = self._wakeups.refused
+        for name in host_features.CHECKS:
+            self._problems.lacks(name, lacking.get(name, ""))
+            yield "mempressure_feature_supported", (name,), not lacking.get(name)
+        try:
+            workers = self._source.workers()
+        except MempressureError:  # the collectors of apps and packages tell of it
+            return
+        for name in features.CHECKS if workers else ():
+            yield "mempressure_feature_supported", (name,), all(name not in worker.unsupported for worker in workers)

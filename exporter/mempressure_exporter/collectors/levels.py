@@ -1,0 +1,14 @@
+"""Samples of a pressure level: one series a level, 1 for the one that holds."""
+
+from collections.abc import Iterator
+
+from mempressure.memory import MemoryReading
+from mempressure.thresholds import PRESSURE_LEVELS, pressure_level
+from mempressure_exporter.exposition import Sample
+
+
+def level_samples(name: str, labels: tuple[str, ...], memory: MemoryReading) -> Iterator[Sample]:
+    """Yield the samples of family `name` for the level of `memory`; the level is the last label."""
+    holds = pressure_level(memory.usage)
+    for level in PRESSURE_LEVELS:
+        yield name, (*labels, level), level == holds

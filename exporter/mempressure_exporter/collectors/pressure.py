@@ -1,0 +1,24 @@
+"""Pressure stall information of the host, and how often the kernel woke the exporter for it."""
+
+from collections.abc import Iterator
+
+from mempressure.memory import pressure
+from mempressure_exporter.exposition import Sample
+from mempressure_exporter.source import Source
+from mempressure_exporter.wakeups import Wakeups
+
+
+class PressureCollector:
+    """Stalls of the host; what the kernel does not tell is absent."""
+
+    def __init__(self, source: Source, wakeups: Wakeups | None) -> None:
+        self._source = source
+        self._wakeups = wakeups
+
+    def collect(self) -> Iterator[Sample]:
+        """Yield the samples of one scrape; raises MeasureError where the kernel's file does not read as PSI."""
+        if self._wakeups is not None and not self._wakeups.refused:
+            yield "mempressure_host_pressure_wakeups_total", (), self._wakeups.count
+        if stalls := pressure(f"{self._source.proc}/pressure/memory"):
+            yield "mempressure_host_pressure_waiting_seconds_total", (), stalls.waiting_seconds
+            yield "mempressure_host_pressure_stalled_seconds_total", (), stalls.stalled_seconds

@@ -1,0 +1,31 @@
+"""Thresholds and switches, as they are configured or were set at run time."""
+
+from collections.abc import Iterator
+
+from mempressure.configuration import Configuration
+from mempressure.settings import SettingsFile
+from mempressure.thresholds import THRESHOLD_NAMES
+from mempressure_exporter.exposition import Sample
+from mempressure_exporter.problems import Problems
+
+
+class SettingsCollector:
+    """What holds now; raises ConfigurationError at once where the configured thresholds cannot be used together."""
+
+    def __init__(self, configuration: Configuration, problems: Problems) -> None:
+        self._configuration = configuration
+        self._problems = problems
+        self._settings = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
+
+    def collect(self) -> Iterator[Sample]:
+        """Yield the samples of one scrape; raises OSError where the settings are there and cannot be read."""
+        settings = self._settings.read()
+        if self._settings.problem is not None:  # it has been logged
+            self._problems.count(self._settings.problem)
+        for name in THRESHOLD_NAMES:
+            yield "mempressure_threshold_ratio", (name, "enter"), settings.thresholds.enter(name)
+            yield "mempressure_threshold_ratio", (name, "exit"), settings.thresholds.exit(name)
+        unloading = self._configuration.lazy_loading_unloading_enable_memory_pressure_unloading
+        yield "mempressure_alerts_enabled", (), settings.alerts_enabled
+        yield "mempressure_suggestions_enabled", (), settings.suggestions_enabled
+        yield "mempressure_unloading_enabled", (), unloading

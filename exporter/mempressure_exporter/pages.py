@@ -1,0 +1,57 @@
+"""What the exporter answers at each path."""
+
+import html
+import threading
+from collections.abc import Mapping
+
+from mempressure import __version__
+from mempressure.web.connection import TEXT, Page, Request, Response
+from mempressure_exporter import selection
+from mempressure_exporter.collectors import Collectors
+from mempressure_exporter.exposition import Exposition
+from mempressure_exporter.families import FAMILIES
+from mempressure_exporter.negotiation import negotiated
+
+HEALTHY, READY = "/-/healthy", "/-/ready"
+
+
+def pages(collectors: Collectors, *, program: str, telemetry_path: str) -> Mapping[str, Page]:
+    """Return what answers each path; metrics at "/" take the place of the landing page."""
+    exposition = Exposition(FAMILIES)
+    one_at_a_time = threading.Lock()
+    landing = _LANDING_PAGE.format(
+        version=html.escape(__version__), metrics=html.escape(telemetry_path), healthy=HEALTHY, ready=READY
+    ).encode()
+
+    def metrics(request: Request) -> Response:
+        try:
+            names = selection.wanted(request.query, enabled=tuple(collectors.enabled))
+        except (selection.SelectionError, ValueError) as error:
+            return Response(400, TEXT, f"{error}\n".encode())
+        form = negotiated(",".join(request.headers.get_all("Accept", ())))
+        with one_at_a_time:
+            return Response(200, form.value, exposition.render(collectors.collect(names), form))
+
+    return {
+        "/": lambda _: Response(200, "text/html; charset=utf-8", landing),
+        HEALTHY: lambda _: Response(200, TEXT, f"{program} is healthy\n".encode()),
+        READY: lambda _: Response(200, TEXT, f"{program} is ready\n".encode()),
+        telemetry_path: metrics,
+    }
+
+
+_LANDING_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>mempressure exporter</title></head>
+<body>
+<h1>mempressure exporter</h1>
+<p>Version {version}</p>
+<ul>
+<li><a href="{metrics}">Metrics</a></li>
+<li><a href="{healthy}">Healthy</a></li>
+<li><a href="{ready}">Ready</a></li>
+</ul>
+</body>
+</html>
+"""

@@ -1,0 +1,69 @@
+"""Where the collectors look, and what several of them need in one scrape, read once."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mempressure.configuration import Configuration
+from mempressure.errors import MempressureError
+from mempressure.node import AppReading, read_apps
+from mempressure.state import WorkerState
+from mempressure_exporter.problems import Problems
+
+
+class Source:
+    """One machine, as the scrape at hand sees it; to be used by one thread at a time.
+
+    Args:
+        configuration: where the state is, and what holds where nobody set it at run time.
+        problems: told of what is left out.
+        proc: where proc is mounted.
+        sysfs: where sysfs is mounted.
+        clock: the time in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        problems: Problems,
+        *,
+        proc: str = "/proc",
+        sysfs: str = "/sys",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.configuration = configuration
+        self.proc = proc
+        self.sysfs = sysfs
+        self.clock = clock
+        self._problems = problems
+        self._read: list[AppReading] | MempressureError | None = None
+
+    @property
+    def runtime(self) -> Path:
+        """Return the runtime directory."""
+        return self.configuration.runtime_directory
+
+    def begin_scrape(self) -> None:
+        """Forget what was read for the scrape before."""
+        self._read = None
+
+    def apps(self) -> list[AppReading]:
+        """Read what the workers published, once a scrape; every collector that needs it fails alike.
+
+        Raises:
+            UnsafeDirectoryError: the runtime directory is open to others.
+        """
+        if self._read is None:
+            try:
+                apps = read_apps(self.runtime, proc=self.proc, now=self.clock(), on_problem=self._problems.survived)
+                self._read = sorted(apps.values(), key=lambda app: app.name)
+            except MempressureError as error:
+                self._problems.count(error)
+                self._read = error
+        if isinstance(self._read, MempressureError):
+            raise self._read
+        return self._read
+
+    def workers(self) -> list[WorkerState]:
+        """Return the workers of all apps; raises as `apps` does."""
+        return [worker for app in self.apps() for worker in app.workers]

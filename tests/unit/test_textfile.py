@@ -1,0 +1,48 @@
+import os
+import stat
+
+import pytest
+
+from mempressure_exporter import textfile
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_file_is_readable_by_all_whatever_the_umask(tmp_path, set_umask, umask):
+    set_umask(umask)
+    path = tmp_path / "mempressure.prom"
+    for text in (b"first 1\n", b"second 2\n"):
+        textfile.write(str(path), text)
+        assert path.read_bytes() == text
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_it_is_replaced_not_written_to(tmp_path):
+    path = tmp_path / "mempressure.prom"
+    path.write_text("old 1\n")
+    with open(path) as reader:
+        textfile.write(str(path), b"new 2\n")
+        assert reader.read() == "old 1\n"
+
+
+def test_what_was_there_stays_where_it_cannot_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "mempressure.prom"
+    path.write_text("old 1\n")
+
+    def full(*names):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        textfile.write(str(path), b"new 2\n")
+    assert path.read_text() == "old 1\n"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_lies_ready_under_its_temporary_name_is_not_followed(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious")
+    (tmp_path / f".mempressure.prom.{os.getpid()}").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic links"):
+        textfile.write(str(tmp_path / "mempressure.prom"), b"new 2\n")
+    assert elsewhere.read_text() == "precious"
