@@ -36,6 +36,8 @@ class Outcome:
     skipped: tuple[str, ...]
     errors: tuple[str, ...]
     duration_seconds: float
+    dry_run: bool = False
+    """Whether it was only decided on."""
 
 
 class Executor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mempressure.conversions import boolean, choice, directory, label, number, size, uids, url
+from mempressure.conversions import boolean, choice, directory, label, number, size, subset, uids, url
 from mempressure.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
 RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
+DRY_RUN_CHOICES = ("trim", "stop", "evict", "recycle", "custom")
 
 
 class Setting(NamedTuple):
@@ -76,6 +77,11 @@ SETTINGS = (
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME", number(0, 86400), 60.0, "seconds a worker lives before it may be recycled"
     ),
     Setting("MEMPRESSURE_LONGEST_REQUEST", number(0, 86400), 0.0, "seconds the longest request takes; 0: not told"),
+    Setting("MEMPRESSURE_RECYCLES_PER_MINUTE", number(0, 1000), 10.0, "workers of an app recycled in a minute at most"),
+    Setting("MEMPRESSURE_FUTILE_CYCLES", number(1, 1000), 5.0, "cycles in a row that bring nothing before it pauses"),
+    Setting("MEMPRESSURE_FUTILE_PAUSE", number(0, 86400), 60.0, "seconds that such a pause lasts at most"),
+    Setting("MEMPRESSURE_THRESHOLD_FLOOR", number(0, 1), 0.3, "the lowest threshold that may be set through the API"),
+    Setting("MEMPRESSURE_DRY_RUN", subset(*DRY_RUN_CHOICES), (), "mechanisms that are decided on but not carried out"),
     Setting("MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"),
     Setting("MEMPRESSURE_LEASE", number(1, 86400), 150.0, "seconds an alert keeps the unloading going unless repeated"),
 )

@@ -247,7 +247,9 @@ class ControlLoop:
         freed = cycle.used_before - cycle.used_after
         if not cycle.outcome:
             cycle.outcome = "effective" if freed >= FUTILE_RATIO * total else "futile"
-        if cycle.outcome == "futile":
+        if all(record.dry_run for record in cycle.actions):
+            cycle.outcome = "dry_run"
+        if cycle.outcome in ("futile", "dry_run"):
             name, known = self._futile.get(pressure.key, ("", frozenset()))
             tried = frozenset(identity(action) for action in actions)
             self._futile[pressure.key] = (strategy.name, tried | known if name == strategy.name else tried)

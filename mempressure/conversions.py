@@ -62,6 +62,20 @@ def choice(*names: str) -> Callable[[str], str]:
     return convert
 
 
+def subset(*names: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a conversion to some of `names`, separated by commas or spaces; true means all of them, false none."""
+
+    def convert(text: str) -> tuple[str, ...]:
+        parts = text.replace(",", " ").split()
+        if len(parts) == 1 and parts[0].lower() in _BOOLEANS:
+            return names if boolean(parts[0]) else ()
+        if not parts or not set(parts) <= set(names):
+            raise ValueError(f"true, false, or some of {', '.join(names)}")
+        return tuple(name for name in names if name in parts)
+
+    return convert
+
+
 def label(text: str) -> str:
     """Return a name that can be shown on a terminal and be a label's value."""
     if not text.strip() or len(text) > 100 or not text.isprintable():

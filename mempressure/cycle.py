@@ -14,7 +14,7 @@ class Pressure:
     scope: str
     app: str
     trigger: str
-    """webhook, autonomous or api."""
+    """webhook, autonomous, reflex or api."""
     since: float = 0.0
     """When the pressure was first heard of, in Unix seconds; 0 where that is not known."""
     alert_key: str = ""
@@ -42,10 +42,15 @@ class ActionRecord:
     errors: tuple[str, ...]
     started: float
     duration_seconds: float
+    expected_bytes: int = 0
+    """What it was to give back."""
+    dry_run: bool = False
 
     @property
     def result(self) -> str:
-        """Return done, skipped or failed."""
+        """Return done, skipped, failed or dry_run."""
+        if self.dry_run:
+            return "dry_run"
         if self.workers:
             return "done"
         return "failed" if self.errors else "skipped"
@@ -94,4 +99,6 @@ def record_of(action: Action, outcome: Outcome, *, started: float) -> ActionReco
         errors=outcome.errors,
         started=started,
         duration_seconds=outcome.duration_seconds,
+        expected_bytes=action.expected_bytes,
+        dry_run=outcome.dry_run,
     )

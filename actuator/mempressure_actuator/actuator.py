@@ -3,27 +3,33 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mempressure.action import Executor, Outcome
 from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
 from mempressure.cycle import Cycle
 from mempressure.directories import make_private
+from mempressure.errors import ConfigurationError
 from mempressure.monitor import MemoryMonitor
 from mempressure.node import NodeReading
 from mempressure.observation import Observation
 from mempressure.policy import Action, Rules
-from mempressure.settings import Settings, SettingsFile
+from mempressure.settings import Settings, SettingsFile, with_thresholds
+from mempressure_actuator.brakes import recycled, require_floor
+from mempressure_actuator.cgroups import AppCgroups
 from mempressure_actuator.leases import Lease, live
 from mempressure_actuator.loop import LoopThread
 from mempressure_actuator.machine import NodeReader, Workers
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.reflex import Reflex
 from mempressure_actuator.store import Store, StoreError
 from mempressure_actuator.unloading import Requests
 
 _log = logging.getLogger(__name__)
 
+REMEMBERED_CYCLES = 20
+"""How many of the last cycles are looked at, at the start, for workers that were recycled within the last minute."""
 STORE_NAME = "actuator.sqlite"
 
 
@@ -32,7 +38,6 @@ class Actuator:
 
     Args:
         configuration: the settings that hold for the whole run.
-        dry_run: decide and record, act not.
         proc: where the kernel's files are.
 
     Raises:
@@ -40,15 +45,17 @@ class Actuator:
         UnsafeDirectoryError: the state directory is open to others.
     """
 
-    def __init__(self, configuration: Configuration, *, dry_run: bool = False, proc: str = "/proc") -> None:
+    def __init__(self, configuration: Configuration, *, proc: str = "/proc") -> None:
         self.configuration = configuration
         self.node: str = configuration.node
-        self.dry_run = dry_run
+        self.dry_run: tuple[str, ...] = configuration.mempressure_dry_run
         state_directory = make_private(configuration.state_directory)
         self._settings_lock = threading.Lock()
         self.store = Store(configuration.state_directory / STORE_NAME)
         self.metrics = Metrics(
-            dry_run=dry_run, leases=lambda: len(self.leases()), queue_length=lambda: self.loop.arrivals.count
+            dry_run=self.dry_run,
+            leases=lambda: len(self.leases()),
+            queue_length=lambda: self.loop.arrivals.count,
         )
         self._settings = SettingsFile(
             state_directory, defaults=configuration.thresholds, on_damage=self.metrics.problems.inc
@@ -58,11 +65,18 @@ class Actuator:
         )
         self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
         self.stopping = threading.Event()
-        acting = threading.Lock()
-        machine = Workers(
-            Executor(self._reader.read), dry_run=dry_run, stopping=self.stopping, observe=self._observe_action
+        self._acting = threading.Lock()
+        self._machine = machine = Workers(
+            Executor(self._reader.read),
+            dry_run=self.dry_run,
+            recycles_per_minute=int(configuration.mempressure_recycles_per_minute),
+            recycled=recycled(self.store.history(REMEMBERED_CYCLES), now=time.time()),
+            on_brake=lambda brake: self.metrics.brakes.labels(brake).inc(),
+            stopping=self.stopping,
+            observe=self._observe_action,
         )
-        self.requests = Requests(machine, acting=acting, rules=self.rules, record=self._record)
+        self._cgroups = AppCgroups(proc=proc)
+        self.requests = Requests(machine, acting=self._acting, rules=self.rules, record=self._record)
         self.loop = LoopThread(
             ControlLoop(
                 machine,
@@ -71,28 +85,50 @@ class Actuator:
                 critical_ratio=configuration.mempressure_critical_ratio,
                 sleep=self._rest,
             ),
-            evaluate=self.evaluate,
+            look=self._look,
             leases=self.leases,
-            heartbeat_interval=configuration.mempressure_heartbeat_interval,
+            configuration=configuration,
             metrics=self.metrics,
-            acting=acting,
+            acting=self._acting,
             stopping=self.stopping,
         )
+        self._reflex = Reflex(on_stall=self.loop.stall, metrics=self.metrics, proc=proc)
 
     def start(self) -> None:
         """Start to act."""
         self.loop.start()
+        self._reflex.start()
 
     def stop(self) -> None:
         """End the loop between two actions, then close the store."""
         self.stopping.set()
         self.loop.stop()
+        self._reflex.stop()
         self.store.close()
 
     def settings(self) -> Settings:
         """Return what people set at run time."""
         with self._settings_lock:
             return self._settings.read()
+
+    def set_thresholds(self, values: Mapping[str, object]) -> Settings:
+        """Set the four thresholds, none of them below the floor, and return the settings.
+
+        Raises:
+            OSError: as `change_settings`.
+            ConfigurationError: they cannot be used.
+        """
+
+        def change(settings: Settings) -> Settings:
+            changed = with_thresholds(settings, values)
+            try:
+                require_floor(changed.thresholds, floor=self.configuration.mempressure_threshold_floor)
+            except ConfigurationError:
+                self.metrics.brakes.labels("threshold_floor").inc()
+                raise
+            return changed
+
+        return self.change_settings(change)
 
     def change_settings(self, change: Callable[[Settings], Settings]) -> Settings:
         """Change what people set, store it, and return it; the loop looks at once.
@@ -138,6 +174,14 @@ class Actuator:
             monitor.enable_memory_pressure_alerts(settings.alerts_enabled)
             monitor.enable_memory_optimization_suggestions(settings.suggestions_enabled)
         return reading, monitor.observe(reading)
+
+    def _look(self, fresh: bool) -> tuple[NodeReading, Observation]:  # noqa: FBT001 -- the loop's, which says it so
+        if fresh:
+            with self._acting:
+                self._machine.measure()
+        reading, observation = self.evaluate()
+        self._reflex.watch(self._cgroups.of(reading), emergency=observation.thresholds.emergency)
+        return reading, observation
 
     def _rest(self, seconds: float) -> None:
         self.stopping.wait(seconds)

@@ -54,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="the token, made where there is none (default: token in MEMPRESSURE_STATE_DIR)",
     )
-    result.add_argument("--dry-run", action="store_true", help="decide and record, but unload nothing")
+    result.add_argument(
+        "--dry-run", action="store_true", help="decide and record, but do nothing (MEMPRESSURE_DRY_RUN=true)"
+    )
     logs.add_arguments(result)
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return result
@@ -67,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
         address = parse_listen_address(flags.address)
-        configuration = load_configuration()
+        configuration = load_configuration(flags={"mempressure_dry_run": "true"} if flags.dry_run else None)
         listener = server.listen(address)
-        actuator = Actuator(configuration, dry_run=flags.dry_run, proc=flags.proc)
+        actuator = Actuator(configuration, proc=flags.proc)
         token = load_token(flags.token_file or configuration.state_directory / "token")
     except (MempressureError, OSError) as error:
         print(f"mempressure-actuator: {error}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
@@ -82,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if not is_loopback(address.host):
         _log.warning("listening beyond loopback without TLS: every request needs the token, and others may read it")
-    if flags.dry_run:
-        _log.warning("dry run: nothing will be unloaded")
+    if actuator.dry_run:
+        _log.warning("dry run: decided on and recorded, but not carried out: %s", ", ".join(actuator.dry_run))
     application = create_app(actuator, token=token, host=address.host)
     actuator.start()
     try:

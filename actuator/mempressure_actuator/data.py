@@ -168,13 +168,15 @@ class ActionDict(TypedDict):
     mechanism: str
     packages: list[str]
     reason: str
-    result: Literal["done", "skipped", "failed"]
+    result: Literal["done", "skipped", "failed", "dry_run"]
     reclaimed_bytes: int
     workers: int
     skipped: list[str]
     errors: list[str]
     started: float
     duration_seconds: float
+    expected_bytes: int
+    dry_run: bool
 
 
 class CycleDict(TypedDict):

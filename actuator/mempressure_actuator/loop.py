@@ -1,24 +1,24 @@
 """The one thread that acts: who is under pressure, and a cycle for each, one after the other.
 
-It is woken by a notification and otherwise looks each second. Whoever else wants something done to a worker (the API)
-takes the same lock, so that two acts never overlap.
+It is woken by a notification, or by the kernel's word that tasks stall, and otherwise looks each second. Whoever else
+wants something done to a worker (the API) takes the same lock, so that two acts never overlap.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 from mempressure.action import Outcome
+from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
-from mempressure.cycle import Pressure
 from mempressure.node import NodeReading
 from mempressure.observation import Observation
-from mempressure.thresholds import ALERT_LEVELS
 from mempressure_actuator.heartbeat import reason_to_be_autonomous
 from mempressure_actuator.leases import Lease
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.pressures import Arrivals, Scope, pressures
+from mempressure_actuator.standstill import Standstill
 
 _log = logging.getLogger(__name__)
 
@@ -27,52 +27,8 @@ MIN_TURN_SECONDS = 0.1
 """Between two turns, however many notifications arrive."""
 ERROR_REPEAT_SECONDS = 60.0
 """An error that stays is logged this often; each is counted."""
-
-Scope = tuple[str, str]
-"""Scope and app."""
-
-
-def pressures(leases: Iterable[Lease], held: Mapping[Scope, float]) -> list[Pressure]:
-    """Return one pressure a scope, the host's first; of a scope's leases the highest level's speaks for it.
-
-    Args:
-        leases: those that live.
-        held: the scopes that the actuator itself finds under pressure, and since when; empty unless it is autonomous.
-    """
-    found = {(scope, app): Pressure(scope, app, "autonomous", since) for (scope, app), since in held.items()}
-    levels = tuple(ALERT_LEVELS.values())
-    for lease in sorted(leases, key=lambda lease: levels.index(lease.level)):
-        found[(lease.scope, lease.app)] = Pressure(
-            lease.scope,
-            lease.app,
-            "webhook",
-            lease.opened,
-            alert_key=lease.fingerprint,
-            alert_level=lease.level,
-        )
-    return [found[scope] for scope in sorted(found, key=lambda scope: (scope[0] != "host", scope[1]))]
-
-
-@dataclass(slots=True)
-class Arrivals:
-    """Notifications that the loop has not looked at: the first arrival for each scope, in monotonic seconds."""
-
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _first: dict[Scope, float] = field(default_factory=dict)
-    count: int = 0
-
-    def add(self, scopes: Iterable[Scope], now: float) -> None:
-        """Note a notification about these scopes."""
-        with self._lock:
-            self.count += 1
-            for scope in scopes:
-                self._first.setdefault(scope, now)
-
-    def take(self) -> dict[Scope, float]:
-        """Return what arrived since the last call."""
-        with self._lock:
-            taken, self._first, self.count = self._first, {}, 0
-        return taken
+REFLEX_SECONDS = 10.0
+"""For how long a stall draws attention to what is at emergency: until an alert has had the time to come."""
 
 
 class LoopThread:
@@ -80,10 +36,10 @@ class LoopThread:
 
     Args:
         control: opens the cycles.
-        evaluate: measures the node passively; returns what was read and what the monitor makes of it.
+        look: returns what the workers published, measured now where it is asked for, and what the monitor makes of it.
         leases: returns the leases that live.
-        heartbeat_interval: seconds.
-        metrics: where turns, errors and autonomy show.
+        configuration: says how often heartbeats come, and when acting in vain ends.
+        metrics: where turns, errors, brakes and autonomy show.
         acting: held during a cycle.
         stopping: set once no further action may begin.
     """
@@ -92,18 +48,23 @@ class LoopThread:
         self,
         control: ControlLoop,
         *,
-        evaluate: Callable[[], tuple[NodeReading, Observation]],
+        look: Callable[[bool], tuple[NodeReading, Observation]],
         leases: Callable[[], Iterable[Lease]],
-        heartbeat_interval: float,
+        configuration: Configuration,
         metrics: Metrics,
         acting: threading.Lock,
         stopping: threading.Event,
     ) -> None:
         self.arrivals = Arrivals()
         self._control = control
-        self._evaluate = evaluate
+        self._look = look
         self._leases = leases
-        self._interval = heartbeat_interval
+        self._interval = configuration.mempressure_heartbeat_interval
+        self._standstill = Standstill(
+            most=int(configuration.mempressure_futile_cycles),
+            pause=configuration.mempressure_futile_pause,
+            metrics=metrics,
+        )
         self._metrics = metrics
         self._acting = acting
         self._stopping = stopping
@@ -116,6 +77,8 @@ class LoopThread:
         self._under: dict[Scope, float] = {}
         self._arrived: float | None = None
         self._last_error = ("", 0.0)
+        self._stalled = False
+        self._stalled_at = -REFLEX_SECONDS
 
     @property
     def alive(self) -> bool:
@@ -139,6 +102,11 @@ class LoopThread:
         self.arrivals.add(scopes, now)
         self._wake.set()
 
+    def stall(self) -> None:
+        """Have the loop measure and look at once: the kernel says that tasks wait for memory."""
+        self._stalled = True
+        self._wake.set()
+
     def heartbeat(self) -> None:
         """Note that a heartbeat was received now."""
         self._last_heartbeat = time.monotonic()
@@ -155,24 +123,29 @@ class LoopThread:
     def turn(self) -> None:
         """Look once at everything, and run a cycle for each scope that is under pressure and due."""
         arrived = self.arrivals.take()
-        reading, observation = self._evaluate()
+        fresh, self._stalled = self._stalled, False
+        if fresh:
+            self._stalled_at = time.monotonic()
+        reading, observation = self._look(fresh)
         self._metrics.observe_node(reading)
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._log_pressure(observation)
-        self._held = {
-            (report.scope, report.app): self._held.get((report.scope, report.app), observation.sampled)
-            for report in observation.scopes
-            if report.held
-        }
-        for pressure in pressures(self._leases(), self._held if self._autonomous else {}):
+        held = {(report.scope, report.app): report.held for report in observation.scopes if report.held}
+        self._held = {scope: self._held.get(scope, observation.sampled) for scope in held}
+        stalled = time.monotonic() - self._stalled_at < REFLEX_SECONDS
+        reflex = [scope for scope, names in held.items() if stalled and "emergency" in names]
+        found = pressures(self._leases(), self._held, reflex=reflex, autonomous=bool(self._autonomous))
+        for pressure in self._standstill.spared(found, reading, observation):
             if self._stopping.is_set():
                 break
             with self._acting:
                 self._arrived = arrived.get(pressure.key)
                 try:
-                    self._control.run([pressure])
+                    cycles = self._control.run([pressure])
                 finally:
                     self._arrived = None
+            for cycle in cycles:
+                self._standstill.note(cycle, *self._look(False))
         self._metrics.last_turn.set_to_current_time()
 
     def _log_pressure(self, observation: Observation) -> None:

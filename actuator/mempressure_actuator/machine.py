@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mempressure.action import Outcome
@@ -12,6 +13,7 @@ from mempressure.errors import MempressureError, UnsafeDirectoryError
 from mempressure.memory import host_memory
 from mempressure.node import NodeReading, read_node
 from mempressure.policy import Action
+from mempressure_actuator.brakes import reason_not_to_recycle, recent
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +67,14 @@ class NodeReader:
 
 
 class Workers:
-    """Measures and acts for the control loop, unless it is a dry run or the actuator is stopping.
+    """Measures and acts for the control loop, unless it is a dry run, a brake holds, or the actuator is stopping.
 
     Args:
         machine: what really measures and acts.
-        dry_run: decide and record, act not.
+        dry_run: the mechanisms that are decided on and recorded, and not carried out.
+        recycles_per_minute: of an app, at most.
+        recycled: when workers of each app were recycled before, in Unix seconds.
+        on_brake: told which brake held something back.
         stopping: set once no further action may begin.
         observe: told of each action and its outcome.
     """
@@ -78,12 +83,18 @@ class Workers:
         self,
         machine: Machine,
         *,
-        dry_run: bool,
+        dry_run: Collection[str],
+        recycles_per_minute: int,
+        recycled: Mapping[str, tuple[float, ...]],
+        on_brake: Callable[[str], None],
         stopping: threading.Event,
         observe: Callable[[Action, Outcome], None],
     ) -> None:
         self._machine = machine
         self._dry_run = dry_run
+        self._recycles_per_minute = recycles_per_minute
+        self._recycled = dict(recycled)
+        self._on_brake = on_brake
         self._stopping = stopping
         self._observe = observe
 
@@ -99,20 +110,43 @@ class Workers:
         """Do one action; whatever goes wrong is in the outcome."""
         if self._stopping.is_set():
             return _not_done("the actuator is stopping")
-        outcome = _not_done("dry run") if self._dry_run else self._act(action, order_id)
+        if action.mechanism in self._dry_run:
+            outcome = replace(_not_done("dry run"), dry_run=True)
+        elif reason := self._reason_to_brake(action):
+            self._on_brake("recycles")
+            outcome = _not_done(reason)
+        else:
+            outcome = self._act(action, order_id)
+            self._note_recycled(action, outcome)
         self._observe(action, outcome)
         _log.info(
-            "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d skipped=%r errors=%r",
+            "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d expected_bytes=%d "
+            "skipped=%r errors=%r",
             order_id,
             action.app.name,
             action.mechanism,
             ",".join(action.packages),
             outcome.workers,
             outcome.reclaimed_bytes,
+            action.expected_bytes,
             outcome.skipped,
             outcome.errors,
         )
         return outcome
+
+    def _reason_to_brake(self, action: Action) -> str:
+        if action.mechanism != "recycle":
+            return ""
+        times = self._recycled.get(action.app.name, ())
+        return reason_not_to_recycle(times, now=time.time(), most=self._recycles_per_minute)
+
+    def _note_recycled(self, action: Action, outcome: Outcome) -> None:
+        # Where no successor came, or the order's answer was lost, a worker may have ended all the same.
+        if action.mechanism == "recycle" and (outcome.workers or outcome.errors):
+            now = time.time()
+            kept = {app: recent(times, now=now) for app, times in self._recycled.items()}
+            self._recycled = {app: times for app, times in kept.items() if times}
+            self._recycled[action.app.name] = (*self._recycled.get(action.app.name, ()), now)
 
     def _act(self, action: Action, order_id: str) -> Outcome:
         started = time.monotonic()

@@ -1,20 +1,24 @@
 """The actuator's metrics. The table in docs/actuator.md says what each is for."""
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from mempressure import __version__
 from mempressure.action import Outcome
+from mempressure.configuration import DRY_RUN_CHOICES
 from mempressure.cycle import Cycle
 from mempressure.node import NodeReading
 from mempressure.policy import Action
 from mempressure.state import MECHANISMS
+from mempressure_actuator.brakes import BRAKES
 from mempressure_actuator.notification import RESULTS
 
 WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed")
+
+STALL_SOURCES = ("host", "cgroup_v1", "cgroup_v2")
 
 MAX_PACKAGE_SERIES = 1000
 """(app, package) pairs whose recycling is counted one by one: names come from workers and are not ours to bound."""
@@ -24,7 +28,9 @@ _REACTION_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
 
 def action_result(outcome: Outcome) -> str:
-    """Return done, failed or skipped, as an action's record says it."""
+    """Return done, failed, skipped or dry_run, as an action's record says it."""
+    if outcome.dry_run:
+        return "dry_run"
     if outcome.workers:
         return "done"
     return "failed" if outcome.errors else "skipped"
@@ -34,12 +40,14 @@ class Metrics:
     """Every metric, in a registry of its own.
 
     Args:
-        dry_run: whether the actuator only decides.
+        dry_run: the mechanisms that are only decided on.
         leases: returns how many leases live.
         queue_length: returns how many notifications the loop has not looked at yet.
     """
 
-    def __init__(self, *, dry_run: bool, leases: Callable[[], int], queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self, *, dry_run: Collection[str] = (), leases: Callable[[], int], queue_length: Callable[[], int]
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.webhooks = self._counter("webhooks", "Requests to the webhook.", {"result": WEBHOOK_RESULTS})
@@ -52,9 +60,12 @@ class Metrics:
             registry=self.registry,
         )
         for mechanism in MECHANISMS:
-            for result in ("done", "skipped", "failed"):
+            for result in ("done", "skipped", "failed", "dry_run"):
                 self.actions.labels(mechanism, result)
         self.reclaimed = self._counter("reclaimed_bytes", "Memory given back, measured.", {"mechanism": MECHANISMS})
+        self.not_reclaimed = self._counter(
+            "dry_run_bytes", "Memory that dry runs were expected to give back.", {"mechanism": MECHANISMS}
+        )
         self.cycles = Counter(
             "mempressure_actuator_cycles", "Cycles that acted.", ("trigger", "outcome"), registry=self.registry
         )
@@ -80,7 +91,14 @@ class Metrics:
         self.last_heartbeat = self._gauge("last_heartbeat_timestamp_seconds", "Time of the last heartbeat; 0: none.")
         self.last_turn = self._gauge("last_turn_timestamp_seconds", "Time of the control loop's last turn.")
         self.autonomous = self._gauge("autonomous", "1 while the actuator evaluates the thresholds itself.")
-        self._gauge("dry_run", "1 where the actuator decides and records but does not act.").set(dry_run)
+        self.dry_run = self._gauge("dry_run", "1 where a mechanism is decided on but not carried out.", ("mechanism",))
+        for mechanism in DRY_RUN_CHOICES:
+            self.dry_run.labels(mechanism).set(mechanism in dry_run)
+        self.brakes = self._counter("brakes", "Times that a brake held something back.", {"brake": BRAKES})
+        self.stopped_scopes = self._gauge("stopped_scopes", "Scopes under pressure that are left alone for a while.")
+        self.stalls = self._counter("stalls", "Stalls that the kernel told of.", {"source": STALL_SOURCES})
+        self.reflex_triggers = self._gauge("reflex_triggers", "Triggers that wait for the kernel to tell of stalls.")
+        self.reflex_supported = self._gauge("feature_supported", "1 where the feature works here.", ("feature",))
         Info("mempressure_actuator_build", "The version that runs.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
@@ -96,6 +114,8 @@ class Metrics:
         self.actions.labels(action.mechanism, action_result(outcome)).inc()
         self.action_duration.labels(action.mechanism).observe(outcome.duration_seconds)
         self.reclaimed.labels(action.mechanism).inc(outcome.reclaimed_bytes)
+        if outcome.dry_run:
+            self.not_reclaimed.labels(action.mechanism).inc(action.expected_bytes)
         if action.mechanism == "recycle" and outcome.workers:
             self._observe_recycled(action, outcome)
 
@@ -158,5 +178,5 @@ class Metrics:
                 counter.labels(value)
         return counter
 
-    def _gauge(self, name: str, meaning: str) -> Gauge:
-        return Gauge(f"mempressure_actuator_{name}", meaning, registry=self.registry)
+    def _gauge(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"mempressure_actuator_{name}", meaning, labels, registry=self.registry)

@@ -9,7 +9,7 @@ from flask import request
 from mempressure.alerts import alert_counts
 from mempressure.inventory import inventory
 from mempressure.observation import PressureSummary, SystemMemory
-from mempressure.settings import Settings, with_preference, with_switch, with_thresholds
+from mempressure.settings import Settings, with_preference, with_switch
 from mempressure.settings_in_force import settings_in_force
 from mempressure.state import MAX_NAME_LENGTH
 from mempressure_actuator import data, openapi
@@ -61,7 +61,7 @@ class Operations:
     def set_thresholds(self, body: data.ThresholdsBody) -> data.ThresholdsSet:
         """Set the four thresholds: strictly ascending ratios, each above the hysteresis."""
         values = {name: getattr(body, name) for name in body.__struct_fields__}
-        thresholds = self._changed(lambda settings: with_thresholds(settings, values)).thresholds.as_dict()
+        thresholds = self._stored(lambda: self._actuator.set_thresholds(values)).thresholds.as_dict()
         _log.info("thresholds set: %s", " ".join(f"{name}={value}" for name, value in thresholds.items()))
         return {"message": "Memory pressure thresholds updated", "thresholds": thresholds, "update_time": time.time()}
 
@@ -128,8 +128,11 @@ class Operations:
         return openapi.describe(self._described, server=mounted_at or "/")
 
     def _changed(self, change: Callable[[Settings], Settings]) -> Settings:
+        return self._stored(lambda: self._actuator.change_settings(change))
+
+    def _stored(self, change: Callable[[], Settings]) -> Settings:
         try:
-            return self._actuator.change_settings(change)
+            return change()
         except OSError as error:
             self._actuator.metrics.store_errors.inc()
             _log.error("settings not stored: reason=%s", error)

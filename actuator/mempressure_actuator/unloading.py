@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mempressure.control import Machine
-from mempressure.cycle import ActionRecord, Cycle
+from mempressure.cycle import ActionRecord, Cycle, record_of
 from mempressure.errors import MempressureError, UnknownPackageError
 from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Action, Plan, Rules, Target, make_plan
@@ -174,6 +174,8 @@ class Requests:
         cycle.usage_after, cycle.used_after = (after or before).usage, (after or before).used
         cycle.ended = time.time()
         cycle.outcome = "done" if any(record.workers for record in cycle.actions) else "skipped"
+        if cycle.actions and all(record.dry_run for record in cycle.actions):
+            cycle.outcome = "dry_run"
         if plan.actions:
             self._record(cycle)
         return cycle
@@ -181,18 +183,7 @@ class Requests:
     def _one(self, action: Action, order_id: str) -> ActionRecord:
         started = time.time()
         outcome = self._machine.carry_out(action, order_id=order_id)
-        return ActionRecord(
-            app=action.app.name,
-            mechanism=action.mechanism,
-            packages=action.packages,
-            reason="requested through the API",
-            reclaimed_bytes=outcome.reclaimed_bytes,
-            workers=outcome.workers,
-            skipped=outcome.skipped,
-            errors=outcome.errors,
-            started=started,
-            duration_seconds=outcome.duration_seconds,
-        )
+        return record_of(replace(action, reason="requested through the API"), outcome, started=started)
 
 
 def _tracking(reading: NodeReading, package: str, app: str) -> list[str]:

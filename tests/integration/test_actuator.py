@@ -16,6 +16,7 @@ from functools import partial
 
 import pytest
 
+from mempressure.configuration import DRY_RUN_CHOICES
 from tests import waiting
 from tests.actuator_process import DEADLINE, Actuator
 from tests.fake_worker import MIB, FakeWorker
@@ -387,12 +388,41 @@ def test_a_dry_run_decides_and_records_and_acts_not(actuator, published):
     actuator.start("--dry-run")
     notify(actuator, alert())
     (cycle,) = until(actuator.history, "the cycle in the history")
-    assert [action["skipped"] for action in cycle["actions"]] == [["dry run"], ["dry run"]]
+    assert cycle["outcome"] == "dry_run"
+    assert [(a["mechanism"], a["result"], a["skipped"], a["expected_bytes"]) for a in cycle["actions"]] == [
+        ("trim", "dry_run", ["dry run"], 0),
+        ("stop", "dry_run", ["dry run"], 30 * MIB),
+    ]
     status, _, content = actuator.request("POST", "/api/packages/pandas/unload")
     assert status == 200
     assert content["data"]["results"][0]["skipped_reason"] == "dry run"
     assert {order["op"] for order in published.orders} == {"measure"}
-    assert actuator.metric("mempressure_actuator_dry_run") == 1
+    for mechanism in DRY_RUN_CHOICES:
+        assert actuator.metric(f'mempressure_actuator_dry_run{{mechanism="{mechanism}"}}') == 1
+    assert actuator.metric('mempressure_actuator_actions_total{mechanism="stop",result="dry_run"}') == 2
+    assert actuator.metric('mempressure_actuator_dry_run_bytes_total{mechanism="stop"}') == 60 * MIB
+    assert actuator.history()[0]["outcome"] == "dry_run"
+
+
+def test_a_dry_run_of_one_mechanism_leaves_the_others_to_act(actuator, published):
+    actuator.start(MEMPRESSURE_DRY_RUN="trim")
+    notify(actuator, alert())
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    assert [(a["mechanism"], a["result"]) for a in cycle["actions"]] == [("trim", "dry_run"), ("stop", "done")]
+    assert cycle["outcome"] == "relieved"
+    assert published.ordered("trim") == []
+
+
+def test_a_threshold_below_the_floor_is_refused_with_the_reason(actuator):
+    actuator.start(MEMPRESSURE_THRESHOLD_FLOOR="0.55")
+    low = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
+    path = "/api/packages/memory/pressure-thresholds"
+    status, _, content = actuator.request("POST", path, low)
+    assert (status, content["error"]["code"]) == (400, "bad_request")
+    assert "warning=0.5 is below the floor 0.55" in content["error"]["message"]
+    assert actuator.request("GET", "/api/packages/memory/settings")[2]["data"]["thresholds"]["warning"] == 0.6
+    assert actuator.metric('mempressure_actuator_brakes_total{brake="threshold_floor"}') == 1
+    assert actuator.request("POST", path, low | {"warning": 0.55})[0] == 200
 
 
 def test_an_unload_through_the_api_waits_for_the_cycle(actuator, published):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mempressure import configuration
-from mempressure.configuration import RECYCLE_CHOICES, SETTINGS, load_configuration
+from mempressure.configuration import DRY_RUN_CHOICES, RECYCLE_CHOICES, SETTINGS, load_configuration
 from mempressure.errors import ConfigurationError
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -57,6 +57,15 @@ EXAMPLES = {
     ),
     "MEMPRESSURE_RECYCLE_MIN_LIFETIME": SECONDS,
     "MEMPRESSURE_LONGEST_REQUEST": SECONDS,
+    "MEMPRESSURE_RECYCLES_PER_MINUTE": ([("1", 1.0), ("2", 2.0), ("0", 0.0)], "-1", "a number from 0 to 1000"),
+    "MEMPRESSURE_FUTILE_CYCLES": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 1000"),
+    "MEMPRESSURE_FUTILE_PAUSE": SECONDS,
+    "MEMPRESSURE_THRESHOLD_FLOOR": RATIO,
+    "MEMPRESSURE_DRY_RUN": (
+        [("recycle, evict", ("evict", "recycle")), ("true", DRY_RUN_CHOICES), ("trim", ("trim",))],
+        "recycle,everything",
+        "true, false, or some of trim, stop, evict, recycle, custom",
+    ),
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),
     "MEMPRESSURE_LEASE": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 86400"),
 }

@@ -1,0 +1,68 @@
+"""A real worker in a real memory cgroup stalls, and nobody but the kernel tells the actuator."""
+
+import os
+import sys
+
+import pytest
+
+from mempressure.configuration import load_configuration
+from mempressure_actuator.actuator import Actuator as InProcess
+from stack.engines import ROOT
+from tests.actuator_process import Actuator
+from tests.waiting import until
+
+MIB = 1 << 20
+LIMIT = 256 * MIB
+
+
+@pytest.fixture
+def actuator(tmp_path, runtime_dir):
+    process = Actuator(runtime_dir, tmp_path / "state", tmp_path / "log")
+    yield process
+    process.close()
+
+
+def test_a_stall_at_emergency_starts_a_cycle_without_any_alert(actuator, memory_cgroup, processes, tmp_path):
+    actuator.start()  # its heartbeat is an hour away, so that it is not autonomous
+    memory_cgroup.limit(LIMIT)
+    begin = tmp_path / "begin"
+    command = [sys.executable, "-m", "tests.integration.stalling_worker", str(tmp_path / "file"), str(begin)]
+    environ = {
+        "PYTHONPATH": str(ROOT),
+        "MEMPRESSURE_APP": "shop",
+        "MEMPRESSURE_RUNTIME_DIR": str(actuator.runtime),
+        "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": "1",
+    }
+    processes.start("worker", memory_cgroup.command(*command), environ=environ).wait_until(
+        (tmp_path / "begin.ready").exists
+    )
+    assert actuator.metric('mempressure_actuator_feature_supported{feature="app_reflex"}') == 1
+    until(lambda: actuator.metric("mempressure_actuator_reflex_triggers") >= 2, "the cgroup to be watched")
+    # Between emergency and the limit, where the file's cache does not fit.
+    begin.with_suffix(".new").write_text(str((int(0.93 * LIMIT) - memory_cgroup.used) // MIB))
+    os.replace(begin.with_suffix(".new"), begin)
+    cycle = until(actuator.history, "a cycle", seconds=20)[-1]
+    assert (cycle["trigger"], cycle["app"], cycle["alert_key"]) == ("reflex", "shop", "")
+    assert cycle["usage_before"] >= 0.85
+    stopped = [action for action in cycle["actions"] if action["mechanism"] == "stop"]
+    assert [(action["packages"], action["result"]) for action in stopped] == [(["pandas"], "done")]
+    assert actuator.metric('mempressure_actuator_stalls_total{source="cgroup_v1"}') >= 1
+    assert actuator.metric('mempressure_actuator_cycles_total{outcome="relieved",trigger="reflex"}') == 1
+    assert actuator.metric("mempressure_actuator_autonomous") == 0
+    assert memory_cgroup.kills == 0
+
+
+def feature(actuator, name):
+    return actuator.metrics.reflex_supported.labels(name)._value.get()
+
+
+def test_where_the_kernel_offers_no_trigger_a_metric_says_so(proc, runtime_dir, state_dir, caplog):
+    environ = {"MEMPRESSURE_RUNTIME_DIR": str(runtime_dir), "MEMPRESSURE_STATE_DIR": str(state_dir)}
+    proc.mountinfo()
+    actuator = InProcess(load_configuration(environ=environ), proc=proc.path)
+    actuator.start()
+    until(lambda: "no reflex: source=host" in caplog.text, "the reason in the log")
+    assert (feature(actuator, "host_reflex"), feature(actuator, "app_reflex")) == (0, 0)
+    actuator.stop()
+    assert caplog.text.count("no reflex") == 1
+    assert "is no file of the kernel" in caplog.text
