@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,14 +23,12 @@ from mempressure.thresholds import Thresholds
 from mempressure.web.connection import Request
 from mempressure_exporter.pages import pages
 from tests.engines import run_tool
-from tests.waiting import until
+from tests.exporter_process import COMMAND, DEADLINE, ExporterProcess, exporter_environment
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-DEADLINE = 20.0
 LATER = 4e9
 """When a worker started that is younger than the exporter."""
-COMMAND = [sys.executable, "-m", "mempressure_exporter"]
 
 GOLDEN = """\
 mempressure_host_memory_total_bytes 8.589934592e+09
@@ -122,51 +119,9 @@ mempressure_exporter_build_info VARIES
 """
 
 
-class Exporter:
-    """A running exporter and its log."""
-
-    def __init__(self, process, log):
-        self.process = process
-        self._log = log
-        until(lambda: "listening: " in self.log or process.poll() is not None, "the exporter's start", seconds=DEADLINE)
-        self.port = int(re.search(r"listening: address=127\.0\.0\.1:(\d+)", self.log)[1])
-
-    @property
-    def log(self):
-        return self._log.read_text()
-
-    def get(self, path="/metrics"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.headers["Content-Type"], response.read().decode()
-        finally:
-            connection.close()
-
-    def samples(self):
-        status, _, text = self.get()
-        assert status == 200
-        pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {series: float(value) for series, _, value in pairs}
-
-    def connect(self, sends=b""):
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
-        connection.sendall(sends)
-        return connection
-
-
 @pytest.fixture
 def environment(runtime_dir, state_dir, tmp_path):
-    (tmp_path / "none.json").write_text("{}")
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'exporter'}",
-        "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"),
-        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
-        "MEMPRESSURE_STATE_DIR": str(state_dir),
-        "MEMPRESSURE_NODE": "n1",
-    }
+    return exporter_environment(runtime_dir, state_dir, tmp_path)
 
 
 @pytest.fixture
@@ -174,13 +129,10 @@ def start(environment, proc, tmp_path):
     """Start exporters; they end with the test."""
     with ExitStack() as stack:
 
-        def start(*flags):
+        def start(*flags, procfs=None):
             log = tmp_path / f"log-{len(list(tmp_path.glob('log-*')))}"
-            command = [*COMMAND, "--web.listen-address=127.0.0.1:0", f"--path.procfs={proc.path}", *flags]
-            with open(log, "wb") as stderr:
-                process = stack.enter_context(subprocess.Popen(command, env=environment, stderr=stderr))
-            stack.callback(process.kill)
-            return Exporter(process, log)
+            flags = (f"--path.procfs={procfs or proc.path}", *flags)
+            return stack.enter_context(ExporterProcess(*flags, environment=environment, log=log))
 
         yield start
 
