@@ -42,8 +42,11 @@ class Setting(NamedTuple):
     @property
     def flag(self) -> str:
         """Return its flag, where a program takes it as one."""
-        return "--" + self.key.removeprefix("mempressure_").replace("_", "-")
+        return _FLAGS.get(self.variable) or "--" + self.key.removeprefix("mempressure_").replace("_", "-")
 
+
+_FLAGS = {"MEMPRESSURE_ACTIONS_FILE": "--actions.file"}
+"""Flags that are named otherwise, as those of Prometheus' exporters are."""
 
 _UNLOADING = "LAZY_LOADING_UNLOADING_"
 
@@ -82,6 +85,7 @@ SETTINGS = (
     Setting("MEMPRESSURE_FUTILE_PAUSE", number(0, 86400), 60.0, "seconds that such a pause lasts at most"),
     Setting("MEMPRESSURE_THRESHOLD_FLOOR", number(0, 1), 0.3, "the lowest threshold that may be set through the API"),
     Setting("MEMPRESSURE_DRY_RUN", subset(*DRY_RUN_CHOICES), (), "mechanisms that are decided on but not carried out"),
+    Setting("MEMPRESSURE_ACTIONS_FILE", directory, "", "the operator's own actions; empty: none"),
     Setting("MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"),
     Setting("MEMPRESSURE_LEASE", number(1, 86400), 150.0, "seconds an alert keeps the unloading going unless repeated"),
 )

@@ -22,7 +22,7 @@ class Actuator:
         self.process = None
         self.address = None
 
-    def start(self, *flags, **environment):
+    def _environ(self, environment):
         settings = {
             "MEMPRESSURE_RUNTIME_DIR": str(self.runtime),
             "MEMPRESSURE_STATE_DIR": str(self.state_dir),
@@ -31,10 +31,19 @@ class Actuator:
             # What this machine itself uses must not matter.
             "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": "0.8",
         } | environment
-        command = [sys.executable, "-m", "mempressure_actuator", "--web.listen-address=127.0.0.1:0", *flags]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMPRESSURE_")}
+        return kept | settings
+
+    def run(self, *flags, **environment):
+        """Run the command to its end; return what it was."""
+        command = [sys.executable, "-m", "mempressure_actuator", *flags]
+        environ = self._environ(environment)
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+    def start(self, *flags, **environment):
+        command = [sys.executable, "-m", "mempressure_actuator", "--web.listen-address=127.0.0.1:0", *flags]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, env=kept | settings, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=self._environ(environment), stdout=log, stderr=log)
         seen = len(re.findall("listening: address=", self.text())) if self.address else 0
         found = until(
             lambda: (

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mempressure.action import Executor, Outcome
 from mempressure.configuration import Configuration
@@ -18,18 +18,21 @@ from mempressure.policy import Action, Rules
 from mempressure.settings import Settings, SettingsFile, with_thresholds
 from mempressure_actuator.brakes import recycled, require_floor
 from mempressure_actuator.cgroups import AppCgroups
+from mempressure_actuator.custom.definition import CustomAction
+from mempressure_actuator.custom.runner import CustomRunner, started_before
 from mempressure_actuator.leases import Lease, live
 from mempressure_actuator.loop import LoopThread
 from mempressure_actuator.machine import NodeReader, Workers
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.pressures import Look
 from mempressure_actuator.reflex import Reflex
 from mempressure_actuator.store import Store, StoreError
 from mempressure_actuator.unloading import Requests
 
 _log = logging.getLogger(__name__)
 
-REMEMBERED_CYCLES = 20
-"""How many of the last cycles are looked at, at the start, for workers that were recycled within the last minute."""
+REMEMBERED_CYCLES = 200
+"""How many of the last cycles are looked at, at the start, for what the brakes and the cooldowns have to know."""
 STORE_NAME = "actuator.sqlite"
 
 
@@ -38,6 +41,7 @@ class Actuator:
 
     Args:
         configuration: the settings that hold for the whole run.
+        actions: the operator's own.
         proc: where the kernel's files are.
 
     Raises:
@@ -45,7 +49,9 @@ class Actuator:
         UnsafeDirectoryError: the state directory is open to others.
     """
 
-    def __init__(self, configuration: Configuration, *, proc: str = "/proc") -> None:
+    def __init__(
+        self, configuration: Configuration, *, actions: Iterable[CustomAction] = (), proc: str = "/proc"
+    ) -> None:
         self.configuration = configuration
         self.node: str = configuration.node
         self.dry_run: tuple[str, ...] = configuration.mempressure_dry_run
@@ -66,11 +72,21 @@ class Actuator:
         self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
         self.stopping = threading.Event()
         self._acting = threading.Lock()
+        history = self.store.history(REMEMBERED_CYCLES)
+        self._custom = CustomRunner(
+            actions,
+            node=self.node,
+            dry_run="custom" in self.dry_run,
+            usage=lambda scope, app: self._reader.read().memory(scope, app),
+            record=self._keep,
+            started=started_before(history),
+            metrics=self.metrics,
+        )
         self._machine = machine = Workers(
             Executor(self._reader.read),
             dry_run=self.dry_run,
             recycles_per_minute=int(configuration.mempressure_recycles_per_minute),
-            recycled=recycled(self.store.history(REMEMBERED_CYCLES), now=time.time()),
+            recycled=recycled(history, now=time.time()),
             on_brake=lambda brake: self.metrics.brakes.labels(brake).inc(),
             stopping=self.stopping,
             observe=self._observe_action,
@@ -86,7 +102,7 @@ class Actuator:
                 sleep=self._rest,
             ),
             look=self._look,
-            leases=self.leases,
+            measures=self._custom.consider,
             configuration=configuration,
             metrics=self.metrics,
             acting=self._acting,
@@ -103,6 +119,7 @@ class Actuator:
         """End the loop between two actions, then close the store."""
         self.stopping.set()
         self.loop.stop()
+        self._custom.stop()
         self._reflex.stop()
         self.store.close()
 
@@ -175,13 +192,13 @@ class Actuator:
             monitor.enable_memory_optimization_suggestions(settings.suggestions_enabled)
         return reading, monitor.observe(reading)
 
-    def _look(self, fresh: bool) -> tuple[NodeReading, Observation]:  # noqa: FBT001 -- the loop's, which says it so
+    def _look(self, fresh: bool) -> Look:  # noqa: FBT001 -- the loop's, which says it so
         if fresh:
             with self._acting:
                 self._machine.measure()
         reading, observation = self.evaluate()
         self._reflex.watch(self._cgroups.of(reading), emergency=observation.thresholds.emergency)
-        return reading, observation
+        return Look(reading, observation, self.leases())
 
     def _rest(self, seconds: float) -> None:
         self.stopping.wait(seconds)
@@ -203,6 +220,9 @@ class Actuator:
             cycle.usage_before,
             cycle.usage_after,
         )
+        self._keep(cycle)
+
+    def _keep(self, cycle: Cycle) -> None:
         try:
             self.store.record(cycle)
         except StoreError as error:  # what was done is done; the workers matter more than their history

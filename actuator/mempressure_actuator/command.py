@@ -10,7 +10,7 @@ from typing import NoReturn
 import prometheus_client
 
 from mempressure import __version__
-from mempressure.configuration import load_configuration
+from mempressure.configuration import Configuration, load_configuration
 from mempressure.errors import MempressureError
 from mempressure.web import logs
 from mempressure.web.address import parse_listen_address
@@ -18,6 +18,7 @@ from mempressure_actuator import server
 from mempressure_actuator.access import is_loopback
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
+from mempressure_actuator.custom.definition import CustomAction
 from mempressure_actuator.token import load_token
 
 DEFAULT_ADDRESS = "127.0.0.1:10062"
@@ -57,6 +58,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--dry-run", action="store_true", help="decide and record, but do nothing (MEMPRESSURE_DRY_RUN=true)"
     )
+    result.add_argument(
+        "--actions.file",
+        dest="actions",
+        metavar="PATH",
+        help="the operator's own actions, in YAML (MEMPRESSURE_ACTIONS_FILE)",
+    )
+    result.add_argument(
+        "--check-config", action="store_true", help="check the settings and the actions file, and exit with 0 or 2"
+    )
     logs.add_arguments(result)
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return result
@@ -69,9 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
         address = parse_listen_address(flags.address)
-        configuration = load_configuration(flags={"mempressure_dry_run": "true"} if flags.dry_run else None)
+        given = {"mempressure_actions_file": flags.actions, "mempressure_dry_run": "true" if flags.dry_run else None}
+        configuration = load_configuration(flags={key: text for key, text in given.items() if text})
+        actions = _actions(configuration)
+        if flags.check_config:
+            return _checked(configuration, actions)
         listener = server.listen(address)
-        actuator = Actuator(configuration, proc=flags.proc)
+        actuator = Actuator(configuration, actions=actions, proc=flags.proc)
         token = load_token(flags.token_file or configuration.state_directory / "token")
     except (MempressureError, OSError) as error:
         print(f"mempressure-actuator: {error}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
@@ -93,4 +107,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         actuator.stop()
     _log.info("stopped")
+    return 0
+
+
+def _actions(configuration: Configuration) -> tuple[CustomAction, ...]:
+    if not configuration.mempressure_actions_file:
+        return ()
+    from mempressure_actuator.custom.actions_file import load_actions  # YAML, which nobody else here reads
+
+    return load_actions(Path(configuration.mempressure_actions_file))
+
+
+def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> int:
+    """Say that everything given can be used; what cannot be has been told by now."""
+    print(  # noqa: T201 -- to a person
+        f"the configuration can be used: thresholds {configuration.thresholds.as_dict()}, "
+        f"custom actions {', '.join(action.name for action in actions) or 'none'}"
+    )
     return 0

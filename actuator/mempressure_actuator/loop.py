@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable
 from mempressure.action import Outcome
 from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
-from mempressure.node import NodeReading
-from mempressure.observation import Observation
+from mempressure.cycle import Pressure
+from mempressure.observation import Observation, ScopeReport
 from mempressure_actuator.heartbeat import reason_to_be_autonomous
-from mempressure_actuator.leases import Lease
 from mempressure_actuator.metrics import Metrics
-from mempressure_actuator.pressures import Arrivals, Scope, pressures
+from mempressure_actuator.pressures import Arrivals, Look, Scope, pressures
 from mempressure_actuator.standstill import Standstill
 
 _log = logging.getLogger(__name__)
@@ -36,8 +35,8 @@ class LoopThread:
 
     Args:
         control: opens the cycles.
-        look: returns what the workers published, measured now where it is asked for, and what the monitor makes of it.
-        leases: returns the leases that live.
+        look: looks at the node, having every worker measure itself before where it is asked for.
+        measures: told of each scope under pressure before its cycle; starts what the operator wants done.
         configuration: says how often heartbeats come, and when acting in vain ends.
         metrics: where turns, errors, brakes and autonomy show.
         acting: held during a cycle.
@@ -48,8 +47,8 @@ class LoopThread:
         self,
         control: ControlLoop,
         *,
-        look: Callable[[bool], tuple[NodeReading, Observation]],
-        leases: Callable[[], Iterable[Lease]],
+        look: Callable[[bool], Look],
+        measures: Callable[[Pressure, ScopeReport], None],
         configuration: Configuration,
         metrics: Metrics,
         acting: threading.Lock,
@@ -58,7 +57,7 @@ class LoopThread:
         self.arrivals = Arrivals()
         self._control = control
         self._look = look
-        self._leases = leases
+        self._measures = measures
         self._interval = configuration.mempressure_heartbeat_interval
         self._standstill = Standstill(
             most=int(configuration.mempressure_futile_cycles),
@@ -126,15 +125,18 @@ class LoopThread:
         fresh, self._stalled = self._stalled, False
         if fresh:
             self._stalled_at = time.monotonic()
-        reading, observation = self._look(fresh)
+        reading, observation, leases = self._look(fresh)
         self._metrics.observe_node(reading)
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._log_pressure(observation)
-        held = {(report.scope, report.app): report.held for report in observation.scopes if report.held}
-        self._held = {scope: self._held.get(scope, observation.sampled) for scope in held}
+        reports = {(report.scope, report.app): report for report in observation.scopes}
+        self._held = {scope: self._held.get(scope, observation.sampled) for scope in reports if reports[scope].held}
         stalled = time.monotonic() - self._stalled_at < REFLEX_SECONDS
-        reflex = [scope for scope, names in held.items() if stalled and "emergency" in names]
-        found = pressures(self._leases(), self._held, reflex=reflex, autonomous=bool(self._autonomous))
+        reflex = [scope for scope in self._held if stalled and "emergency" in reports[scope].held]
+        found = pressures(leases, self._held, reflex=reflex, autonomous=bool(self._autonomous))
+        for pressure in found:
+            if pressure.key in reports:  # an alert may be of an app that is gone
+                self._measures(pressure, reports[pressure.key])
         for pressure in self._standstill.spared(found, reading, observation):
             if self._stopping.is_set():
                 break
@@ -145,7 +147,7 @@ class LoopThread:
                 finally:
                     self._arrived = None
             for cycle in cycles:
-                self._standstill.note(cycle, *self._look(False))
+                self._standstill.note(cycle, *self._look(False)[:2])
         self._metrics.last_turn.set_to_current_time()
 
     def _log_pressure(self, observation: Observation) -> None:

@@ -18,6 +18,8 @@ from mempressure_actuator.notification import RESULTS
 
 WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed")
 
+CUSTOM_RESULTS = ("done", "failed", "timeout", "dry_run")
+
 STALL_SOURCES = ("host", "cgroup_v1", "cgroup_v2")
 
 MAX_PACKAGE_SERIES = 1000
@@ -86,6 +88,19 @@ class Metrics:
             buckets=_REACTION_BUCKETS,
             registry=self.registry,
         )
+        self.custom_actions = Counter(
+            "mempressure_actuator_custom_actions",
+            "Runs of custom actions.",
+            ("action", "result"),
+            registry=self.registry,
+        )
+        self.custom_duration = Histogram(
+            "mempressure_actuator_custom_action_duration_seconds",
+            "Time that a custom action took.",
+            ("action",),
+            buckets=_ACTION_BUCKETS,
+            registry=self.registry,
+        )
         self._gauge("leases", "Leases that live.").set_function(leases)
         self._gauge("queue_length", "Notifications stored that the loop has not looked at.").set_function(queue_length)
         self.last_heartbeat = self._gauge("last_heartbeat_timestamp_seconds", "Time of the last heartbeat; 0: none.")
@@ -108,6 +123,16 @@ class Metrics:
             "mempressure_package_reclaimed_bytes", "Memory given back by unloads.", labels, registry=self.registry
         )
         self._counted_packages: set[tuple[str, str]] = set()
+
+    def know_custom(self, name: str) -> None:
+        """Have a custom action's series from the start."""
+        for result in CUSTOM_RESULTS:
+            self.custom_actions.labels(name, result)
+
+    def observe_custom(self, name: str, result: str, seconds: float) -> None:
+        """Count one run of a custom action."""
+        self.custom_actions.labels(name, result).inc()
+        self.custom_duration.labels(name).observe(seconds)
 
     def observe_action(self, action: Action, outcome: Outcome) -> None:
         """Count one action and what it brought."""

@@ -3,13 +3,24 @@
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mempressure.cycle import Pressure
+from mempressure.node import NodeReading
+from mempressure.observation import Observation
 from mempressure.thresholds import ALERT_LEVELS
 from mempressure_actuator.leases import Lease
 
 Scope = tuple[str, str]
 """Scope and app."""
+
+
+class Look(NamedTuple):
+    """One look at the node: what was read, what the monitor makes of it, and the leases that live."""
+
+    reading: NodeReading
+    observation: Observation
+    leases: list[Lease]
 
 
 def pressures(

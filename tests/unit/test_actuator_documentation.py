@@ -108,6 +108,7 @@ def test_every_result_of_an_alert_is_documented(text):
 def observe_everything(actuator, make_worker):
     actuator.metrics.observe_action(recycling(make_worker()), Outcome(10 * MIB, 1, (), (), 0.1))
     actuator.metrics.cycles.labels("api", "done").inc()
+    actuator.metrics.observe_custom("page", "done", 0.1)
 
 
 def recycling(worker, *names):

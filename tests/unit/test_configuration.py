@@ -66,12 +66,14 @@ EXAMPLES = {
         "recycle,everything",
         "true, false, or some of trim, stop, evict, recycle, custom",
     ),
+    "MEMPRESSURE_ACTIONS_FILE": FOLDER,
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),
     "MEMPRESSURE_LEASE": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 86400"),
 }
 
 DERIVED_DEFAULTS = {
     "MEMPRESSURE_APP": "the main program's name",
+    "MEMPRESSURE_ACTIONS_FILE": "none",
     "MEMPRESSURE_NODE": "this machine's host name",
     "MEMPRESSURE_RUNTIME_DIR": "`/run/mempressure` as root, else `$XDG_RUNTIME_DIR/mempressure`, "
     "else `/tmp/mempressure-UID`",

@@ -1,0 +1,117 @@
+"""The file of custom actions: who may have written it, and what is wrong with it, by file, key and value."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from mempressure.errors import ConfigurationError
+from mempressure_actuator.custom.definition import KINDS, MAX_ACTIONS, CustomAction
+
+MAX_BYTES = 1 << 20
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    actions: list[CustomAction]
+
+
+def load_actions(path: Path) -> tuple[CustomAction, ...]:
+    """Read the file, whatever it names being there and nobody else's to change.
+
+    Raises:
+        ConfigurationError: others can write to it, or something in it cannot be used; the message says what to send.
+    """
+    content = _parsed(path, _text(path))
+    try:
+        actions = tuple(msgspec.convert(content, _File, strict=True).actions)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(_misfit(path, str(error), content)) from None
+    if len(actions) > MAX_ACTIONS:
+        raise ConfigurationError(f"{path}: {len(actions)} actions; send {MAX_ACTIONS} at most")
+    names: set[str] = set()
+    for number, action in enumerate(actions):
+        where = f"{path}: actions[{number}]"
+        if action.name in names:
+            raise ConfigurationError(f"{where}.name={action.name!r} is there already; send another name")
+        names.add(action.name)
+        _check(action, where)
+    return actions
+
+
+def require_unwritable(path: Path, what: str) -> None:
+    """Check that nobody but root and this user can change a file, nor put another in its place.
+
+    Raises:
+        ConfigurationError: somebody can; the message says how to mend it.
+    """
+    for place in (path, path.resolve().parent):
+        try:
+            status = place.stat()
+        except OSError as error:
+            raise ConfigurationError(f"{what}{path}: {error.strerror}") from None
+        if status.st_uid not in (0, os.geteuid()):
+            raise ConfigurationError(
+                f"{what}{place} belongs to uid {status.st_uid}, neither root nor {os.geteuid()}; chown it"
+            )
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        if status.st_mode & 0o022 and not sticky:
+            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+            raise ConfigurationError(f"{what}{place} can be written to by others (mode {mode}); chmod go-w {place}")
+
+
+def _text(path: Path) -> str:
+    require_unwritable(path, "actions file ")
+    try:
+        with open(path, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f"actions file {path} is no regular file")
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"actions file {path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"actions file {path} has more than {MAX_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"actions file {path} is no UTF-8: {error}") from None
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"actions file {path} is no YAML: {error}") from None
+
+
+def _check(action: CustomAction, where: str) -> None:
+    kinds = [kind for kind in KINDS if getattr(action, kind) is not None]
+    if len(kinds) != 1:
+        raise ConfigurationError(
+            f"{where} ({action.name}) has {' and '.join(kinds) or 'none'} of {', '.join(KINDS)}; send exactly one"
+        )
+    if action.command is not None:
+        program = Path(action.command[0])
+        if not program.is_absolute():
+            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is no absolute path; send one")
+        if not program.is_file() or not os.access(program, os.X_OK):
+            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is no file that can be executed")
+        require_unwritable(program, f"{where}.command[0]: ")
+
+
+def _misfit(path: Path, error: str, content: Any) -> str:
+    """Return what does not fit, with its value, from an error of msgspec such as "Expected ... - at `$.actions[0]`"."""
+    reason, _, place = error.partition(" - at `$")
+    key = place.rstrip("`").lstrip(".")
+    value = content
+    for name, index in re.findall(r"\.?([^.\[\]]+)|\[(\d+)\]", key):
+        try:
+            value = value[int(index)] if index else value[name]
+        except (KeyError, IndexError, TypeError, ValueError):  # a key of a mapping, which has no place of its own
+            break
+    reason = reason[:1].lower() + reason[1:]
+    shown = f"{key}={value!r:.80}" if key and not isinstance(value, dict) else key or "the file"
+    return f"actions file {path}: {shown} cannot be used: {reason}"
