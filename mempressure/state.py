@@ -14,7 +14,7 @@ import os
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -146,7 +146,7 @@ class WorkerState(_Published):
     callback_failures: float = 0.0
     """Times that an `on_pressure` callback failed or took too long, since the worker started."""
 
-    packages: list[PackageState] = field(default_factory=list)
+    packages: Sequence[PackageState] = field(default_factory=list)
 
 
 PACKAGE_VALUES = (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure import state
+from mempressure import state, state_reading
 from mempressure.state import (
     MAX_NAME_LENGTH,
     MAX_NAMES,
@@ -336,3 +336,44 @@ def test_a_damaged_file_is_named(path):
 
 def test_mechanisms_are_named_mildest_first():
     assert state.MECHANISMS == ("trim", "stop", "evict", "recycle")
+
+
+def test_packages_that_were_read_are_like_those_that_were_written(data):
+    packages = decode(data).packages
+    assert list(packages) == packages
+    assert packages == [packages[0], *packages[1:]]
+    assert packages != packages[:1]
+    assert repr(packages) == repr(list(packages))
+    with pytest.raises(IndexError):
+        packages[len(packages)]
+
+
+def test_a_catalog_is_parsed_again_where_it_changed_only(tmp_path, worker):
+    path = tmp_path / f"{worker.pid}.state"
+    publish(worker, path)
+    first = load(path, owner=ME).packages
+    worker.sampled += 1
+    publish(worker, path)
+    assert load(path, owner=ME).packages.options is first.options
+    worker.packages[0].verdict = "stop"
+    publish(worker, path)
+    assert load(path, owner=ME).packages[0].verdict == "stop"
+    assert first[0].verdict != "stop"
+
+
+def test_workers_with_the_same_packages_share_what_was_parsed(tmp_path, worker):
+    packages = []
+    for pid in (5, 6):
+        worker.pid = pid
+        publish(worker, tmp_path / f"{pid}.state")
+        packages.append(load(tmp_path / f"{pid}.state", owner=ME).packages)
+    assert packages[0].options is packages[1].options
+
+
+def test_catalogs_that_are_kept_are_bounded(tmp_path, worker, monkeypatch):
+    monkeypatch.setattr(state_reading._catalogs, "MOST_BYTES", 4000)
+    for pid in range(1, 50):
+        worker.pid = pid
+        publish(worker, tmp_path / f"{pid}.state")
+        assert load(tmp_path / f"{pid}.state", owner=ME).pid == pid
+    assert sum(len(text) for text, _ in state_reading._catalogs._kept.values()) <= 4000
