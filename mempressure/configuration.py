@@ -66,7 +66,7 @@ SETTINGS = (
     Setting(
         "MEMPRESSURE_MESSAGE_LIMIT", size, 1 << 30, "what arguments or result of an isolated call may take; 0: no limit"
     ),
-    Setting("MEMPRESSURE_ACTUATOR", url, "http://127.0.0.1:10062", "where the command line finds the actuator"),
+    Setting("MEMPRESSURE_ACTUATOR", url, "http://127.0.0.1:10062", "where the actuator is"),
     Setting("MEMPRESSURE_NODE", label, "", "this machine's name; default: its host name"),
     Setting("MEMPRESSURE_RUNTIME_DIR", directory, "", "agents' state files and sockets"),
     Setting("MEMPRESSURE_STATE_DIR", directory, "", "settings, token and store"),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mempressure.room import Room
     from mempressure.suggestions import SuggestionDict
     from mempressure.thresholds import Thresholds
+    from mempressure.thresholds_in_force import ThresholdsInForce
     from mempressure.tracking import PackageTracker
     from mempressure.trim import PressureCallbacks
 
@@ -79,6 +80,8 @@ class LazyLoader:
         self._tracker: PackageTracker | None = None
         self._lock = threading.Lock()
         self._monitor: MemoryMonitor | None = None
+        self._thresholds_in_force: ThresholdsInForce | None = None
+        self._shown: Thresholds | None = None
         self._worker: ManagedWorker | None = None
         self._start()
 
@@ -238,16 +241,23 @@ class LazyLoader:
     @property
     def monitor(self) -> "MemoryMonitor":
         """Return this process' view of the host's memory."""
+        thresholds = self._in_force().now()
         with self._lock:
             if self._monitor is None:
                 from mempressure.monitor import MemoryMonitor  # most workers never ask, and need not pay for it
 
-                self._monitor = MemoryMonitor(
-                    thresholds=self._configuration.thresholds,
-                    cooldown_seconds=self._configuration.mempressure_alert_cooldown,
-                    packages=self._held,
-                    app=self._configuration.app,
+                self._monitor, self._shown = (
+                    MemoryMonitor(
+                        thresholds=thresholds,
+                        cooldown_seconds=self._configuration.mempressure_alert_cooldown,
+                        packages=self._held,
+                        app=self._configuration.app,
+                    ),
+                    thresholds,
                 )
+            if thresholds != self._shown:  # where they are as before, what was set on the monitor itself stays
+                self._shown = thresholds
+                self._monitor.set_thresholds(thresholds.as_dict())
             return self._monitor
 
     def packages(self) -> list[PackageState]:
@@ -258,12 +268,14 @@ class LazyLoader:
         return package_states(self._tracker, self._isolated, measured_hosts(self._isolated), growth=growth)
 
     def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
-        """Set the four thresholds for this process.
+        """Set the four thresholds: for the whole node where an actuator answers, else for this process.
 
         Raises:
-            ConfigurationError: they cannot be used together.
+            ConfigurationError: they cannot be used together, or the actuator's token cannot be read.
+            ActuatorError: the actuator refused, or it is not known what it did.
         """
-        self.monitor.set_thresholds(thresholds)
+        # Inside a package host the declarations are made again; its worker has told the actuator.
+        self._in_force().set(thresholds, for_the_node=_HOST_VARIABLE not in os.environ)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""
@@ -295,6 +307,8 @@ class LazyLoader:
         """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
         self._lock = threading.Lock()
         self._monitor = None
+        if self._thresholds_in_force is not None:
+            self._thresholds_in_force.after_fork()
         self._room = self._make_room()
         if self._tracker is not None:
             self._tracker.after_fork()
@@ -349,7 +363,15 @@ class LazyLoader:
 
     @property
     def _thresholds(self) -> "Thresholds":
-        return self._configuration.thresholds if self._monitor is None else self._monitor.thresholds
+        return self._in_force().now() if self._monitor is None else self.monitor.thresholds
+
+    def _in_force(self) -> "ThresholdsInForce":
+        with self._lock:
+            if self._thresholds_in_force is None:
+                from mempressure.thresholds_in_force import ThresholdsInForce  # paid by who watches the memory
+
+                self._thresholds_in_force = ThresholdsInForce(self._configuration)
+            return self._thresholds_in_force
 
     def _reserve_host(self, package: str, cost: int) -> "Reservation":
         from mempressure.features import own_system, package_hosts

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from mempressure.command.actuator import Actuator, NoActuatorError
+from mempressure.actuator_client import Actuator, NoActuatorError
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError
 from mempressure.inventory import AppDict, inventory

@@ -9,6 +9,7 @@ import math
 import sys
 
 from mempressure import quantities
+from mempressure.actuator_client import ActuatorError
 from mempressure.command import actuator
 from mempressure.command.node import Node, SettingsInForce
 from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     node = Node(configuration, asked)
     if (options.act == "set") != bool(options.values):
         wanted = "send such as warning=0.6" if options.act == "set" else "send set to change something"
-        raise actuator.ActuatorError(f"thresholds {options.act}: {wanted}", exit_status=2)
+        raise ActuatorError(f"thresholds {options.act}: {wanted}", exit_status=2)
     if options.act == "set":
         node.require_actuator()
         held = node.settings()

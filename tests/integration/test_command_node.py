@@ -157,7 +157,11 @@ REFUSED = [
     (("history", "--limit", "0"), 2, "'0' cannot be used; send a whole number from 1 to 1000"),
     (("status", "--watch", "0"), 2, "'0' cannot be used; send seconds from 0.1 to 86400"),
     (("unload", "statistics", "--token-file", "/nonexistent"), 2, "/nonexistent: No such file or directory"),
-    (("unload", "statistics", "--token-file", "/proc/self/environ"), 2, "is no token; send --token-file"),
+    (
+        ("unload", "statistics", "--token-file", "/proc/self/environ"),
+        2,
+        "it is what the actuator's token file holds; send --token-file",
+    ),
     (("unload", "statistics", "--token-file", "/proc/sys/kernel/random/uuid"), 5, "the token is wrong"),
 ]
 
@@ -192,7 +196,7 @@ def test_without_an_actuator_the_machine_is_read(shop, mempressure, environment)
 def test_without_an_actuator_nothing_is_changed_and_the_remedy_is_named(mempressure, arguments):
     done = mempressure(*arguments)
     assert (done.returncode, done.stdout) == (4, "")
-    assert "start it with mempressure-actuator, or send --actuator or set MEMPRESSURE_ACTUATOR" in done.stderr
+    assert "start it with mempressure-actuator, or, if it is elsewhere, set MEMPRESSURE_ACTUATOR" in done.stderr
 
 
 def test_another_machine_is_not_mistaken_for_this_one(mempressure):
