@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mempressure.backoff import decayed, factor
+from mempressure.configuration import Configuration
 from mempressure.node import AppReading
 from mempressure.quarantine import Key, Quarantined, in_force, reason
 from mempressure.ranking import Ageing, Held
+from mempressure.settings import Settings
 from mempressure.state import CLOCK_SET_BACK_SECONDS, PackageState, WorkerState
 from mempressure.strategy import Strategy
 from mempressure.thresholds import Thresholds
@@ -32,6 +34,18 @@ class Rules:
     unloading_enabled: bool = True
     usage_pattern: bool = True
     """Whether what is used seldom and cheap to reload goes first, rather than what was used longest ago."""
+
+    @classmethod
+    def of(cls, configuration: Configuration, settings: Settings, thresholds: Thresholds) -> "Rules":
+        """Return the rules of a configuration, of what people set at run time, and of the thresholds that hold."""
+        return cls(
+            thresholds=thresholds,
+            keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
+            recycle_from=configuration.mempressure_recycle,
+            recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
+            unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
+            usage_pattern=configuration.lazy_loading_unloading_enable_usage_pattern_unloading,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

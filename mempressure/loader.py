@@ -30,6 +30,7 @@ from mempressure.worker import ManagedWorker, measured_hosts, package_states, un
 if TYPE_CHECKING:
     from mempressure.alerts import AlertDict
     from mempressure.isolation import IsolatedFunction, IsolatedPackage
+    from mempressure.leading import LeadingLoop
     from mempressure.monitor import GarbageCollected, MemoryMonitor
     from mempressure.observation import PressureSummary
     from mempressure.reservation import Reservation
@@ -83,6 +84,8 @@ class LazyLoader:
         self._thresholds_in_force: ThresholdsInForce | None = None
         self._shown: Thresholds | None = None
         self._worker: ManagedWorker | None = None
+        self._loop: LeadingLoop | None = None
+        self._loop_wanted = False
         self._start()
 
     # Declaring
@@ -236,6 +239,26 @@ class LazyLoader:
         reason = "it lives in this process, and only recycling the worker gives its memory back"
         return UnloadResult(package, "recycle", 0, reason)
 
+    # Unloading under pressure without an actuator
+
+    def start(self) -> None:
+        """Run the control loop in this process, for as long as no actuator answers at `MEMPRESSURE_ACTUATOR`.
+
+        Of a user's processes that call it one at a time leads, for all applications of that user; where it ends
+        another takes over within a second. A forked child of a process that called it is one of them. Does nothing
+        where it runs already, and inside a package host.
+        """
+        self._loop_wanted = True
+        self._start_loop()
+
+    def stop(self) -> None:
+        """End the control loop of this process: another that called `start` takes over, or an actuator acts."""
+        self._loop_wanted = False
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop()
+
     # Watching
 
     @property
@@ -294,7 +317,8 @@ class LazyLoader:
         return self.monitor.force_garbage_collection()
 
     def close(self) -> None:
-        """Stop the agent, end the package hosts, and leave the import system as it was."""
+        """Stop the control loop and the agent, end the package hosts, and leave the import system as it was."""
+        self.stop()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -318,7 +342,12 @@ class LazyLoader:
         if self._worker is not None:
             self._worker.forget()
             self._worker = None
+        if self._loop is not None:
+            self._loop.forget()
+            self._loop = None
         self._start(forked=True)
+        if self._loop_wanted:
+            self._start_loop(forked=True)
 
     def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
         return {
@@ -351,6 +380,23 @@ class LazyLoader:
             return
         if worker.start():
             self._worker = worker
+
+    def _start_loop(self, *, forked: bool = False) -> None:
+        # As with the agent: a supervisor's workers start theirs when they are forked.
+        if not self._with_agent or (not forked and (is_supervisor() or postponed(self._start_loop))):
+            return
+        from mempressure.leading import LeadingLoop  # nobody pays for it who does not call `start`
+
+        with self._lock:
+            if self._loop is not None or not self._loop_wanted:
+                return
+            self._loop = LeadingLoop(
+                self._configuration,
+                monitor=lambda: self.monitor,
+                settings=lambda: self._in_force().settings(),
+                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
+            )
+        self._loop.start()
 
     def _make_room(self) -> "Room | None":
         if not self._configuration.mempressure_admission or _HOST_VARIABLE in os.environ:

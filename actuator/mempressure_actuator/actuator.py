@@ -161,15 +161,8 @@ class Actuator:
 
     def rules(self) -> Rules:
         """Return what the operator settled on, as it is now."""
-        settings, configuration = self.settings(), self.configuration
-        return Rules(
-            thresholds=settings.thresholds,
-            keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
-            recycle_from=configuration.mempressure_recycle,
-            recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
-            unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
-            usage_pattern=configuration.lazy_loading_unloading_enable_usage_pattern_unloading,
-        )
+        settings = self.settings()
+        return Rules.of(self.configuration, settings, settings.thresholds)
 
     def leases(self) -> list[Lease]:
         """Return the leases that live."""

@@ -193,6 +193,7 @@ def environ(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("MEMPRESSURE_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("MEMPRESSURE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("MEMPRESSURE_ACTUATOR", "127.0.0.1:1")  # nobody, whatever runs on this machine
     return monkeypatch
 
 

@@ -38,6 +38,7 @@ def configuration(runtime_dir, state_dir):
             "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
             "MEMPRESSURE_STATE_DIR": str(state_dir),
             "MEMPRESSURE_CACHE_DIR": str(state_dir.with_name("cache")),
+            "MEMPRESSURE_ACTUATOR": "127.0.0.1:1",
         }
     )
 
