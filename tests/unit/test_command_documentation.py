@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mempressure import actuator_client
 from mempressure.command import SUBCOMMANDS, argument_parser
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,7 +56,8 @@ def test_every_exit_status_is_documented_and_in_the_help(name):
     helped = {int(number) for number in re.findall(r"^  (\d+) +", SUBCOMMANDS[name].EPILOG, re.MULTILINE)}
     assert documented - {130, 143} == helped
     assert 2 in helped
-    sources = "".join(path.read_text() for path in Path(SUBCOMMANDS[name].__file__).parent.glob("*.py"))
+    modules = [*Path(SUBCOMMANDS[name].__file__).parent.glob("*.py"), Path(actuator_client.__file__)]
+    sources = "".join(path.read_text() for path in modules)
     constants = {int(number) for number in re.findall(r"^[A-Z_]+ = (\d{1,3})$", sources, re.MULTILINE)}
     assert helped <= constants | {0}
 
