@@ -21,15 +21,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def shows_token(token: Token) -> bool:
+    """Return whether the request has the token in its header."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and token.matches(given.strip())
+
+
 def require_token(token: Token) -> None:
     """Check that the request shows the token.
 
     Raises:
         RequestError: it does not.
     """
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.matches(given.strip()):
+    if shows_token(token):
         return
+    given = request.headers.get("Authorization", "").partition(" ")[2]
     wrong = 'Bearer realm="mempressure", error="invalid_token"' if given else 'Bearer realm="mempressure"'
     message = "the token is wrong" if given else "a token is needed"
     raise RequestError(

@@ -28,6 +28,7 @@ from mempressure_actuator.pressures import Look
 from mempressure_actuator.reflex import Reflex
 from mempressure_actuator.store import Store, StoreError
 from mempressure_actuator.unloading import Requests
+from mempressure_actuator.usage_history import UsageHistory
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Actuator:
         self._monitor = MemoryMonitor(
             thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown
         )
+        self.usage = UsageHistory()
         self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
         self.stopping = threading.Event()
         self._acting = threading.Lock()
@@ -183,7 +185,9 @@ class Actuator:
                 monitor.set_thresholds(settings.thresholds.as_dict())
             monitor.enable_memory_pressure_alerts(settings.alerts_enabled)
             monitor.enable_memory_optimization_suggestions(settings.suggestions_enabled)
-        return reading, monitor.observe(reading)
+        observation = monitor.observe(reading)
+        self.usage.note(observation)
+        return reading, observation
 
     def _look(self, fresh: bool) -> Look:  # noqa: FBT001 -- the loop's, which says it so
         if fresh:

@@ -1,6 +1,6 @@
 """The Flask application: the webhook, the API, the metrics and the health pages."""
 
-import html
+from collections.abc import Callable
 from functools import partial
 
 from flask import Flask, Response, request
@@ -11,25 +11,9 @@ from mempressure_actuator.access import guard, guard_host, is_loopback
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import MAX_BODY_BYTES, RequestError, failure, http_failure, internal_failure
 from mempressure_actuator.endpoint import Endpoint
+from mempressure_actuator.page.blueprint import StatusPage
+from mempressure_actuator.page.blueprint import create_blueprint as create_page
 from mempressure_actuator.token import Token
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>mempressure actuator</title></head>
-<body>
-<h1>mempressure actuator</h1>
-<p>Gives the memory of idle packages back on {node}.</p>
-<ul>
-<li><a href="/api/packages">Apps, workers and packages</a></li>
-<li><a href="/api/packages/memory/pressure-summary">Memory pressure</a></li>
-<li><a href="/api/packages/memory/history">What was done</a></li>
-<li><a href="/api/openapi.json">The API</a></li>
-<li><a href="/metrics">Metrics</a></li>
-<li><a href="/-/healthy">Healthy</a>, <a href="/-/ready">ready</a></li>
-</ul>
-</body>
-</html>
-"""
 
 
 def create_app(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> Flask:
@@ -45,7 +29,7 @@ def create_app(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> 
     if is_loopback(host):
         app.before_request(guard_host(host))
     else:
-        app.before_request(guard(token, reads_need_token=True))
+        app.before_request(_except_the_page(guard(token, reads_need_token=True)))
     app.register_error_handler(RequestError, failure)
     app.register_error_handler(HTTPException, http_failure)
     app.register_error_handler(Exception, internal_failure)
@@ -55,10 +39,16 @@ def create_app(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> 
             actuator, token=token, reads_need_token=not is_loopback(host), beside=(webhook.ENDPOINT, *PAGES)
         )
     )
+    app.register_blueprint(create_page(actuator, token=token, host=host))
     pages = _Pages(actuator)
-    for page in PAGES:
+    for page in PAGES[1:]:
         app.add_url_rule(page.rule, page.name, partial(page.act, pages), methods=[page.method])
     return app
+
+
+def _except_the_page(check: Callable[[], None]) -> Callable[[], None]:
+    """Return a check of what is not the status page, where people sign in; it shows nothing before they have."""
+    return lambda: None if request.blueprint == "page" else check()
 
 
 class _Pages:
@@ -82,15 +72,11 @@ class _Pages:
             return Response("ready\n", mimetype="text/plain")
         return Response("the control loop does not run\n", status=503, mimetype="text/plain")
 
-    def landing(self) -> Response:
-        """Link to the others."""
-        return Response(_PAGE.format(node=html.escape(self._actuator.node)), mimetype="text/html")
-
 
 _TEXT = ("text/plain",)
 
 PAGES = (
-    Endpoint(method="GET", path="/", act=_Pages.landing, pages=("text/html",)),
+    Endpoint(method="GET", path="/", act=StatusPage.status_page, pages=("text/html",), statuses=(200, 503)),
     Endpoint(method="GET", path="/metrics", act=_Pages.metrics, pages=(*_TEXT, "application/openmetrics-text")),
     Endpoint(method="GET", path="/-/healthy", act=_Pages.healthy, pages=_TEXT),
     Endpoint(method="GET", path="/-/ready", act=_Pages.ready, pages=_TEXT, statuses=(200, 503)),

@@ -84,6 +84,16 @@ class LoopThread:
         """Return whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def autonomous(self) -> str:
+        """Return why the thresholds are evaluated here; empty where alerts lead."""
+        return self._autonomous
+
+    def seconds_since_heartbeat(self) -> float | None:
+        """Return how long ago the last heartbeat was received; None before the first."""
+        last = self._last_heartbeat
+        return None if last is None else max(0.0, time.monotonic() - last)
+
     def start(self) -> None:
         """Start the thread."""
         self._started = time.monotonic()

@@ -1,0 +1,251 @@
+"""The status page's routes: what is shown, and the forms that change something.
+
+Everything works without JavaScript: a form that was carried out is answered by a redirect, one that was not by the page
+with what was typed in it and what is wrong.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from flask import Blueprint, make_response, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from mempressure import __version__, quantities
+from mempressure.errors import ConfigurationError, MempressureError
+from mempressure.inventory import inventory
+from mempressure.memory import MeasureError
+from mempressure.state import MAX_NAME_LENGTH
+from mempressure.thresholds import THRESHOLD_NAMES
+from mempressure_actuator.access import is_loopback
+from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.answers import require_size
+from mempressure_actuator.page import content, threshold_form
+from mempressure_actuator.page.notices import Notice, Notices
+from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn, is_same_origin
+from mempressure_actuator.store import StoreError
+from mempressure_actuator.token import Token
+
+_log = logging.getLogger(__name__)
+
+CYCLES_SHOWN = 12
+CYCLES_MARKED = 200
+"""The newest cycles, which the charts show where they gave memory back within the hour."""
+REFRESH_SECONDS = 5
+"""How often a page that somebody looks at asks again."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: with that, browsers send "Origin: null" with our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A form as it was sent: which one, and what was in it."""
+
+    form: str
+    fields: tuple[threshold_form.Field, ...] = ()
+    app: str = ""
+    package: str = ""
+    force: bool = False
+
+
+class StatusPage:
+    """What the routes do.
+
+    Args:
+        actuator: what is shown and asked.
+        sign_in: who may change something.
+        reads_need_session: show nothing without one.
+    """
+
+    def __init__(self, actuator: Actuator, sign_in: SignIn, *, reads_need_session: bool) -> None:
+        self._actuator = actuator
+        self._sign_in = sign_in
+        self._reads_need_session = reads_need_session
+        self._notices = Notices()
+
+    def status_page(self) -> Response:
+        """Show memory, packages and what was done, to people, with forms to change something."""
+        return self._page()
+
+    def sign_in(self) -> Response:
+        """Open a session for whoever shows the token."""
+        sent = Sent(form="sign-in")
+        if not request.form.get("token", "").strip():
+            return self._page(sent, problem=MISSING.message, status=MISSING.status)
+        return self._refused(sent) or self._done()
+
+    def sign_out(self) -> Response:
+        """End the session."""
+        if not is_same_origin():
+            return self._page(Sent(form="sign-in"), problem=FOREIGN.message, status=FOREIGN.status)
+        response = _to_status()
+        self._sign_in.forget(response)
+        return response
+
+    def set_thresholds(self) -> Response:
+        """Set the four thresholds."""
+        hysteresis = self._actuator.settings().thresholds.hysteresis
+        fields, ratios = threshold_form.read(request.form, hysteresis=hysteresis)
+        sent = Sent(form="thresholds", fields=fields)
+        if (refused := self._refused(sent)) is not None:
+            return refused
+        if not ratios:
+            return self._page(sent, problem="Nothing was changed: see the fields.", status=400)
+        try:
+            self._actuator.set_thresholds(ratios)
+        except ConfigurationError as error:
+            return self._page(sent, problem=f"Nothing was changed: {error}.", status=400)
+        except OSError as error:
+            self._actuator.metrics.store_errors.inc()
+            _log.error("settings not stored: reason=%s", error)
+            problem = f"Nothing was changed, the disk does not take it: {error.strerror}. Send it again later."
+            return self._page(sent, problem=problem, status=503)
+        _log.info("thresholds set: %s", " ".join(f"{name}={value}" for name, value in ratios.items()))
+        told = ", ".join(
+            f"{threshold_form.LABELS[n]} {threshold_form.percentage(ratios[n])} %" for n in THRESHOLD_NAMES
+        )
+        return self._done(Notice(sentences=(f"Thresholds set: {told}",)))
+
+    def unload(self) -> Response:
+        """Unload a package now, and answer when that is done."""
+        app, package = (request.form.get(name, "")[: MAX_NAME_LENGTH + 1] for name in ("app", "package"))
+        sent = Sent(form="unload", app=app, package=package, force=request.form.get("force") == "true")
+        if (refused := self._refused(sent)) is not None:
+            return refused
+        try:
+            results = self._actuator.requests.unload(package, app=app, force=sent.force)
+        except MempressureError as error:
+            return self._page(sent, problem=f"Nothing was unloaded: {error}.", status=503)
+        left_alone = package if any(result["skipped_reason"] for result in results) and not sent.force else ""
+        sentences = tuple(content.unloaded_sentences(results))
+        return self._done(Notice(sentences=sentences, app=app, left_alone=left_alone))
+
+    def _refused(self, sent: Sent) -> Response | None:
+        refusal = self._sign_in.refusal()
+        if refusal is None:
+            return None
+        _log.warning("form refused: form=%s client=%s reason=%r", sent.form, request.remote_addr, refusal.message)
+        return self._page(sent, problem=refusal.message, status=refusal.status)
+
+    def _done(self, notice: Notice | None = None) -> Response:
+        return _to_status(self._notices.leave(notice) if notice else "")
+
+    def _page(self, sent: Sent | None = None, *, problem: str = "", status: int = 200) -> Response:
+        session = self._sign_in.session()
+        shared = {
+            "node": self._actuator.node,
+            "version": __version__,
+            "refresh_seconds": REFRESH_SECONDS,
+            "session": session,
+            "sent": sent,
+            "problem": problem,
+            "notice": self._notices.take(request.args.get("notice", "")),
+        }
+        if self._reads_need_session and not self._sign_in.may_read():
+            return make_response(render_template("signed_out.html", **shared), status if sent else 401)
+        try:
+            measured = self._measured()
+        except MeasureError as error:
+            return make_response(render_template("not_measured.html", error=str(error), **shared), 503)
+        return make_response(render_template("status.html", **measured, **shared), status)
+
+    def _measured(self) -> dict[str, object]:
+        """Return what the template shows of the node.
+
+        Raises:
+            MeasureError: the host cannot be measured.
+        """
+        actuator = self._actuator
+        reading, observation = actuator.evaluate()
+        settings = actuator.settings()
+        cycles, history_error = [], ""
+        try:
+            cycles = actuator.store.history(CYCLES_MARKED)
+        except StoreError as error:
+            actuator.metrics.store_errors.inc()
+            history_error = str(error)
+        scopes = content.scope_views(
+            observation,
+            inventory(reading, settings),
+            samples=lambda scope: actuator.usage.samples(scope, now=observation.sampled),
+            cycles=cycles,
+        )
+        return {
+            "scopes": scopes,
+            "apps": scopes[1:],
+            "observation": observation,
+            "announcement": content.announcement(scopes),
+            "suggestions": observation.suggestions(),
+            "suggestion_place": content.suggestion_place,
+            "fields": threshold_form.fields_of(settings.thresholds),
+            "hysteresis": threshold_form.percentage(settings.thresholds.hysteresis),
+            "cycles": content.cycle_views(cycles[:CYCLES_SHOWN], now=time.time()),
+            "history_error": history_error,
+            "runtime_directory": actuator.configuration.runtime_directory,
+            "dry_run": actuator.dry_run,
+            "loop_alive": actuator.loop.alive,
+            "autonomous": actuator.loop.autonomous,
+            "heartbeat": actuator.loop.seconds_since_heartbeat(),
+        }
+
+
+def create_blueprint(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> Blueprint:
+    """Return the page at `/`, and its forms.
+
+    Args:
+        actuator: what is shown and asked.
+        token: what opens a session.
+        host: where the server listens; beyond loopback nothing is shown without a session.
+    """
+    sign_in = SignIn(token)
+    page = StatusPage(actuator, sign_in, reads_need_session=not is_loopback(host))
+    blueprint = Blueprint("page", __name__, template_folder="templates", static_folder="static")
+    blueprint.app_template_filter("duration")(quantities.duration)
+    blueprint.app_template_filter("clock")(_clock)
+    blueprint.before_request(require_size)
+    blueprint.after_request(_harden)
+    blueprint.after_request(sign_in.remember)
+    blueprint.add_url_rule("/", "status_page", page.status_page, methods=["GET"])
+    for path, act in {
+        "/sign-in": page.sign_in,
+        "/sign-out": page.sign_out,
+        "/thresholds": page.set_thresholds,
+        "/unload": page.unload,
+    }.items():
+        blueprint.add_url_rule(path, act.__name__, act, methods=["POST"])
+        # Whoever opens the address of an answer to a form gets the page.
+        blueprint.add_url_rule(path, f"{act.__name__}_again", _to_status, methods=["GET"])
+    return blueprint
+
+
+def _to_status(notice: str = "") -> Response:
+    # To the notice, so that whoever uses the keyboard goes on from there.
+    target = url_for("page.status_page", notice=notice, _anchor="notice") if notice else url_for("page.status_page")
+    return redirect(target, 303)
+
+
+def _harden(response: Response) -> Response:
+    if response.status_code == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="mempressure"'
+    for name, value in HEADERS.items():
+        if not (name == "Cache-Control" and request.endpoint == "page.static"):
+            response.headers[name] = value
+    return response
+
+
+def _clock(unix_time: float) -> str:
+    """Return a time of day: 20:05:18 UTC."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(unix_time))

@@ -1,0 +1,94 @@
+"""The shape of a usage's last hour, as SVG draws it: pure, times are passed in.
+
+The drawing is stretched to whatever width it gets, so that what must not be stretched (words, dashes) is placed in
+percent of it, and only the line and its area are in coordinates: seconds since the left edge by `HEIGHT`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
+from mempressure_actuator.usage_history import KEPT_SECONDS, SAMPLE_SECONDS, UsageSample
+
+WIDTH = KEPT_SECONDS
+HEIGHT = 1000.0
+GAP_SECONDS = 3 * SAMPLE_SECONDS
+"""Samples that are further apart are not joined: nobody knows what was between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line across the drawing, or down it."""
+
+    name: str
+    place: str
+    """From the top, or from the left, in percent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """The usage of a scope in the hour before now."""
+
+    line: str
+    area: str
+    """Paths of SVG; empty where there is no sample."""
+    thresholds: tuple[Rule, ...]
+    marks: tuple[Rule, ...]
+    """When memory was given back."""
+    now: str
+    """Where the line ends, from the top, in percent; empty where there is no line."""
+    top: float
+    """The ratio at the upper edge: 1, or more where an app is above its budget."""
+    lowest: float
+    highest: float
+    """Ratios."""
+    seconds: float
+    """How far the samples reach back."""
+
+
+def draw(samples: Sequence[UsageSample], *, thresholds: Thresholds, marks: Iterable[float], now: float) -> Chart:
+    """Return the drawing of the hour before `now`.
+
+    Args:
+        samples: oldest first, none older than the hour and an interval.
+        thresholds: their ratios to enter.
+        marks: the Unix times at which memory was given back.
+        now: Unix seconds.
+    """
+    left = now - KEPT_SECONDS
+    usages = [usage for _, usage in samples] or [0.0]
+    top = max(1.0, *usages)
+    line, area = [], []
+    for part in _joined(samples):
+        # A sample holds for its interval: the last one is drawn to its end, or to now.
+        end = min(part[-1][0] + SAMPLE_SECONDS, now)
+        points = [(max(0.0, time - left), usage) for time, usage in (*part, (end, part[-1][1]))]
+        path = " ".join(f"{x:.0f},{HEIGHT * (1 - usage / top):.0f}" for x, usage in points)
+        line.append(f"M{path}")
+        area.append(f"M{points[0][0]:.0f},{HEIGHT:.0f} L{path} {points[-1][0]:.0f},{HEIGHT:.0f}Z")
+    return Chart(
+        line=" ".join(line),
+        area=" ".join(area),
+        thresholds=tuple(Rule(name, _percent(1 - thresholds.enter(name) / top)) for name in THRESHOLD_NAMES),
+        marks=tuple(Rule("", _percent((when - left) / KEPT_SECONDS)) for when in marks if left <= when <= now),
+        now=_percent(1 - samples[-1][1] / top) if samples else "",
+        top=top,
+        lowest=min(usages),
+        highest=max(usages),
+        seconds=min(KEPT_SECONDS, max(0.0, now - samples[0][0])) if samples else 0.0,
+    )
+
+
+def _joined(samples: Sequence[UsageSample]) -> list[list[UsageSample]]:
+    """Return the samples in stretches without a gap."""
+    parts: list[list[UsageSample]] = []
+    for sample in samples:
+        if parts and sample[0] - parts[-1][-1][0] <= GAP_SECONDS:
+            parts[-1].append(sample)
+        else:
+            parts.append([sample])
+    return parts
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.2f}%"

@@ -1,0 +1,257 @@
+"""What the page says of what was measured: pure, in the words that people read; the templates only place it."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from mempressure.inventory import AppDict, PackageDict
+from mempressure.observation import Observation, ScopeReport
+from mempressure.quantities import UNKNOWN, duration, part, size
+from mempressure.suggestions import Suggestion
+from mempressure.thresholds import PressureLevel, pressure_level
+from mempressure_actuator.data import ActionDict, CycleDict, UnloadedDict
+from mempressure_actuator.page.chart import Chart, draw
+from mempressure_actuator.usage_history import Scope, UsageSample
+
+_STEADY = "steady"
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageView:
+    """A row of an app's packages."""
+
+    id: str
+    name: str
+    loaded: bool
+    memory: str
+    share: int
+    """Of the largest package of its app, 0-100."""
+    idle: str
+    timeout: str
+    """From which idle time on it may be unloaded."""
+    mechanism: str
+    note: str
+    workers: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeView:
+    """The host, or an app with its packages."""
+
+    id: str
+    title: str
+    app: str
+    usage: float | None
+    level: PressureLevel | None
+    alert: str
+    amount: str
+    trend: str
+    chart: Chart | None
+    told: str
+    """The chart in a sentence."""
+    workers: int
+    packages: tuple[PackageView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeedView:
+    """One action, as a sentence and what came of it."""
+
+    sentence: str
+    result: str
+    details: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleView:
+    """A cycle, or what somebody asked for."""
+
+    id: str
+    ended: float
+    ago: str
+    where: str
+    why: str
+    usage: str
+    deeds: tuple[DeedView, ...]
+
+
+def scope_views(
+    observation: Observation,
+    apps: Iterable[AppDict],
+    *,
+    samples: Callable[[Scope], Sequence[UsageSample]],
+    cycles: Iterable[CycleDict],
+) -> tuple[ScopeView, ...]:
+    """Return the host, then every app by name.
+
+    Args:
+        observation: of the node.
+        apps: what they hold, of the same reading.
+        samples: the usage of a scope in the last hour.
+        cycles: the newest ones; those that gave memory back are marked in the charts.
+    """
+    known = {app["app"]: app for app in apps}
+    cycles = tuple(cycles)
+    views = []
+    for report in sorted(observation.scopes, key=lambda report: (report.scope != "host", report.app)):
+        scope = (report.scope, report.app)
+        marks = [
+            cycle["ended"]
+            for cycle in cycles
+            if (cycle["scope"], cycle["app"]) == scope and any(act["reclaimed_bytes"] > 0 for act in cycle["actions"])
+        ]
+        chart = None
+        if report.memory is not None:
+            chart = draw(samples(scope), thresholds=observation.thresholds, marks=marks, now=observation.sampled)
+        views.append(_scope_view(report, known.get(report.app), chart))
+    return tuple(views)
+
+
+def _scope_view(report: ScopeReport, app: AppDict | None, chart: Chart | None) -> ScopeView:
+    memory = report.memory
+    usage = memory.usage if memory else None
+    return ScopeView(
+        id=_id("scope", report.app),
+        title=report.app or "Host",
+        app=report.app,
+        usage=usage,
+        level=None if usage is None else pressure_level(usage),
+        alert=report.alert.level if report.alert else "",
+        amount=part(memory.used, memory.total) if memory else size(report.used_bytes),
+        trend=_trend(report),
+        chart=chart,
+        told=_told(chart, usage),
+        workers=len(app["workers"]) if app else 0,
+        packages=package_views(app) if app else (),
+    )
+
+
+def package_views(app: AppDict) -> tuple[PackageView, ...]:
+    """Return the rows of an app's packages, by name."""
+    most = max((package["memory_bytes"] for package in app["packages"]), default=0)
+    return tuple(_package_view(app["app"], package, most) for package in app["packages"])
+
+
+def _package_view(app: str, package: PackageDict, most: int) -> PackageView:
+    loaded = package["loaded_workers"] > 0
+    return PackageView(
+        id=_id("package", app, package["package"]),
+        name=package["package"],
+        loaded=loaded,
+        memory=size(package["memory_bytes"]) if loaded else UNKNOWN,
+        share=round(100 * package["memory_bytes"] / most) if loaded and most else 0,
+        idle=_idle(package) if loaded else "not loaded",
+        timeout=f"timeout {duration(package['timeout'])}" if loaded else "",
+        mechanism=package["mechanism"],
+        note=_note(package),
+        workers=f"{package['loaded_workers']} of {package['workers']}",
+        kept=package["keep_loaded"],
+    )
+
+
+def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, ...]:
+    """Return what was done, in the order of `cycles`."""
+    return tuple(
+        CycleView(
+            id=_id("cycle", cycle["id"]),
+            ended=cycle["ended"],
+            ago=_ago(now - cycle["ended"]),
+            where=cycle["app"] or "host",
+            why=_why(cycle),
+            usage=f"{100 * cycle['usage_before']:.1f} % → {100 * cycle['usage_after']:.1f} %",
+            deeds=tuple(_deed(act, cycle["app"]) for act in cycle["actions"]),
+        )
+        for cycle in cycles
+    )
+
+
+def suggestion_place(suggestion: Suggestion) -> str:
+    """Return what a suggestion is about: the host, an app, or a package in one."""
+    where = suggestion.app or "host"
+    return f"{suggestion.package} in {where}" if suggestion.package else where
+
+
+def unloaded_sentences(results: Iterable[UnloadedDict]) -> list[str]:
+    """Return what became of a wish to unload, a sentence an app."""
+    return [
+        f"{result['package']} in {result['app']} was left alone: {result['skipped_reason']}"
+        if result["skipped_reason"]
+        else f"{result['package']} in {result['app']} unloaded by {result['mechanism']} in "
+        f"{_count(result['workers'], 'worker')}, {size(result['reclaimed_bytes'])} given back"
+        for result in results
+    ]
+
+
+def announcement(scopes: Iterable[ScopeView]) -> str:
+    """Return what a screen reader is to say when it changes: levels and alerts, no figures that never rest."""
+    said = [f"{scope.title} {scope.level}" for scope in scopes if scope.level]
+    alerts = [f"alert {scope.alert} on {scope.title}" for scope in scopes if scope.alert]
+    return "Memory pressure: " + ", ".join(said + alerts)
+
+
+def _trend(report: ScopeReport) -> str:
+    slope = report.series.slope
+    if report.direction == "stable" or slope is None:
+        return _STEADY
+    return f"{'rising' if slope > 0 else 'falling'} {size(abs(slope) * 60)} a minute"
+
+
+def _told(chart: Chart | None, usage: float | None) -> str:
+    if chart is None or usage is None:
+        return ""
+    span = f"last {duration(chart.seconds)}" if chart.seconds >= 1 else "last second"
+    return (
+        f"Usage in the {span}: from {100 * chart.lowest:.0f} to {100 * chart.highest:.0f} percent, "
+        f"now {100 * usage:.0f} percent"
+    )
+
+
+def _idle(package: PackageDict) -> str:
+    if package["active_calls"]:
+        return "in use"
+    return "unknown" if package["idle_seconds"] is None else duration(package["idle_seconds"])
+
+
+def _note(package: PackageDict) -> str:
+    if package["evict_refused"]:
+        return f"not evicted: {package['evict_refused']}"
+    verdict = package["verdict"]
+    return f"rehearsal: {verdict}" if verdict and verdict != package["mechanism"] else ""
+
+
+def _why(cycle: CycleDict) -> str:
+    if cycle["trigger"] == "api":
+        return "forced by request" if cycle["strategy"] == "forced" else "on request"
+    trigger = f"alert {cycle['alert_level']}".rstrip() if cycle["trigger"] == "webhook" else cycle["trigger"]
+    return f"{trigger}, strategy {cycle['strategy']}"
+
+
+def _deed(act: ActionDict, app: str) -> DeedView:
+    reasons = [*act["errors"], *act["skipped"]]
+    left_out = len(reasons) - _MOST_REASONS
+    details = "; ".join(reasons[:_MOST_REASONS]) + (f"; and {left_out} more" if left_out > 0 else "")
+    what = f"{', '.join(act['packages'])} by {act['mechanism']}" if act["packages"] else act["mechanism"]
+    where = f" in {act['app']}" if act["app"] != app else ""
+    workers = _count(act["workers"], "worker")
+    result = {
+        "done": f"{size(act['reclaimed_bytes'])} from {workers}",
+        "dry_run": f"dry run, {size(act['expected_bytes'])} expected",
+        "skipped": "left alone",
+        "failed": "failed",
+    }
+    return DeedView(sentence=f"{what}{where}:", result=result[act["result"]], details=details)
+
+
+def _ago(seconds: float) -> str:
+    return "just now" if seconds < 1 else f"{duration(round(seconds))} ago"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _id(kind: str, *names: str) -> str:
+    """Return an identifier for HTML: names may hold whatever can be printed."""
+    return f"{kind}-{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:12]}"

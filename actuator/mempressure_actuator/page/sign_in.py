@@ -1,0 +1,108 @@
+"""Whether whoever sends a form may: from this page, and with the token or in a session that began with it."""
+
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flask import g, request
+from werkzeug.wrappers import Response
+
+from mempressure_actuator.access import shows_token
+from mempressure_actuator.page.sessions import SESSION_SECONDS, Session, Sessions
+from mempressure_actuator.token import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a form is not carried out, and what to do."""
+
+    status: int
+    message: str
+
+
+MISSING = Refusal(401, "This needs the token. Type it below; what you typed is kept.")
+ENDED = Refusal(
+    401,
+    f"Your sign-in has ended: it lasts {SESSION_SECONDS / 3600:g} hours, or until the actuator stops. "
+    "Type the token again; what you typed is kept.",
+)
+WRONG = Refusal(401, "The token is wrong. Type what the actuator's token file holds; everything else is kept.")
+STALE = Refusal(
+    403, "This page is from before you signed in. Nothing was changed; what you typed is kept, send it again."
+)
+FOREIGN = Refusal(403, "This was sent from another site. Nothing was changed; send it from this page.")
+
+
+class SignIn:
+    """The sessions of one server, as its requests show them.
+
+    Args:
+        token: what opens a session.
+    """
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self._sessions = Sessions()
+
+    def session(self) -> Session | None:
+        """Return the session of the request, be it one that it began; None where it has none that is open."""
+        cookie = g.get("begun") or request.cookies.get(_cookie_name())
+        return self._sessions.find(cookie, now=time.monotonic()) if cookie else None
+
+    def may_read(self) -> bool:
+        """Return whether the request may see what only those see who have the token."""
+        return self.session() is not None or shows_token(self._token)
+
+    def refusal(self) -> Refusal | None:
+        """Return why the form of this request is not to be carried out; None where it is.
+
+        A token in the form counts before a session, is checked though there is one, and begins one.
+        """
+        if not is_same_origin():
+            return FOREIGN
+        if given := request.form.get("token", "").strip():
+            if not self._token.matches(given):
+                return WRONG
+            g.begun = self._sessions.begin(now=time.monotonic())
+            return None
+        session = self.session()
+        if session is None:
+            return ENDED if request.cookies.get(_cookie_name()) else MISSING
+        return None if session.matches(request.form.get("form_token", "")) else STALE
+
+    def remember(self, response: Response) -> Response:
+        """Have the browser keep the session that this request began, if it did."""
+        if "begun" in g:
+            response.set_cookie(
+                _cookie_name(),
+                g.begun,
+                max_age=int(SESSION_SECONDS),
+                secure=request.is_secure,
+                httponly=True,
+                samesite="Strict",
+            )
+        return response
+
+    def forget(self, response: Response) -> None:
+        """End the session of the request."""
+        if cookie := request.cookies.get(_cookie_name()):
+            self._sessions.end(cookie)
+        response.delete_cookie(_cookie_name(), secure=request.is_secure, httponly=True, samesite="Strict")
+
+
+def is_same_origin() -> bool:
+    """Return whether a request comes from a page of this server, as far as its headers tell.
+
+    Browsers set both and let no page set them; a client that sends neither is none, and its form token decides.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None and site != "same-origin":
+        return False
+    # The scheme is not compared: behind a proxy that ends TLS it is not known here.
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+def _cookie_name() -> str:
+    # Cookies know no ports: two actuators on one machine would sign each other out.
+    port = request.host.rpartition(":")[2]
+    return f"mempressure_session_{port}" if port.isascii() and port.isdecimal() else "mempressure_session"

@@ -1,0 +1,76 @@
+"""The form that sets the thresholds: percentages as people type them, read to ratios, each mistake at its field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
+
+LABELS = {
+    "warning": "Warning",
+    "unload_packages": "Unload packages",
+    "aggressive_unload": "Aggressive unload",
+    "emergency": "Emergency",
+}
+MAX_TYPED = 40
+"""Characters of a field that are looked at and given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: what is in it, and what is wrong with that."""
+
+    name: str
+    label: str
+    text: str
+    error: str = ""
+    exit: str = ""
+    """The percentage below which the threshold is left; empty where what was typed is none."""
+
+
+def fields_of(thresholds: Thresholds) -> tuple[Field, ...]:
+    """Return the form as it shows what holds."""
+    return tuple(
+        Field(name, LABELS[name], percentage(thresholds.enter(name)), exit=percentage(thresholds.exit(name)))
+        for name in THRESHOLD_NAMES
+    )
+
+
+def read(typed: Mapping[str, str], *, hysteresis: float) -> tuple[tuple[Field, ...], dict[str, float]]:
+    """Return the form with what was typed, and the four ratios; these only where no field has an error.
+
+    Args:
+        typed: texts by the thresholds' names; one that is missing is an empty one.
+        hysteresis: a ratio that each threshold must be above.
+    """
+    fields: list[Field] = []
+    ratios: dict[str, float] = {}
+    before = ""
+    for name in THRESHOLD_NAMES:
+        text = typed.get(name, "").strip()[:MAX_TYPED]
+        ratio, error = _ratio(text, hysteresis)
+        if ratio is not None:
+            if before and ratio <= ratios[before]:
+                error = f"must be above {LABELS[before]}, {percentage(ratios[before])} %"
+            ratios[name], before = ratio, name
+        fields.append(Field(name, LABELS[name], text, error))
+    return tuple(fields), {} if any(field.error for field in fields) else ratios
+
+
+def percentage(ratio: float) -> str:
+    """Return a ratio as the digits of a percentage, all that matter: 80, or 82.5."""
+    return f"{Decimal(repr(float(ratio))) * 100:f}".rstrip("0").rstrip(".") if ratio else "0"
+
+
+def _ratio(text: str, hysteresis: float) -> tuple[float | None, str]:
+    wanted = f"send a percentage above {percentage(hysteresis)} and up to 100"
+    if not text:
+        return None, f"is empty; {wanted}"
+    digits = text.removesuffix("%").strip().replace(",", ".")
+    try:
+        number = Decimal(digits)
+    except InvalidOperation:
+        return None, f"is no number; {wanted}"
+    if not number.is_finite() or not 100 * Decimal(repr(float(hysteresis))) < number <= 100:
+        return None, f"is out of range; {wanted}"
+    return float(number / 100), ""
