@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from email.message import Message
@@ -21,9 +22,13 @@ from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
 from mempressure.web.connection import Request
+from mempressure_exporter.collectors import COLLECTORS
 from mempressure_exporter.pages import pages
+from stack.engines import find_program
+from stack.processes import free_port
 from tests.engines import run_tool
-from tests.exporter_process import COMMAND, DEADLINE, ExporterProcess, exporter_environment
+from tests.exporter_process import COMMAND, DEADLINE, ExporterProcess, exporter_environment, samples_of
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -202,6 +207,138 @@ def test_promtool_finds_nothing_to_say(exporter, proc, publish_worker):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_openmetrics_for_who_asks_for_it(exporter):
+    content_types = {
+        "": "text/plain; version=0.0.4; charset=utf-8",
+        "application/openmetrics-text;version=1.0.0,text/plain;q=0.5": "application/openmetrics-text; version=1.0.0; "
+        "charset=utf-8",
+        "application/openmetrics-text;q=0.1,text/plain": "text/plain; version=0.0.4; charset=utf-8",
+    }
+    for accept, content_type in content_types.items():
+        status, found, text = exporter.get(Accept=accept)
+        assert (status, found) == (200, content_type)
+        assert text.endswith("# EOF\n") == content_type.startswith("application/openmetrics-text")
+
+
+def collectors_in(samples):
+    return {
+        re.search('"(.*)"', series)[1]
+        for series in samples
+        if series.startswith("mempressure_scrape_collector_success")
+    }
+
+
+def test_a_scrape_may_ask_for_some_collectors(start):
+    exporter = start("--collector.disable-defaults", "--collector.host", "--collector.settings", "--collector.apps")
+    assert collectors_in(exporter.samples()) == {"host", "settings", "apps"}
+    assert collectors_in(exporter.samples("?collect[]=host&collect[]=apps")) == {"host", "apps"}
+    assert collectors_in(exporter.samples("?collect%5B%5D=host")) == {"host"}
+    assert collectors_in(exporter.samples("?exclude[]=host&exclude[]=nothing")) == {"settings", "apps"}
+    for query, said in {
+        "collect[]=nothing": "missing collector: 'nothing'; send one of host, apps, settings\n",
+        "collect[]=packages": "disabled collector: 'packages'; send one of host, apps, settings\n",
+        "collect[]=host&exclude[]=apps": "collect[] and exclude[] cannot be combined; send one of them\n",
+    }.items():
+        assert exporter.get(f"/metrics?{query}") == (400, "text/plain; charset=utf-8", said)
+    assert exporter.get("/metrics?" + "&".join(f"collect[]={number}" for number in range(2000)))[0] == 400
+
+
+def test_a_proc_that_loses_files_while_it_runs_shows_in_the_metrics_and_comes_back(exporter, proc):
+    meminfo, stalls = (Path(proc.path, name) for name in ("meminfo", "pressure/memory"))
+    texts = meminfo.read_text(), stalls.read_text()
+    meminfo.unlink()
+    stalls.write_text("nonsense")
+    samples = exporter.samples()
+    failed = {name for name in COLLECTORS if not samples[f'mempressure_scrape_collector_success{{collector="{name}"}}']}
+    assert failed == {"host", "pressure"}
+    assert "mempressure_sample_timestamp_seconds" not in samples
+    meminfo.write_text(texts[0])
+    stalls.write_text(texts[1])
+    samples = exporter.samples()
+    assert samples["mempressure_host_memory_used_ratio"] == 0.5
+    assert samples["mempressure_host_pressure_waiting_seconds_total"] == 12.5
+    assert [exporter.log.count(text) for text in ("meminfo cannot be read", "is no PSI line")] == [1, 1]
+
+
+@pytest.fixture
+def once(environment, proc):
+    """Run an exporter that measures once; its exit code, what it wrote to stdout, and what it said."""
+
+    def once(*flags):
+        command = [*COMMAND, "--once", f"--path.procfs={proc.path}", "--log.level=warn", *flags]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False, umask=0o077
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return once
+
+
+def test_one_scrape_into_a_file(once, proc, publish_worker, tmp_path):
+    publish_fixture(proc, publish_worker)
+    folder = tmp_path / "textfiles"
+    folder.mkdir()
+    path = folder / "mempressure.prom"
+    path.write_text("old 1\n")
+    assert once(f"--output={path}") == (0, "", "")
+    assert os.listdir(folder) == ["mempressure.prom"]
+    assert path.stat().st_mode & 0o777 == 0o644
+    text = path.read_text()
+    assert run_tool("promtool", "check", "metrics", stdin=text).returncode == 0
+    samples = samples_of(text)
+    assert samples['mempressure_package_memory_bytes{app="shop",package="sympy",source="import"}'] == 20 * MIB
+    # The kernel's own counters; those that begin with the exporter would begin anew with each run.
+    assert {series for series in samples if series.partition("{")[0].endswith("_total")} == {
+        "mempressure_host_pressure_waiting_seconds_total",
+        "mempressure_host_pressure_stalled_seconds_total",
+    }
+    code, stdout, said = once("--output=-", "--no-collector.packages")
+    assert (code, said) == (0, "")
+    assert "mempressure_package_memory_bytes" in text
+    assert "mempressure_package_memory_bytes" not in stdout
+
+
+def test_one_scrape_that_fails_says_so(once, proc, runtime_dir, tmp_path):
+    code, stdout, said = once(f"--output={tmp_path}/nowhere/mempressure.prom")
+    assert (code, stdout) == (1, "")
+    assert said == (
+        f"mempressure-exporter: error: cannot write --output={tmp_path}/nowhere/mempressure.prom: "
+        "No such file or directory\n"
+    )
+    runtime_dir.chmod(0o777)
+    path = tmp_path / "mempressure.prom"
+    code, _, said = once(f"--output={path}")
+    assert code == 1
+    assert "collector=apps" in said
+    samples = samples_of(path.read_text())
+    assert samples['mempressure_scrape_collector_success{collector="apps"}'] == 0
+    assert samples["mempressure_host_memory_used_ratio"] == 0.5
+
+
+def test_node_exporter_takes_the_file(once, proc, publish_worker, processes, tmp_path):
+    publish_fixture(proc, publish_worker)
+    (tmp_path / "textfiles").mkdir()
+    assert once(f"--output={tmp_path}/textfiles/mempressure.prom")[0] == 0
+    port = free_port()
+    flags = (f"--web.listen-address=127.0.0.1:{port}", "--collector.disable-defaults", "--collector.textfile")
+    program = find_program("prometheus-node-exporter")
+    if program is None:
+        pytest.skip("prometheus-node-exporter is not on this machine; make bench installs it")
+    processes.start("node_exporter", [program, *flags, f"--collector.textfile.directory={tmp_path}/textfiles"])
+    address = f"http://127.0.0.1:{port}/metrics"
+
+    def taken():
+        try:
+            with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
+                return samples_of(answer.read().decode())
+        except OSError:
+            return None
+
+    samples = until(taken, "node_exporter", seconds=DEADLINE)
+    assert samples["node_textfile_scrape_error"] == 0
+    assert samples['mempressure_app_memory_used_ratio{app="shop"}'] == 0.75
+
+
 def test_the_endpoints(exporter):
     status, content_type, landing = exporter.get("/")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
@@ -351,6 +488,11 @@ def test_a_port_in_use_is_named(start, refused):
         ("--web.telemetry-path=metrics", "'metrics'"),
         ("--web.telemetry-path=/-/ready", "'/-/ready'"),
         ("--path.procfs=/nowhere", "'/nowhere'"),
+        ("--path.sysfs=/nowhere", "'/nowhere'"),
+        ("--path.procfs=/etc", "/etc/meminfo cannot be read: No such file or directory; is /etc a proc file system?"),
+        ("--collector.nothing", "--collector.nothing"),
+        ("--collector.host=yes", "--collector.host"),
+        ("--output=/tmp/metrics.prom", "--output=/tmp/metrics.prom needs --once"),
         ("--log.level=loud", "'loud'"),
         ("--log.format=xml", "'xml'"),
         ("--web.listen=:1", "--web.listen=:1"),
