@@ -16,6 +16,7 @@ from mempressure.node import NodeReading
 from mempressure.observation import Observation
 from mempressure.policy import Action, Rules
 from mempressure.settings import Settings, SettingsFile, with_thresholds
+from mempressure_actuator.blackbox.box import BlackBox
 from mempressure_actuator.brakes import recycled, require_floor
 from mempressure_actuator.cgroups import AppCgroups
 from mempressure_actuator.custom.definition import CustomAction
@@ -94,6 +95,14 @@ class Actuator:
             observe=self._observe_action,
         )
         self._cgroups = AppCgroups(proc=proc)
+        self._black_box = BlackBox(
+            state_directory,
+            proc=proc,
+            leases=self._stored_leases,
+            history=self.store.history,
+            record=self._keep,
+            metrics=self.metrics,
+        )
         self.requests = Requests(machine, acting=self._acting, rules=self.rules, record=self._record)
         self.loop = LoopThread(
             ControlLoop(
@@ -194,8 +203,13 @@ class Actuator:
             with self._acting:
                 self._machine.measure()
         reading, observation = self.evaluate()
-        self._reflex.watch(self._cgroups.of(reading), emergency=observation.thresholds.emergency)
+        cgroups = self._cgroups.of(reading)
+        self._reflex.watch(cgroups, emergency=observation.thresholds.emergency)
+        self._black_box.look(reading, observation, cgroups)
         return Look(reading, observation, self.leases())
+
+    def _stored_leases(self) -> list[Lease]:
+        return list(self.store.leases.values())  # expired ones, too: a report looks back
 
     def _rest(self, seconds: float) -> None:
         self.stopping.wait(seconds)

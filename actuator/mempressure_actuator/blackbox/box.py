@@ -1,0 +1,226 @@
+"""Keeps what a report needs, looks for kills at each turn of the loop, and writes the reports."""
+
+import json
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mempressure.cgroup import Cgroup
+from mempressure.cycle import Cycle
+from mempressure.directories import make_private
+from mempressure.errors import MempressureError
+from mempressure.node import NodeReading
+from mempressure.observation import Observation
+from mempressure.policy import Skip
+from mempressure.thresholds import Thresholds
+from mempressure_actuator.blackbox.kills import MAX_CGROUPS, Kills, Rise, read_kills, risen
+from mempressure_actuator.blackbox.observation import holders
+from mempressure_actuator.blackbox.report import BEFORE_SECONDS, Evidence, Kill, Usage, make_report
+from mempressure_actuator.data import CycleDict
+from mempressure_actuator.leases import Lease
+from mempressure_actuator.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+MAX_REPORTS = 20
+REPORTS, KEPT = "reports", "observations.json"
+WRITE_SECONDS = 10.0
+"""How old what is on disk may be; a second where a scope is under pressure. It is not synced: a killed actuator leaves
+it in the page cache, and after a power cut nobody was killed for want of memory."""
+MAX_USAGES = int(BEFORE_SECONDS)
+MAX_HISTORY = 50
+
+
+class BlackBox:
+    """Called by the control loop with each look at the node.
+
+    Args:
+        directory: the state directory.
+        proc: where the kernel's files are.
+        leases: returns the leases that are stored.
+        history: returns so many cycles, newest first.
+        record: keeps the history's entry of a report.
+        metrics: where kills and reports are counted.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        proc: str,
+        leases: Callable[[], Iterable[Lease]],
+        history: Callable[[int], list[CycleDict]],
+        record: Callable[[Cycle], None],
+        metrics: Metrics,
+    ) -> None:
+        self._directory = directory
+        self._proc = proc
+        self._leases = leases
+        self._history = history
+        self._record = record
+        self._metrics = metrics
+        self._boot = _boot_id(proc)
+        self._kills: Kills | None = None
+        self._cgroups: dict[Cgroup, str] = {}
+        self._held: dict[str, Any] | None = None
+        self._usages: dict[str, deque[Usage]] = {}
+        self._written = 0.0
+        self._told = ""
+        self._restore()
+
+    def look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
+        """Report what was killed since the last look, then keep this one; problems are counted, none is raised."""
+        try:
+            self._look(reading, observation, cgroups)
+            self._told = ""
+        except (OSError, MempressureError) as error:
+            self._metrics.store_errors.inc()
+            if str(error) != self._told:
+                self._told = str(error)
+                _log.error("black box not written: reason=%s", error)
+
+    def _look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
+        # Those that lost their last worker stay: its end may be what there is to tell.
+        known = self._cgroups | dict(cgroups)
+        now = read_kills(known, proc=self._proc)
+        self._cgroups = dict([(c, app) for c, app in known.items() if str(c.directory) in now.cgroups][-MAX_CGROUPS:])
+        rises, kills = risen(self._kills, now) if self._kills is not None else ([], now)
+        self._kills = kills
+        for rise in rises:
+            self._report(rise, reading, observation.thresholds)
+        self._held = holders(reading, cgroups, proc=self._proc)
+        self._keep_usages(reading)
+        pressed = any("unload_packages" in report.held for report in observation.scopes)
+        if rises or time.monotonic() - self._written >= (1.0 if pressed else WRITE_SECONDS):
+            self._write()
+
+    def _keep_usages(self, reading: NodeReading) -> None:
+        memories = {"": reading.host} | {app.name: app.memory for app in reading.apps.values() if app.memory}
+        for name, memory in memories.items():
+            usages = self._usages.setdefault(name, deque(maxlen=MAX_USAGES))
+            usages.append((reading.sampled, round(memory.usage, 4)))
+        for name in [name for name, usages in self._usages.items() if reading.sampled - usages[-1][0] > BEFORE_SECONDS]:
+            del self._usages[name]
+
+    def _report(self, rise: Rise, reading: NodeReading, thresholds: Thresholds) -> None:
+        app = next((name for cgroup, name in self._cgroups.items() if str(cgroup.directory) == rise.cgroup), "")
+        scope = "app" if rise.cgroup else "host"
+        kill = Kill(scope=scope, app=app, cgroup=rise.cgroup, count=rise.count, detected=reading.sampled)
+        evidence = Evidence(
+            usages=tuple(self._usages.get(app, ())),
+            held=self._held,
+            leases=self._leases(),
+            cycles=self._history(MAX_HISTORY),
+            thresholds=thresholds,
+        )
+        report = make_report(kill, evidence)
+        self._metrics.oom_kills.labels(scope).inc(rise.count)
+        path = self._write_report(report)
+        _log.error(
+            "the kernel killed for want of memory: scope=%s app=%r kills=%d why=%r report=%s",
+            scope,
+            app,
+            rise.count,
+            report["why"][0],
+            path,
+        )
+        self._record(_entry(report))
+
+    def _write_report(self, report: Mapping[str, Any]) -> Path:
+        folder = make_private(self._directory / REPORTS, mode=0o700)
+        when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(report["detected"]))
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{report['scope']}-{report['app']}".rstrip("-"))[:60]
+        path = folder / f"oom-{when}-{int(report['detected'] * 1000) % 1000:03d}-{name}.json"
+        _replace(path, json.dumps(report, indent=2), sync=True)
+        self._metrics.oom_reports.inc()
+        for old in sorted(folder.glob("oom-*.json"))[:-MAX_REPORTS]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        assert self._kills is not None  # noqa: S101 -- for mypy: a look came first
+        content = {
+            "boot": self._boot,
+            "host": self._kills.host,
+            "unexplained": self._kills.unexplained,
+            "cgroups": [
+                [str(c.directory), str(c.mount), c.version, app, self._kills.cgroups[str(c.directory)]]
+                for c, app in self._cgroups.items()
+            ],
+            "held": self._held,
+            "usages": {name: list(usages) for name, usages in self._usages.items()},
+        }
+        _replace(self._directory / KEPT, json.dumps(content), sync=False)
+
+    def _restore(self) -> None:
+        """Take up what an actuator kept before, since the same boot."""
+        try:
+            content = json.loads((self._directory / KEPT).read_bytes())
+            if content["boot"] != self._boot:
+                return
+            cgroups = {Cgroup(Path(d), Path(m), int(v)): str(app) for d, m, v, app, _ in content["cgroups"]}
+            counts = {str(row[0]): int(row[4]) for row in content["cgroups"]}
+            usages = {
+                str(name): deque([(float(when), float(usage)) for when, usage in rows], maxlen=MAX_USAGES)
+                for name, rows in content["usages"].items()
+                if rows
+            }
+            kills = Kills(host=content["host"], cgroups=counts, unexplained=int(content["unexplained"]))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self._metrics.problems.inc()
+            _log.warning("kept observations not used: path=%s error=%s", self._directory / KEPT, error)
+            return
+        self._kills, self._cgroups, self._held, self._usages = kills, cgroups, content["held"], usages
+
+
+def _entry(report: Mapping[str, Any]) -> Cycle:
+    """Return the history's entry of a report: what was left alone are the reasons."""
+    memory = (report["held"] or {}).get("host", {})
+    if report["app"] and report["held"]:
+        memory = (report["held"]["apps"].get(report["app"]) or {}).get("memory") or {}
+    usage, used = memory.get("usage", 0.0), memory.get("used_bytes", 0)
+    return Cycle(
+        id=f"{report['detected']:.3f}-oom",
+        scope=report["scope"],
+        app=report["app"],
+        trigger="oom_kill",
+        alert_key="",
+        pressure_since=0.0,
+        strategy="",
+        started=report["detected"],
+        usage_before=usage,
+        used_before=used,
+        usage_after=usage,
+        used_after=used,
+        ended=report["detected"],
+        outcome="reported",
+        skips=tuple(Skip(report["app"], "", line) for line in report["why"]),
+    )
+
+
+def _replace(path: Path, text: str, *, sync: bool) -> None:
+    new = path.with_name(f".{path.name}.new")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        if sync:
+            file.flush()
+            os.fsync(descriptor)
+    os.replace(new, path)
+
+
+def _boot_id(proc: str) -> str:
+    with suppress(OSError):
+        return Path(proc, "sys/kernel/random/boot_id").read_text().strip()
+    return ""
