@@ -61,6 +61,7 @@ class Actuator:
         self._settings_lock = threading.Lock()
         self.store = Store(configuration.state_directory / STORE_NAME)
         self.metrics = Metrics(
+            node=self.node,
             dry_run=self.dry_run,
             leases=lambda: len(self.leases()),
             queue_length=lambda: self.loop.arrivals.count,

@@ -42,13 +42,19 @@ class Metrics:
     """Every metric, in a registry of its own.
 
     Args:
+        node: the machine's name.
         dry_run: the mechanisms that are only decided on.
         leases: returns how many leases live.
         queue_length: returns how many notifications the loop has not looked at yet.
     """
 
     def __init__(
-        self, *, dry_run: Collection[str] = (), leases: Callable[[], int], queue_length: Callable[[], int]
+        self,
+        *,
+        node: str,
+        dry_run: Collection[str] = (),
+        leases: Callable[[], int],
+        queue_length: Callable[[], int],
     ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -119,6 +125,8 @@ class Metrics:
         Info("mempressure_actuator_build", "The version that runs.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
+        # The exporter has it too: Prometheus' rules tell by it which node a scrape target speaks for.
+        Gauge("mempressure_node_info", "Name of the machine.", ("node",), registry=self.registry).labels(node).set(1)
         labels = ("app", "package", "mechanism")
         self._unloads = Counter("mempressure_package_unloads", "Unloads of a package.", labels, registry=self.registry)
         self._package_reclaimed = Counter(

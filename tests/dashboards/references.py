@@ -106,7 +106,7 @@ def recorded() -> set[str]:
 @functools.cache
 def _exposed() -> set[str]:
     """Return the names of the series of the exporter and the actuator."""
-    families: list[Metric] = list(Metrics(leases=lambda: 0, queue_length=lambda: 0).registry.collect())
+    families: list[Metric] = list(Metrics(node="n1", leases=lambda: 0, queue_length=lambda: 0).registry.collect())
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
     of_actuator = {family.name + suffix for family in families for suffix in suffixes[family.type]}
     return of_actuator | {family.name for family in FAMILIES}

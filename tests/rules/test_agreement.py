@@ -18,8 +18,8 @@ from mempressure.monitor import MemoryMonitor
 from mempressure.node import AppReading, NodeReading
 from mempressure.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds
 from tests.engines import run_tool
+from tests.rules.excerpt import excerpt
 
-RULES = Path(__file__).parents[2] / "rules/memory_pressure.yml"
 TARGET = 'job="mempressure-exporter",instance="a"'
 STEPS = 10_000
 """Usages are multiples of 1 / STEPS, which is as fine as an exit is rounded."""
@@ -122,7 +122,11 @@ def test_from_each_to_each():
 
 
 def run(tmp_path, *sequences):
-    content = {"rule_files": [str(RULES)], "evaluation_interval": EVALUATION, "tests": [s.test() for s in sequences]}
+    rules = tmp_path / "rules.yml"
+    rules.write_text(
+        yaml.safe_dump(excerpt(*(f"MemoryPressure{level.capitalize()}" for level in ALERT_LEVELS.values())))
+    )
+    content = {"rule_files": [str(rules)], "evaluation_interval": EVALUATION, "tests": [s.test() for s in sequences]}
     path = tmp_path / "agreement_test.yml"
     path.write_text(yaml.safe_dump(content, width=9999))
     return run_tool("promtool", "test", "rules", path)

@@ -21,7 +21,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def metrics():
-    return Metrics(leases=lambda: 0, queue_length=lambda: 0)
+    return Metrics(node="n1", leases=lambda: 0, queue_length=lambda: 0)
 
 
 @pytest.fixture
