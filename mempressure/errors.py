@@ -9,6 +9,10 @@ class ConfigurationError(MempressureError, ValueError):
     """A setting has a value that cannot be used; the message names it, where it came from and what is allowed."""
 
 
+class WebConfigError(ConfigurationError):
+    """A web configuration file cannot be used; the message names file, key and value, and no secret."""
+
+
 class UnsafeDirectoryError(MempressureError):
     """A runtime or state directory could be written to by somebody else; nothing in it can be believed."""
 

@@ -10,7 +10,7 @@ from werkzeug.routing import Map, Rule
 from mempressure.errors import ConfigurationError, MempressureError, UnknownPackageError
 from mempressure.memory import MeasureError
 from mempressure_actuator import data
-from mempressure_actuator.access import guard
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import (
     HTTP_CODES,
@@ -26,7 +26,6 @@ from mempressure_actuator.answers import (
 from mempressure_actuator.endpoint import Endpoint
 from mempressure_actuator.operations import ENDPOINTS, Operations
 from mempressure_actuator.store import StoreError
-from mempressure_actuator.token import Token
 from mempressure_actuator.unloading import BusyError
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -35,8 +34,7 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def create_blueprint(
     actuator: Actuator,
     *,
-    token: Token,
-    reads_need_token: bool = True,
+    access: Access,
     name: str = "mempressure",
     beside: Iterable[Endpoint] = (),
 ) -> Blueprint:
@@ -44,13 +42,12 @@ def create_blueprint(
 
     Args:
         actuator: started by whoever mounts this.
-        token: what requests that change something must show.
-        reads_need_token: also those that change nothing; leave it so unless only this machine can reach the server.
+        access: who may do what; `Access(token)` where the application has no rules of its own.
         name: of the blueprint.
         beside: what else the application serves and is to be described with this.
     """
     blueprint = Blueprint(name, __name__)
-    blueprint.before_request(guard(token, reads_need_token=reads_need_token))
+    blueprint.before_request(access.check)
     blueprint.register_error_handler(RequestError, failure)
     blueprint.register_error_handler(MempressureError, _refused)
     # By code too: the mounting application's handler of a code goes before ours of the class.

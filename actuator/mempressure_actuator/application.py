@@ -1,54 +1,40 @@
 """The Flask application: the webhook, the API, the metrics and the health pages."""
 
-from collections.abc import Callable
 from functools import partial
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from mempressure_actuator import api, webhook
-from mempressure_actuator.access import guard, guard_host, is_loopback
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import MAX_BODY_BYTES, RequestError, failure, http_failure, internal_failure
 from mempressure_actuator.endpoint import Endpoint
 from mempressure_actuator.page.blueprint import StatusPage
 from mempressure_actuator.page.blueprint import create_blueprint as create_page
-from mempressure_actuator.token import Token
 
 
-def create_app(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> Flask:
+def create_app(actuator: Actuator, *, access: Access) -> Flask:
     """Return the application.
 
     Args:
         actuator: what it speaks for; started and stopped by the caller.
-        token: what requests that change something must show.
-        host: where the server listens; beyond loopback every request must show the token.
+        access: who may do what.
     """
     app = Flask("mempressure_actuator", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    if is_loopback(host):
-        app.before_request(guard_host(host))
-    else:
-        app.before_request(_except_the_page(guard(token, reads_need_token=True)))
+    # The blueprints check for themselves: the page lets people sign in, and shows nothing before they have.
+    app.before_request(lambda: None if request.blueprint else access.check())
     app.register_error_handler(RequestError, failure)
     app.register_error_handler(HTTPException, http_failure)
     app.register_error_handler(Exception, internal_failure)
-    app.register_blueprint(webhook.create_blueprint(actuator, token=token))
-    app.register_blueprint(
-        api.create_blueprint(
-            actuator, token=token, reads_need_token=not is_loopback(host), beside=(webhook.ENDPOINT, *PAGES)
-        )
-    )
-    app.register_blueprint(create_page(actuator, token=token, host=host))
+    app.register_blueprint(webhook.create_blueprint(actuator, access=access))
+    app.register_blueprint(api.create_blueprint(actuator, access=access, beside=(webhook.ENDPOINT, *PAGES)))
+    app.register_blueprint(create_page(actuator, access=access))
     pages = _Pages(actuator)
     for page in PAGES[1:]:
         app.add_url_rule(page.rule, page.name, partial(page.act, pages), methods=[page.method])
     return app
-
-
-def _except_the_page(check: Callable[[], None]) -> Callable[[], None]:
-    """Return a check of what is not the status page, where people sign in; it shows nothing before they have."""
-    return lambda: None if request.blueprint == "page" else check()
 
 
 class _Pages:

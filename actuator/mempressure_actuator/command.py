@@ -2,24 +2,31 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import prometheus_client
 
 from mempressure import __version__
 from mempressure.configuration import Configuration, load_configuration
-from mempressure.errors import MempressureError
+from mempressure.errors import ConfigurationError, MempressureError
 from mempressure.web import logs
 from mempressure.web.address import parse_listen_address
-from mempressure_actuator import server
-from mempressure_actuator.access import is_loopback
+from mempressure.web.listening import addresses, inherited, listen
+from mempressure.web.rate import rate_limited
+from mempressure.web.server import Server
+from mempressure_actuator.access import Access, is_loopback
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
 from mempressure_actuator.custom.definition import CustomAction
+from mempressure_actuator.server import LIMITS, serve_wsgi
 from mempressure_actuator.token import load_token
+
+if TYPE_CHECKING:
+    from mempressure.web.config import WebConfig
 
 DEFAULT_ADDRESS = "127.0.0.1:10062"
 
@@ -47,6 +54,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         default=DEFAULT_ADDRESS,
         help=f"where to listen; port 0 is any free one (default: {DEFAULT_ADDRESS})",
+    )
+    result.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        metavar="PATH",
+        default="",
+        help="TLS, users and headers, in exporter-toolkit's format",
+    )
+    result.add_argument(
+        "--web.systemd-socket",
+        dest="systemd_socket",
+        action="store_true",
+        help="listen on the sockets that systemd passes, instead of --web.listen-address",
+    )
+    result.add_argument(
+        "--web.external-url",
+        dest="external_url",
+        metavar="URL",
+        default="",
+        help="where people find the actuator, when a proxy stands before it",
     )
     result.add_argument("--path.procfs", dest="proc", metavar="PATH", default="/proc", help="where proc is mounted")
     result.add_argument(
@@ -78,32 +105,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up(level=flags.log_level, log_format=flags.log_format)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
-        address = parse_listen_address(flags.address)
         given = {"mempressure_actions_file": flags.actions, "mempressure_dry_run": "true" if flags.dry_run else None}
         configuration = load_configuration(flags={key: text for key, text in given.items() if text})
         actions = _actions(configuration)
+        external_url = _external_url(flags.external_url)
+        config = _web_config(flags.web_config)
         if flags.check_config:
             return _checked(configuration, actions)
-        listener = server.listen(address)
+        listeners = inherited() if flags.systemd_socket else [listen(parse_listen_address(flags.address))]
         actuator = Actuator(configuration, actions=actions, proc=flags.proc)
         token = load_token(flags.token_file or configuration.state_directory / "token")
-    except (MempressureError, OSError) as error:
-        print(f"mempressure-actuator: {error}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
-        return 2 if isinstance(error, MempressureError) else 1
+        if config is not None:
+            config.on_error = lambda _: actuator.metrics.web_config_errors.inc()
+    except MempressureError as error:
+        return _complain(str(error), code=2)
+    except OSError as error:
+        return _complain(str(error), code=1)
     _log.info(
         "started: node=%s runtime_dir=%s state_dir=%s",
         configuration.node,
         configuration.runtime_directory,
         configuration.state_directory,
     )
-    if not is_loopback(address.host):
+    hosts = [address.host for address in addresses(listeners)]
+    open_host = next((host for host in hosts if not is_loopback(host)), None)
+    if open_host is not None and (config is None or config.current().tls is None):
         _log.warning("listening beyond loopback without TLS: every request needs the token, and others may read it")
     if actuator.dry_run:
         _log.warning("dry run: decided on and recorded, but not carried out: %s", ", ".join(actuator.dry_run))
-    application = create_app(actuator, token=token, host=address.host)
+    access = Access(
+        token,
+        host=open_host or hosts[0],
+        external_url=external_url,
+        users=(lambda: config.current().users) if config else (lambda: None),
+    )
+    answer = serve_wsgi(create_app(actuator, access=access))
+    if config is not None:
+        answer = rate_limited(answer, lambda: config.current().rate)
     actuator.start()
     try:
-        server.run(application, listener, on_stop=actuator.stopping.set)
+        Server(listeners, answer, limits=LIMITS, config=config).run(on_stop=actuator.stopping.set)
     finally:
         actuator.stop()
     _log.info("stopped")
@@ -125,3 +166,24 @@ def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> i
         f"custom actions {', '.join(action.name for action in actions) or 'none'}"
     )
     return 0
+
+
+def _complain(message: str, *, code: int) -> int:
+    print(f"mempressure-actuator: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
+    return code
+
+
+def _external_url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?/?", text, re.ASCII | re.IGNORECASE):
+        raise ConfigurationError(
+            f"--web.external-url={text!r} cannot be used; send http://HOST[:PORT] or https://HOST[:PORT]"
+        )
+    return text
+
+
+def _web_config(path: str) -> "WebConfig | None":
+    if not path:
+        return None
+    from mempressure.web.config import WebConfig  # ssl and bcrypt, which nothing else needs
+
+    return WebConfig(path)

@@ -11,6 +11,7 @@ ERRORS = MappingProxyType(
         "bad_request": (400, "A value or a field cannot be used; nothing was changed."),
         "invalid_notification": (400, "The body is no notification, or no alert of it can be used."),
         "unauthorized": (401, "The token is missing or wrong."),
+        "cross_origin": (403, "Another site's page made a browser send the request."),
         "not_found": (404, "There is no such path."),
         "unknown_package": (404, "Nobody tracks the package."),
         "method_not_allowed": (405, "The path has other methods."),
@@ -22,12 +23,20 @@ ERRORS = MappingProxyType(
         "not_measured": (503, "The host cannot be measured."),
         "not_stored": (503, "The disk does not take it; nothing was changed."),
         "not_read": (503, "The disk does not give it."),
-        "busy": (503, "Too many requests wait for the workers."),
+        "busy": (503, "Too many requests wait for the workers, or too many passwords to be checked."),
     }
 )
 """Every code of an error: its HTTP status, and when it is answered."""
 
-ALWAYS_POSSIBLE = ("bad_request", "unauthorized", "too_large", "misdirected_request", "internal_error")
+ALWAYS_POSSIBLE = (
+    "bad_request",
+    "unauthorized",
+    "cross_origin",
+    "too_large",
+    "misdirected_request",
+    "internal_error",
+    "busy",
+)
 """What any endpoint can answer: it is about the request as such."""
 
 

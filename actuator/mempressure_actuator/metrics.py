@@ -80,6 +80,7 @@ class Metrics:
         self.loop_errors = self._counter("loop_errors", "Turns of the control loop that failed.")
         self.store_errors = self._counter("store_errors", "Writes to the store that failed.")
         self.problems = self._counter("problems", "State files and directories found that cannot be believed.")
+        self.web_config_errors = self._counter("web_config_errors", "New web configurations that cannot be used.")
         self.series_dropped = self._counter("series_dropped", "Recycled packages not counted by name.")
         self.action_duration = Histogram(
             "mempressure_actuator_action_duration_seconds",

@@ -80,9 +80,11 @@ def _responses(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     for code in endpoint.codes:
         codes.setdefault(ERRORS[code][0], []).append(code)
     for status, of_status in sorted(codes.items()):
+        # A page can have a status, such as 503, for what it tells and for what it could not.
+        pages = responses.get(str(status), {}).get("content", {})
         responses[str(status)] = {
             "description": " ".join(ERRORS[code][1] for code in of_status),
-            "content": {"application/json": {"schema": _failure(of_status)}},
+            "content": pages | {"application/json": {"schema": _failure(of_status)}},
         }
     return responses
 

@@ -65,12 +65,19 @@ def _make(path: Path) -> None:
         os.unlink(new)
 
 
+def _is_credential(path: Path) -> bool:
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return directory != "" and path.parent == Path(directory)
+
+
 def _read(path: Path) -> str:
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise ConfigurationError(f"token file {path} is no regular file; name one, or one that is not there yet")
-        if mode & 0o077:
+        # systemd gives a service's user a right of its own to what LoadCredential= brings, in a directory that nobody
+        # else can enter; the mode's group bits are then that right's mask.
+        if mode & (0o037 if _is_credential(path) else 0o077):
             raise ConfigurationError(
                 f"token file {path} can be used by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}"
             )

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from flask import Blueprint, Response
 
-from mempressure_actuator.access import require_token
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.answers import RequestError, failure, json_bytes, require_size, success
+from mempressure_actuator.answers import RequestError, failure, json_bytes, success
 from mempressure_actuator.data import AlertResults, Delivery
 from mempressure_actuator.endpoint import Endpoint
 from mempressure_actuator.leases import Key, Lease, changed
@@ -26,7 +26,6 @@ from mempressure_actuator.notification import (
     parse,
 )
 from mempressure_actuator.store import Delivered, StoreError
-from mempressure_actuator.token import Token
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +33,10 @@ _STORED = frozenset({"accepted", "resolved", "unknown"})
 _ERROR_RESULTS = {401: "unauthorized", 413: "too_large", 415: "unsupported", 503: "failed"}
 
 
-def create_blueprint(actuator: Actuator, *, token: Token) -> Blueprint:
+def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     """Return the webhook, to be mounted in a Flask application."""
     blueprint = Blueprint("mempressure_webhook", __name__)
+    blueprint.before_request(access.check)
 
     @blueprint.errorhandler(RequestError)
     def refuse(error: RequestError) -> Response:
@@ -46,8 +46,6 @@ def create_blueprint(actuator: Actuator, *, token: Token) -> Blueprint:
     @blueprint.post(ENDPOINT.path)
     def alertmanager() -> Response:
         received = time.monotonic()
-        require_token(token)
-        require_size()
         try:
             notification = parse(json_bytes())
         except NotificationError as error:

@@ -2,10 +2,11 @@
 
 import argparse
 import gc
+import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mempressure import __version__
 from mempressure.configuration import load_configuration
@@ -13,10 +14,16 @@ from mempressure.errors import ConfigurationError
 from mempressure.memory import MeasureError, host_memory
 from mempressure.web import logs
 from mempressure.web.address import ListenAddress, parse_listen_address
+from mempressure.web.listening import inherited, listen
+from mempressure.web.messages import Answer
+from mempressure.web.pages import serve_pages
 from mempressure.web.server import Server
 from mempressure_exporter import selection, textfile
 from mempressure_exporter.collectors import Collectors
-from mempressure_exporter.pages import HEALTHY, READY, pages
+from mempressure_exporter.pages import HEALTHY, MAX_REQUESTS, READY, pages
+
+if TYPE_CHECKING:
+    from mempressure.web.config import WebConfig
 
 PROGRAM = "mempressure-exporter"
 DEFAULT_ADDRESS = "127.0.0.1:10061"
@@ -48,17 +55,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(collectors: Collectors, options: argparse.Namespace) -> int:
-    address: ListenAddress = options.listen_address
-    table = pages(collectors, program=PROGRAM, telemetry_path=options.telemetry_path)
+    table = pages(collectors, program=PROGRAM, telemetry_path=options.telemetry_path, max_requests=options.max_requests)
     try:
-        server = Server(address, table)
+        config = _web_config(options.web_config, collectors)
+        listeners = inherited() if options.systemd_socket else [listen(options.listen_address)]
+    except ConfigurationError as error:
+        return _complain(str(error), code=2)
     except OSError as error:
-        return _complain(f"cannot listen on --web.listen-address={address}: {error.strerror}", code=1)
+        return _complain(str(error), code=1)
+    server = Server(listeners, _guarded(serve_pages(table), config), config=config)
     # What is there now stays: no collection needs to look at it again.
     gc.collect()
     gc.freeze()
     server.run()
+    logging.getLogger(PROGRAM).info("stopped")
     return 0
+
+
+def _web_config(path: str, collectors: Collectors) -> "WebConfig | None":
+    if not path:
+        return None
+    from mempressure.web.config import WebConfig  # YAML and bcrypt, which nothing else needs
+
+    return WebConfig(path, on_error=collectors.problems.count)
+
+
+def _guarded(answer: Answer, config: "WebConfig | None") -> Answer:
+    if config is None:
+        return answer
+    from mempressure.web.rate import rate_limited
+    from mempressure.web.users import users_only
+
+    guarded = users_only(answer, lambda: config.current().users)
+    return rate_limited(guarded, lambda: config.current().rate)
 
 
 def _measure_once(collectors: Collectors, output: str) -> int:
@@ -98,6 +127,27 @@ def argument_parser() -> argparse.ArgumentParser:
         type=_telemetry_path,
         default="/metrics",
         help="path of the metrics (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        metavar="PATH",
+        default="",
+        help="TLS, users and headers, in exporter-toolkit's format",
+    )
+    parser.add_argument(
+        "--web.systemd-socket",
+        dest="systemd_socket",
+        action="store_true",
+        help="listen on the sockets that systemd passes, instead of --web.listen-address",
+    )
+    parser.add_argument(
+        "--web.max-requests",
+        dest="max_requests",
+        metavar="NUMBER",
+        type=_count,
+        default=MAX_REQUESTS,
+        help="scrapes at once, beyond which they are answered 503; 0 for no limit (default: %(default)s)",
     )
     parser.add_argument(
         "--path.procfs",
@@ -152,6 +202,12 @@ def _listen_address(text: str) -> ListenAddress:
         return parse_listen_address(text)
     except ConfigurationError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 7):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send a whole number such as 40, or 0 for no limit")
+    return int(text)
 
 
 def _telemetry_path(text: str) -> str:

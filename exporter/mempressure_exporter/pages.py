@@ -1,11 +1,14 @@
 """What the exporter answers at each path."""
 
 import html
+import sys
 import threading
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from mempressure import __version__
-from mempressure.web.connection import TEXT, Page, Request, Response
+from mempressure.web.messages import TEXT, Answer, Request, Response, plain
+from mempressure.web.pages import compressed
 from mempressure_exporter import selection
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.exposition import Exposition
@@ -13,24 +16,41 @@ from mempressure_exporter.families import FAMILIES
 from mempressure_exporter.negotiation import negotiated
 
 HEALTHY, READY = "/-/healthy", "/-/ready"
+MAX_REQUESTS = 40
+"""Scrapes at once, unless told otherwise."""
 
 
-def pages(collectors: Collectors, *, program: str, telemetry_path: str) -> Mapping[str, Page]:
-    """Return what answers each path; metrics at "/" take the place of the landing page."""
+def pages(
+    collectors: Collectors, *, program: str, telemetry_path: str, max_requests: int = MAX_REQUESTS
+) -> Mapping[str, Answer]:
+    """Return what answers each path; metrics at "/" take the place of the landing page.
+
+    Of the metrics, at most `max_requests` scrapes are answered at once, 0 for no limit; the others get 503.
+    """
     exposition = Exposition(FAMILIES)
+    at_once = threading.Semaphore(max_requests or sys.maxsize)
     one_at_a_time = threading.Lock()
     landing = _LANDING_PAGE.format(
         version=html.escape(__version__), metrics=html.escape(telemetry_path), healthy=HEALTHY, ready=READY
     ).encode()
 
     def metrics(request: Request) -> Response:
+        if not at_once.acquire(blocking=False):
+            return plain(HTTPStatus.SERVICE_UNAVAILABLE, reason=f"{max_requests} scrapes at once; send it again later")
+        try:
+            return scrape(request)
+        finally:
+            at_once.release()
+
+    def scrape(request: Request) -> Response:
         try:
             names = selection.wanted(request.query, enabled=tuple(collectors.enabled))
         except (selection.SelectionError, ValueError) as error:
             return Response(400, TEXT, f"{error}\n".encode())
         form = negotiated(",".join(request.headers.get_all("Accept", ())))
         with one_at_a_time:
-            return Response(200, form.value, exposition.render(collectors.collect(names), form))
+            text = exposition.render(collectors.collect(names), form)
+        return compressed(request, Response(200, form.value, text))
 
     return {
         "/": lambda _: Response(200, "text/html; charset=utf-8", landing),

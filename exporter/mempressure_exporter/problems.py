@@ -3,7 +3,7 @@
 import logging
 import re
 
-from mempressure.errors import MempressureError, UnsafeDirectoryError
+from mempressure.errors import MempressureError, UnsafeDirectoryError, WebConfigError
 from mempressure.memory import MeasureError
 from mempressure.settings import SettingsError
 from mempressure.state_reading import StateError
@@ -17,7 +17,8 @@ class Problems:
 
     def __init__(self) -> None:
         # From 0 on, so that the first one is an increase.
-        self.counts = {_kind(error): 0 for error in (MeasureError, SettingsError, StateError, UnsafeDirectoryError)}
+        kinds = (MeasureError, SettingsError, StateError, UnsafeDirectoryError, WebConfigError)
+        self.counts = {_kind(error): 0 for error in kinds}
         self._told: set[str] = set()
         self._failing: set[str] = set()
         self._lacking: dict[str, str] = {}

@@ -1,45 +1,34 @@
-"""One client's connection: requests read under deadlines and limits, answered by pages."""
+"""One client's connection: its handshake and requests, read under deadlines and limits, and the answers."""
 
 import io
 import logging
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from mempressure.web.body import Body, BodyError, read_body
+from mempressure.web.messages import Request, Response, plain
+from mempressure.web.stream import RequestTooLargeError, Stream
 
 if TYPE_CHECKING:
     from mempressure.web.server import Server
 
-TEXT = "text/plain; charset=utf-8"
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "deny"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+"""Of every answer that does not say otherwise."""
 
 _log = logging.getLogger(__name__)
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 1 << 20
-
-
-class Request(NamedTuple):
-    """What a page may look at; header names are found in any case."""
-
-    path: str
-    query: str
-    headers: Message
-
-
-class Response(NamedTuple):
-    """What a page answers."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-Page = Callable[[Request], Response]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,59 +36,41 @@ class Limits:
     """What one server gives its clients, in seconds, bytes and numbers."""
 
     connections: int = 128
-    pages_at_once: int = 4
     request_seconds: float = 10.0
-    """For a request to arrive whole, from its first byte on; a new connection has as long for that first byte."""
+    """For a request to arrive whole, from its first byte on; a new connection has as long for its handshake, and as
+    long again for that first byte."""
     request_bytes: int = 32 << 10
+    """Of a request without its body."""
+    body_bytes: int = 0
+    """Of a body. 0: none is wanted, and none is read."""
     response_seconds: float = 10.0
     """For a client to take a response."""
     idle_seconds: float = 120.0
     """Between two requests: more than scrape intervals usually are."""
+    arrival_seconds: float = 0.5
+    """For requests that are on their way when the server is told to stop."""
     stop_seconds: float = 10.0
     """For running requests to finish once the server is told to stop."""
 
 
-class _RequestTooLargeError(OSError):
-    """A request's line and headers are larger than allowed."""
+class Connection:
+    """A client's socket, which TLS replaces by its own, and what it is at."""
 
+    __slots__ = ("address", "is_due", "socket", "waiting_since")
 
-class _Stream(io.RawIOBase):
-    """A socket whose reads end at a deadline, however slowly the bytes drip in, and after a number of bytes."""
+    def __init__(self, connection: socket.socket, address: Any) -> None:
+        self.socket = connection
+        self.address = address
+        self.is_due = True
+        """Whether a request is on its way: the first one of a new connection, or one that has begun to arrive."""
+        self.waiting_since: float | None = time.monotonic()
+        """Since when it has been waiting for a request to arrive whole; None while one is answered."""
 
-    def __init__(self, connection: socket.socket, *, write_seconds: float) -> None:
-        self._connection = connection
-        self._write_seconds = write_seconds
-        self._deadline = 0.0
-        self._allowance = 0
-        self.ended = False
-
-    def expect(self, *, seconds: float, size: int) -> None:
-        """Allow reading for so long from now, and so many bytes."""
-        self._deadline = time.monotonic() + seconds
-        self._allowance = size
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        if self._allowance <= 0:
-            raise _RequestTooLargeError
-        self._connection.settimeout(remaining)
-        count = self._connection.recv_into(buffer)
-        self._allowance -= count
-        self.ended = count == 0
-        return count
-
-    def write(self, data: Any) -> int:
-        self._connection.settimeout(self._write_seconds)
-        self._connection.sendall(data)
-        return len(data)
+    def end_reading(self) -> None:
+        """Let the connection's thread read an end of file, after what has arrived already."""
+        with suppress(OSError):  # the client may have reset it
+            # Not `self.socket.shutdown`: an SSLSocket's drops its TLS, and with it the answer that is being sent.
+            socket.socket.shutdown(self.socket, socket.SHUT_RD)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -107,16 +78,16 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # the base's, HTTP/0.9, would answer errors without a status line
-    error_content_type = TEXT
-    error_message_format = "%(code)d %(message)s\n"
-    server: "Server"
+    server: "Server"  # type: ignore[assignment]  # of our own; the base only keeps it
+    request: Connection
 
     def setup(self) -> None:
-        """Wrap the socket in a stream with deadlines."""
+        """Shake hands where there is TLS, and wrap the socket in a stream with deadlines."""
         limits = self.server.limits
-        self.connection = self.request
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._stream = _Stream(self.connection, write_seconds=limits.response_seconds)
+        self.request.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._encrypted = self.server.shake_hands(self.request)
+        self.connection = self.request.socket
+        self._stream = Stream(self.connection, write_seconds=limits.response_seconds)
         self._input = self.rfile = io.BufferedReader(self._stream)
         self.wfile = io.BufferedWriter(self._stream)
         self._next_seconds = limits.request_seconds
@@ -131,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             if unread:
                 self._discard_rest()
-        except OSError as error:
+        except (OSError, EOFError) as error:
             _log.debug("connection ended: client=%s error=%r", self.client_address, error)
             self.close_connection = True
 
@@ -143,46 +114,68 @@ class Handler(BaseHTTPRequestHandler):
         self._stream.expect(seconds=self._next_seconds, size=limits.request_bytes)
         if not self._input.peek(1):
             return False
+        self.request.is_due = True
         self._stream.expect(seconds=limits.request_seconds, size=limits.request_bytes)
         try:
             self.raw_requestline = self.rfile.readline()
             understood = self.parse_request()
-        except _RequestTooLargeError:
+        except RequestTooLargeError:
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return True
         if not understood or self._stream.ended:  # refused; or cut short, by the client or by `stop`
             self.close_connection = True
             return not understood
-        self.server.begin_working(self.request)
-        has_body = "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0"
-        self.close_connection |= has_body
-        self._send(self._response())
-        self._next_seconds = limits.idle_seconds
-        return has_body
-
-    def _response(self) -> Response:
-        path, _, query = self.path.partition("?")
-        if self.command not in ("GET", "HEAD"):
-            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
-        page = self.server.pages.get(path)
-        if page is None:
-            return _plain(HTTPStatus.NOT_FOUND)
-        if not self.server.working.acquire(timeout=self.server.limits.request_seconds):
-            _log.warning("page not served, others hang: path=%s", path)
-            return _plain(HTTPStatus.SERVICE_UNAVAILABLE)
         try:
-            return page(Request(path, query, self.headers))
-        except Exception:  # noqa: BLE001 -- whatever a page raises is logged and answered; the server goes on
+            body = self._body()
+        except BodyError as error:
+            self.send_error(HTTPStatus.BAD_REQUEST, str(error))
+            return True
+        self.server.begin_working(self.request)
+        self.close_connection |= not body.complete
+        self._send(self._response(body))
+        self._next_seconds = limits.idle_seconds
+        return not body.complete
+
+    def _body(self) -> Body:
+        limit = self.server.limits.body_bytes
+        if limit:
+            if self.headers.get("Expect", "").lower() == "100-continue":
+                self.send_response_only(HTTPStatus.CONTINUE)
+                self.end_headers()
+                self.wfile.flush()
+            self._stream.allow(64 * limit)  # beyond what `read_body` takes, whatever the chunks' own size
+            return read_body(self._input, self.headers, limit=limit)
+        has_one = "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0"
+        return Body(b"", 0, complete=not has_one)
+
+    def _response(self, body: Body) -> Response:
+        path, _, query = self.path.partition("?")
+        request = Request(
+            self.command,
+            path,
+            query,
+            self.headers,
+            body.content,
+            body.size,
+            self.client_address[0],
+            self._encrypted,
+        )
+        try:
+            return self.server.answer(request)
+        except Exception:  # noqa: BLE001 -- whatever is raised is logged and answered; the server goes on
             _log.exception("page failed: path=%s", path)
-            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
-        finally:
-            self.server.working.release()
+            return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _send(self, response: Response) -> None:
         self.close_connection |= self.server.stopping.is_set()
         self.send_response(response.status)
-        for name, value in response.headers:
-            self.send_header(name, value)
+        sent = {"content-type", "content-length", "connection"}
+        # What the operator set wins, then what the page says, then what is good for most.
+        for headers in (self.server.extra_headers(), response.headers, SECURITY_HEADERS):
+            for name, value in headers:
+                if name.lower() not in sent:
+                    self.send_header(name, value)
+            sent |= {name.lower() for name, _ in headers}
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
@@ -190,6 +183,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 -- the base class' signature
+        """Answer what is no request, and end the connection."""
+        self.close_connection = True
+        self._send(plain(HTTPStatus(code), reason=message or ""))
 
     def _discard_rest(self) -> None:
         # A socket that is closed on unread data resets the connection, and the client may lose the response.
@@ -199,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
             pass
 
     def handle_expect_100(self) -> bool:
-        """Do not ask for a body: none is ever wanted, and the answer itself says so."""
+        """Leave the answer to whoever knows whether a body is wanted."""
         return True
 
     def version_string(self) -> str:
@@ -209,13 +207,3 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class' name
         """Log a request for whoever looks closely."""
         _log.debug("request: client=%s " + format, self.client_address[0], *args)
-
-
-def _plain(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
-    return Response(status, TEXT, f"{status.value} {status.phrase}\n".encode(), headers)
-
-
-def half_close(connection: socket.socket) -> None:
-    """Let the connection's thread read an end of file. Not `connection.shutdown`: an SSLSocket's drops its TLS."""
-    with suppress(OSError):  # the client may have reset it
-        socket.socket.shutdown(connection, socket.SHUT_RD)

@@ -1,72 +1,69 @@
-"""A small HTTP/1.1 server for pages that monitoring systems read: GET and HEAD, keep-alive, one thread a connection.
+"""A small HTTP/1.1 server for both services: keep-alive, TLS, one thread a connection.
 
-A client that sends nothing, drips or never reads costs a thread for a limited time and delays nobody: every read has a
-deadline, the work alone is limited to a few at once, and where there are too many connections the one that has waited
-longest makes room.
+A client that sends nothing, drips, stays in its handshake or never reads costs a thread for a limited time and delays
+nobody: every read has a deadline, and where there are too many connections the one that has waited longest for its
+request to arrive makes room.
 """
 
 import logging
+import selectors
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Mapping
-from http.server import ThreadingHTTPServer
-from socketserver import TCPServer
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from mempressure.web.address import ListenAddress
-from mempressure.web.connection import Handler, Limits, Page, half_close
+from mempressure.web.connection import Connection, Handler, Limits
+from mempressure.web.listening import BACKLOG, addresses
+from mempressure.web.messages import Answer
+
+if TYPE_CHECKING:
+    from mempressure.web.config import WebConfig
 
 _log = logging.getLogger(__name__)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_POLL_SECONDS = 0.2
-"""How long the accepting thread takes at most to see that it is to stop."""
+_BREATH_SECONDS = 0.05
+"""Between two attempts where the process has no descriptor left for a connection."""
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a table of pages by exact path.
+class Server:
+    """Answers requests.
 
     Args:
-        address: where to listen; the socket is bound and listens when the constructor returns.
-        pages: what answers each path. Several threads call a page at once.
+        listeners: where clients connect; closed by `stop`.
+        answer: what answers each request. Several threads call it at once.
         limits: what clients are given.
-
-    Raises:
-        OSError: the address cannot be resolved or bound.
+        config: the web configuration file, where there is one.
     """
 
-    # Threads that are still busy when `stop` gives up end with the process.
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-    # Later Pythons share the port by default: a second exporter would start and take half of the scrapes.
-    allow_reuse_port = False
-
-    def __init__(self, address: ListenAddress, pages: Mapping[str, Page], *, limits: Limits | None = None) -> None:
-        self.pages = dict(pages)
+    def __init__(
+        self,
+        listeners: Iterable[socket.socket],
+        answer: Answer,
+        *,
+        limits: Limits | None = None,
+        config: "WebConfig | None" = None,
+    ) -> None:
+        self.answer = answer
         self.limits = limits or Limits()
-        self.working = threading.BoundedSemaphore(self.limits.pages_at_once)
         self.stopping = threading.Event()
+        self._config = config
+        self._listeners = list(listeners)
+        self.addresses = addresses(self._listeners)
         self._changed = threading.Condition()
-        self._waiting_since: dict[socket.socket, float | None] = {}
+        self._connections: set[Connection] = set()
         self._full = False
-        self._accepting = threading.Thread(target=self.serve_forever, args=(_POLL_SECONDS,), name="accept", daemon=True)
-        self._both_families = not address.host and socket.has_dualstack_ipv6()
-        host = "::" if self._both_families else address.host or "0.0.0.0"  # noqa: S104 -- asked for by an empty host
-        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, _, _, _, bindable = found[0]
-        super().__init__(bindable, Handler)  # type: ignore[arg-type]  # typeshed knows of IPv4's pairs only
+        self._wake, self._woken = socket.socketpair()
+        # Threads that are still busy when `stop` gives up end with the process.
+        self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
 
-    @property
-    def address(self) -> ListenAddress:
-        """Return where the server listens, with the port that the kernel chose."""
-        host, port = self.server_address[:2]
-        return ListenAddress(str(host), port)
-
-    def run(self) -> None:
+    def run(self, *, on_stop: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order; to be called from the main thread.
+
+        Args:
+            on_stop: called when the signal arrives.
 
         Raises:
             RuntimeError: the accepting thread ended by itself.
@@ -78,78 +75,148 @@ class Server(ThreadingHTTPServer):
             if not self._accepting.is_alive():
                 raise RuntimeError("the thread that accepts connections ended")
         _log.info("stopping")
+        on_stop()
         self.stop()
-        _log.info("stopped")
 
     def start(self) -> None:
         """Start to accept connections, in a thread."""
         self._accepting.start()
-        _log.info("listening: address=%s", self.address)
+        for address in self.addresses:
+            _log.info("listening: address=%s", address)
 
     def stop(self) -> None:
-        """Accept no more, let running requests finish, end connections that wait for one, and return."""
+        """Accept no more, let requests that came finish, end connections that wait for one, and return."""
         self.stopping.set()
+        self._wake.close()
         if self._accepting.is_alive():
-            self.shutdown()
-        self.server_close()
+            self._accepting.join()
         with self._changed:
-            for connection, waiting_since in self._waiting_since.items():
-                if waiting_since is not None:
-                    half_close(connection)
-            if not self._changed.wait_for(lambda: not self._waiting_since, self.limits.stop_seconds):
-                _log.warning("requests cut off at stop: connections=%d", len(self._waiting_since))
+            self._end_waiting(lambda connection: not connection.is_due)
+            if not self._changed.wait_for(lambda: not self._connections, self.limits.arrival_seconds):
+                self._end_waiting(lambda _: True)
+            if not self._changed.wait_for(lambda: not self._connections, self.limits.stop_seconds):
+                _log.warning("requests cut off at stop: connections=%d", len(self._connections))
 
-    def begin_waiting(self, connection: socket.socket) -> bool:
+    def shake_hands(self, connection: Connection) -> bool:
+        """Secure a connection where the web configuration asks for TLS; return whether it did.
+
+        Raises:
+            OSError: the client cannot, or took too long, or may not connect.
+        """
+        tls = self._config.current().tls if self._config else None
+        if tls is None:
+            return False
+        with self._changed:  # nobody is to end the reading of a socket that has just lost its descriptor
+            connection.socket = tls.context.wrap_socket(
+                connection.socket, server_side=True, do_handshake_on_connect=False
+            )
+        tls.shake_hands(connection.socket, seconds=self.limits.request_seconds)
+        return True
+
+    def extra_headers(self) -> tuple[tuple[str, str], ...]:
+        """Return the headers that the web configuration adds to every answer."""
+        return self._config.current().headers if self._config else ()
+
+    def begin_waiting(self, connection: Connection) -> bool:
         """Note that a connection waits for a request; false where it shall not."""
         with self._changed:
-            if self.stopping.is_set() or connection not in self._waiting_since:
+            if connection not in self._connections:
                 return False
-            self._waiting_since[connection] = time.monotonic()
+            if self.stopping.is_set() and not connection.is_due:
+                connection.end_reading()  # what has arrived can still be read, and is answered
+            connection.waiting_since = time.monotonic()
             return True
 
-    def begin_working(self, connection: socket.socket) -> None:
+    def begin_working(self, connection: Connection) -> None:
         """Note that a request is being answered: from here to the next `begin_waiting` nobody ends the connection."""
         with self._changed:
-            if connection in self._waiting_since:
-                self._waiting_since[connection] = None
+            connection.is_due = False
+            connection.waiting_since = None
 
-    def server_bind(self) -> None:
-        """Bind; unlike HTTPServer's, without asking the DNS for a name that nothing uses."""
-        if self._both_families:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.address
+    def _accept(self) -> None:
+        with selectors.DefaultSelector() as selector, self._woken:
+            selector.register(self._woken, selectors.EVENT_READ)
+            for listener in self._listeners:
+                listener.setblocking(False)
+                selector.register(listener, selectors.EVENT_READ)
+            while not self.stopping.is_set():
+                for key, _ in selector.select():
+                    if key.fileobj is not self._woken:
+                        self._take(key.fileobj)  # type: ignore[arg-type]  # what was registered
+        for listener in self._listeners:
+            # Whoever connected before we stopped listening is served.
+            for _ in range(BACKLOG):
+                if not self._take(listener):
+                    break
+            listener.close()
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 -- the base class' signature
-        """Register a new connection; false, which closes it, where no other one can make room."""
+    def _take(self, listener: socket.socket) -> bool:
+        """Accept a connection and start its thread; false where there is none, or no room."""
+        try:
+            accepted, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        except OSError as error:  # out of descriptors or memory: somebody makes room, and the client waits
+            with self._changed:
+                self._end_longest_waiting()
+            self._tell_full(f"{error.strerror}")
+            time.sleep(_BREATH_SECONDS)
+            return False
+        connection = Connection(accepted, address)
+        if not self._admit(connection):
+            accepted.close()
+            return False
+        try:
+            threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True).start()
+        except RuntimeError as error:  # no thread to be had
+            self._tell_full(str(error))
+            self._close(connection)
+            return False
+        return True
+
+    def _admit(self, connection: Connection) -> bool:
         with self._changed:
-            has_room = len(self._waiting_since) < self.limits.connections or self._end_longest_waiting()
-            if has_room:
-                self._waiting_since[request] = time.monotonic()
-            elif not self._full:
-                _log.warning("connections refused, all are busy: limit=%d", self.limits.connections)
-            self._full = not has_room
-        return has_room
+            if len(self._connections) >= self.limits.connections and not self._end_longest_waiting():
+                self._tell_full(f"all {self.limits.connections} are busy")
+                return False
+            self._connections.add(connection)
+            self._full = False
+            return True
 
-    def shutdown_request(self, request: Any) -> None:
-        """Close a connection."""
+    def _tell_full(self, reason: str) -> None:
+        if not self._full:
+            self._full = True
+            _log.warning("connections refused: reason=%r limit=%d", reason, self.limits.connections)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            Handler(connection, connection.address, self)  # type: ignore[arg-type]  # see Handler.server
+        except OSError as error:  # the client went away, or its handshake failed
+            _log.debug("connection failed: client=%s error=%r", connection.address, error)
+        except Exception:  # noqa: BLE001 -- one connection's; the others go on
+            _log.exception("connection failed: client=%s", connection.address)
+        finally:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        with suppress(OSError):  # the client was faster
+            connection.socket.shutdown(socket.SHUT_WR)
+        connection.socket.close()
         with self._changed:
-            super().shutdown_request(request)
-            self._waiting_since.pop(request, None)
+            self._connections.discard(connection)
             self._changed.notify_all()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the base class' signature
-        """Log what a connection's thread died of: a line at debug where the client went away."""
-        gone = isinstance(sys.exception(), OSError)
-        _log.log(
-            logging.DEBUG if gone else logging.ERROR, "connection failed: client=%s", client_address, exc_info=not gone
-        )
+    def _end_waiting(self, which: Callable[[Connection], bool]) -> None:
+        for connection in self._connections:
+            if connection.waiting_since is not None and which(connection):
+                connection.end_reading()
 
     def _end_longest_waiting(self) -> bool:
-        waiting = {connection: since for connection, since in self._waiting_since.items() if since is not None}
-        if not waiting:
+        waiting = {connection: connection.waiting_since for connection in self._connections}
+        times = {connection: since for connection, since in waiting.items() if since is not None}
+        if not times:
             return False
-        longest = min(waiting, key=waiting.__getitem__)
-        del self._waiting_since[longest]
-        half_close(longest)
+        longest = min(times, key=times.__getitem__)
+        self._connections.remove(longest)
+        longest.end_reading()
         return True

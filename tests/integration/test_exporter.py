@@ -21,7 +21,7 @@ from mempressure import __version__
 from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
-from mempressure.web.connection import Request
+from mempressure.web.messages import Request
 from mempressure_exporter.collectors import COLLECTORS
 from mempressure_exporter.pages import pages
 from stack.engines import find_program
@@ -120,6 +120,7 @@ mempressure_exporter_problems_total{kind="measure_error"} 0.0
 mempressure_exporter_problems_total{kind="settings_error"} 0.0
 mempressure_exporter_problems_total{kind="state_error"} 0.0
 mempressure_exporter_problems_total{kind="unsafe_directory_error"} 0.0
+mempressure_exporter_problems_total{kind="web_config_error"} 0.0
 mempressure_exporter_build_info VARIES
 """
 
@@ -441,7 +442,7 @@ def test_scrapes_at_once_are_made_one_after_another():
             return []
 
     page = pages(Measured(), program="mempressure-exporter", telemetry_path="/metrics")["/metrics"]
-    request = Request("/metrics", "", Message())
+    request = Request("GET", "/metrics", "", Message())
     with ThreadPoolExecutor(4) as pool:
         assert [answer.status for answer in pool.map(page, [request] * 8)] == [200] * 8
 
@@ -540,4 +541,4 @@ def test_it_imports_only_what_it_needs():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE, check=True, cwd=ROOT
     )
     imported = {name.partition(".")[0] for name in done.stdout.split()}
-    assert not imported & {"prometheus_client", "flask", "requests", "psutil", "yaml", "hypercorn", "asyncio"}
+    assert not imported & {"prometheus_client", "flask", "requests", "psutil", "yaml", "bcrypt", "asyncio"}

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from mempressure.configuration import load_configuration
 from mempressure.state import PackageState, WorkerState, publish
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import PAGES, create_app
 from mempressure_actuator.operations import ENDPOINTS
@@ -175,7 +176,7 @@ def server(tmp_path_factory):
     }
     actuator = Actuator(load_configuration(environ=environ), proc=proc.path)
     token = load_token(folder / "state/token")
-    client = create_app(actuator, token=token).test_client()
+    client = create_app(actuator, access=Access(token, host="127.0.0.1")).test_client()
     auth = {"Authorization": "Bearer " + (folder / "state/token").read_text().strip()}
     yield SimpleNamespace(actuator=actuator, client=client, auth=auth, proc=proc, folder=folder)
     actuator.stop()

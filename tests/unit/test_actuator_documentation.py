@@ -11,6 +11,7 @@ from mempressure.node import AppReading
 from mempressure.policy import Action, Target
 from mempressure.state import PackageState
 from mempressure_actuator import webhook
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
 from mempressure_actuator.command import parser
@@ -39,7 +40,7 @@ def text():
 
 
 def test_every_endpoint_is_documented_and_in_openapi_and_no_other(actuator, state_dir):
-    app = create_app(actuator, token=load_token(state_dir / "token"))
+    app = create_app(actuator, access=Access(load_token(state_dir / "token"), host="127.0.0.1"))
     description = app.test_client().get("/api/openapi.json").get_json()
     served = {f"{method.upper()} {path}" for path, operations in description["paths"].items() for method in operations}
     api = (DOCS / "api.md").read_text()

@@ -7,6 +7,7 @@ from flask import Flask
 from mempressure.configuration import load_configuration
 from mempressure.state import PackageState
 from mempressure_actuator import api, operations, webhook
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import PAGES, create_app
 from mempressure_actuator.token import load_token
@@ -37,7 +38,7 @@ def token(state_dir):
 @pytest.fixture
 def client_of(actuator, state_dir, token):
     def client(host="127.0.0.1"):
-        return create_app(actuator, token=load_token(state_dir / "token"), host=host).test_client()
+        return create_app(actuator, access=Access(load_token(state_dir / "token"), host=host)).test_client()
 
     return client
 
@@ -493,7 +494,7 @@ def test_the_api_can_be_mounted_in_an_existing_application(actuator, state_dir, 
     def theirs():
         return "theirs"
 
-    app.register_blueprint(api.create_blueprint(actuator, token=load_token(state_dir / "token")))
+    app.register_blueprint(api.create_blueprint(actuator, access=Access(load_token(state_dir / "token"))))
     client = app.test_client()
     assert client.get("/theirs").text == "theirs"
     assert error(client.get(BASE))[0] == 401
@@ -521,7 +522,7 @@ def test_the_landing_page_names_the_node_harmlessly(client, actuator):
 
 def test_mounted_below_another_path_it_describes_that(actuator, state_dir, auth):
     app = Flask("existing")
-    blueprint = api.create_blueprint(actuator, token=load_token(state_dir / "token"))
+    blueprint = api.create_blueprint(actuator, access=Access(load_token(state_dir / "token")))
     app.register_blueprint(blueprint, url_prefix="/ops")
     client = app.test_client()
     description = client.get("/ops/api/openapi.json", headers=auth).get_json()
@@ -535,5 +536,5 @@ def test_mounted_below_another_path_it_describes_that(actuator, state_dir, auth)
 def test_an_error_nobody_foresaw_is_json_where_it_is_mounted_too(actuator, state_dir, auth, monkeypatch):
     monkeypatch.setattr(actuator, "evaluate", lambda: 1 / 0)
     app = Flask("existing")
-    app.register_blueprint(api.create_blueprint(actuator, token=load_token(state_dir / "token")))
+    app.register_blueprint(api.create_blueprint(actuator, access=Access(load_token(state_dir / "token"))))
     assert error(app.test_client().get(BASE, headers=auth))[:2] == (500, "internal_error")

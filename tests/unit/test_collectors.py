@@ -281,7 +281,9 @@ def test_the_exporter_itself(scrape):
     assert len(durations) == len(COLLECTORS)
     assert all(0 < duration < 5 for duration in durations)
     kinds = {name[1]: value for name, value in found.items() if name[0] == "exporter_problems_total"}
-    assert kinds == {"measure_error": 0, "settings_error": 0, "state_error": 0, "unsafe_directory_error": 0}
+    assert kinds == dict.fromkeys(
+        ("measure_error", "settings_error", "state_error", "unsafe_directory_error", "web_config_error"), 0
+    )
 
 
 def test_an_unsafe_runtime_directory_fails_visibly_and_the_host_goes_on(scrape, runtime_dir, caplog):

@@ -6,6 +6,7 @@ import pytest
 from mempressure.configuration import load_configuration
 from mempressure.cycle import ActionRecord, Cycle
 from mempressure.state import PackageState
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.application import create_app
 from mempressure_actuator.page import sign_in
@@ -37,7 +38,9 @@ def token(state_dir):
 
 @pytest.fixture
 def client_of(actuator, state_dir, token):
-    return lambda host="127.0.0.1": create_app(actuator, token=load_token(state_dir / "token"), host=host).test_client()
+    return lambda host="127.0.0.1": create_app(
+        actuator, access=Access(load_token(state_dir / "token"), host=host)
+    ).test_client()
 
 
 @pytest.fixture
@@ -418,7 +421,7 @@ def test_thresholds_below_the_floor_are_refused(proc, runtime_dir, tmp_path, sta
         "MEMPRESSURE_THRESHOLD_FLOOR": "0.55",
     }
     made = Actuator(load_configuration(environ=environ), proc=proc.path)
-    client = create_app(made, token=load_token(state_dir / "token")).test_client()
+    client = create_app(made, access=Access(load_token(state_dir / "token"), host="127.0.0.1")).test_client()
     answer = client.post("/thresholds", data=GOOD | {"token": token})
     made.stop()
     assert answer.status_code == 400

@@ -7,7 +7,10 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 from mempressure.web.address import ListenAddress
-from mempressure.web.connection import Limits, Response
+from mempressure.web.connection import Limits
+from mempressure.web.listening import listen
+from mempressure.web.messages import Response
+from mempressure.web.pages import serve_pages
 from mempressure.web.server import Server
 from tests.waiting import until
 
@@ -52,7 +55,7 @@ def start(gate):
                 "/broken": broken,
                 "/late": gate,
             }
-            server = Server(address, pages, limits=Limits(**limits))
+            server = Server([listen(address)], serve_pages(pages), limits=Limits(**limits))
             server.start()
             stack.callback(server.stop)
             return server
@@ -62,7 +65,7 @@ def start(gate):
 
 class Client:
     def __init__(self, server, sends=b""):
-        host, port = server.address
+        host, port = server.addresses[0]
         self.socket = socket.create_connection((host, port), timeout=DEADLINE)
         self.file = self.socket.makefile("rb")
         self.socket.sendall(sends)
@@ -235,8 +238,8 @@ def test_a_whole_request_of_a_client_that_sends_no_more_is_answered(start, clien
 def test_a_client_that_does_not_read_is_ended(start, client):
     server = start(response_seconds=0.3)
     one = client(server, GET.replace(b"/hello", b"/large"))
-    until(lambda: None in server._waiting_since.values(), "the answer to begin")
-    until(lambda: not server._waiting_since, "the client to be ended")
+    until(lambda: any(c.waiting_since is None for c in list(server._connections)), "the answer to begin")
+    until(lambda: not server._connections, "the client to be ended")
     assert client(server).ask()[0] == 200
     assert one.has_ended() is False  # what was sent is there to read
 
@@ -245,7 +248,7 @@ def test_where_there_are_too_many_the_longest_idle_makes_room(start, client):
     server = start(connections=4)
     kept = client(server)
     idle = [client(server) for _ in range(3)]
-    until(lambda: len(server._waiting_since) == 4, "four connections that wait")
+    until(lambda: len(server._connections) == 4, "four connections that wait")
     kept.ask()
     new = client(server)
     assert new.ask()[0] == 200
@@ -265,15 +268,6 @@ def test_where_all_are_busy_a_new_connection_is_refused_and_told_of_once(start, 
     assert client(server).ask()[0] == 200
 
 
-def test_pages_that_hang_let_others_know(start, client, gate):
-    server = start(pages_at_once=1, request_seconds=0.3)
-    late = client(server, GET.replace(b"/hello", b"/late"))
-    assert gate.entered.acquire(timeout=DEADLINE)
-    assert client(server).ask()[0] == 503
-    gate.release.set()
-    assert late.response()[0] == 200
-
-
 def test_stopping_in_order(start, client, gate):
     server = start()
     idle, half_sent = client(server), client(server, b"GET /hello HTTP/1.1\r\n")
@@ -289,15 +283,6 @@ def test_stopping_in_order(start, client, gate):
         gate.release.set()
         status, headers, body = busy.response()
     assert (status, headers["connection"], body) == (200, "close", b"late")
-
-
-def test_a_connection_that_becomes_idle_while_the_server_stops_does_not_wait(start, client):
-    server = start()
-    client(server).ask()
-    (connection,) = server._waiting_since
-    assert server.begin_waiting(connection)
-    server.stopping.set()
-    assert not server.begin_waiting(connection)
 
 
 def test_stopping_ends_as_soon_as_the_last_request_did(start, client, gate):
@@ -324,18 +309,18 @@ def test_stopping_gives_up_on_what_hangs(start, client, gate, caplog):
 
 def test_a_port_in_use_is_an_error(start):
     with pytest.raises(OSError, match="in use"):
-        Server(start().address, {})
+        listen(start().addresses[0])
 
 
 def test_the_address_is_logged_with_the_port_that_the_kernel_chose(start, caplog):
     caplog.set_level(logging.INFO)
     server = start()
-    assert server.address.port > 0
-    assert f"listening: address=127.0.0.1:{server.address.port}" in caplog.messages
+    assert server.addresses[0].port > 0
+    assert f"listening: address=127.0.0.1:{server.addresses[0].port}" in caplog.messages
 
 
 def test_an_empty_host_is_every_address(start, client):
-    port = start(ListenAddress("", 0)).address.port
+    port = start(ListenAddress("", 0)).addresses[0].port
     hosts = ["127.0.0.1", *(["::1"] if socket.has_dualstack_ipv6() else [])]
     for host in hosts:
         with socket.create_connection((host, port), timeout=DEADLINE) as connection:

@@ -7,6 +7,7 @@ with what was typed in it and what is wrong.
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
@@ -17,14 +18,13 @@ from mempressure.inventory import inventory
 from mempressure.memory import MeasureError
 from mempressure.state import MAX_NAME_LENGTH
 from mempressure.thresholds import THRESHOLD_NAMES
-from mempressure_actuator.access import is_loopback
+from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import require_size
 from mempressure_actuator.page import content, threshold_form
 from mempressure_actuator.page.notices import Notice, Notices
-from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn, is_same_origin
+from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn
 from mempressure_actuator.store import StoreError
-from mempressure_actuator.token import Token
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +67,11 @@ class StatusPage:
     Args:
         actuator: what is shown and asked.
         sign_in: who may change something.
-        reads_need_session: show nothing without one.
     """
 
-    def __init__(self, actuator: Actuator, sign_in: SignIn, *, reads_need_session: bool) -> None:
+    def __init__(self, actuator: Actuator, sign_in: SignIn) -> None:
         self._actuator = actuator
         self._sign_in = sign_in
-        self._reads_need_session = reads_need_session
         self._notices = Notices()
 
     def status_page(self) -> Response:
@@ -89,7 +87,7 @@ class StatusPage:
 
     def sign_out(self) -> Response:
         """End the session."""
-        if not is_same_origin():
+        if not self._sign_in.is_same_origin():
             return self._page(Sent(form="sign-in"), problem=FOREIGN.message, status=FOREIGN.status)
         response = _to_status()
         self._sign_in.forget(response)
@@ -154,7 +152,7 @@ class StatusPage:
             "problem": problem,
             "notice": self._notices.take(request.args.get("notice", "")),
         }
-        if self._reads_need_session and not self._sign_in.may_read():
+        if not self._sign_in.may_read():
             return make_response(render_template("signed_out.html", **shared), status if sent else 401)
         try:
             measured = self._measured()
@@ -202,21 +200,21 @@ class StatusPage:
         }
 
 
-def create_blueprint(actuator: Actuator, *, token: Token, host: str = "127.0.0.1") -> Blueprint:
+def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     """Return the page at `/`, and its forms.
 
     Args:
         actuator: what is shown and asked.
-        token: what opens a session.
-        host: where the server listens; beyond loopback nothing is shown without a session.
+        access: who may do what; its token opens a session, and where reads are not free nothing is shown without one.
     """
-    sign_in = SignIn(token)
-    page = StatusPage(actuator, sign_in, reads_need_session=not is_loopback(host))
+    sign_in = SignIn(access)
+    page = StatusPage(actuator, sign_in)
     blueprint = Blueprint("page", __name__, template_folder="templates", static_folder="static")
     blueprint.app_template_filter("duration")(quantities.duration)
     blueprint.app_template_filter("clock")(_clock)
+    blueprint.before_request(access.check_host)
     blueprint.before_request(require_size)
-    blueprint.after_request(_harden)
+    blueprint.after_request(partial(_harden, access))
     blueprint.after_request(sign_in.remember)
     blueprint.add_url_rule("/", "status_page", page.status_page, methods=["GET"])
     for path, act in {
@@ -237,9 +235,9 @@ def _to_status(notice: str = "") -> Response:
     return redirect(target, 303)
 
 
-def _harden(response: Response) -> Response:
+def _harden(access: Access, response: Response) -> Response:
     if response.status_code == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="mempressure"'
+        response.headers["WWW-Authenticate"] = access.challenge()
     for name, value in HEADERS.items():
         if not (name == "Cache-Control" and request.endpoint == "page.static"):
             response.headers[name] = value

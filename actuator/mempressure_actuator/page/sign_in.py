@@ -2,14 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from flask import g, request
 from werkzeug.wrappers import Response
 
-from mempressure_actuator.access import shows_token
+from mempressure_actuator.access import Access
+from mempressure_actuator.answers import RequestError
 from mempressure_actuator.page.sessions import SESSION_SECONDS, Session, Sessions
-from mempressure_actuator.token import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,11 @@ class SignIn:
     """The sessions of one server, as its requests show them.
 
     Args:
-        token: what opens a session.
+        access: who may do what; its token opens a session.
     """
 
-    def __init__(self, token: Token) -> None:
-        self._token = token
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self._sessions = Sessions()
 
     def session(self) -> Session | None:
@@ -50,18 +49,28 @@ class SignIn:
         return self._sessions.find(cookie, now=time.monotonic()) if cookie else None
 
     def may_read(self) -> bool:
-        """Return whether the request may see what only those see who have the token."""
-        return self.session() is not None or shows_token(self._token)
+        """Return whether the request may see what there is: where reads are free, in a session, or with credentials."""
+        if self._access.reads_are_free() or self.session() is not None:
+            return True
+        try:
+            self._access.check_credentials()
+        except RequestError:
+            return False
+        return True
+
+    def is_same_origin(self) -> bool:
+        """Return whether the request comes from a page of this server; where nothing tells, its form token decides."""
+        return self._access.is_same_origin()
 
     def refusal(self) -> Refusal | None:
         """Return why the form of this request is not to be carried out; None where it is.
 
         A token in the form counts before a session, is checked though there is one, and begins one.
         """
-        if not is_same_origin():
+        if not self.is_same_origin():
             return FOREIGN
         if given := request.form.get("token", "").strip():
-            if not self._token.matches(given):
+            if not self._access.token.matches(given):
                 return WRONG
             g.begun = self._sessions.begin(now=time.monotonic())
             return None
@@ -88,18 +97,6 @@ class SignIn:
         if cookie := request.cookies.get(_cookie_name()):
             self._sessions.end(cookie)
         response.delete_cookie(_cookie_name(), secure=request.is_secure, httponly=True, samesite="Strict")
-
-
-def is_same_origin() -> bool:
-    """Return whether a request comes from a page of this server, as far as its headers tell.
-
-    Browsers set both and let no page set them; a client that sends neither is none, and its form token decides.
-    """
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None and site != "same-origin":
-        return False
-    # The scheme is not compared: behind a proxy that ends TLS it is not known here.
-    return origin is None or urlsplit(origin).netloc == request.host
 
 
 def _cookie_name() -> str:

@@ -65,10 +65,10 @@ class Collectors:
         clock: Callable[[], float] = time.time,
         max_series: int = MAX_SERIES,
     ) -> None:
-        self._problems = Problems()
-        self._source = Source(configuration, self._problems, proc=proc, sysfs=sysfs, clock=clock)
+        self.problems = Problems()
+        self._source = Source(configuration, self.problems, proc=proc, sysfs=sysfs, clock=clock)
         bound = Bound(max_series)
-        settings = SettingsCollector(configuration, self._problems)  # first: it refuses what cannot be used
+        settings = SettingsCollector(configuration, self.problems)  # first: it refuses what cannot be used
         waits = waits and "pressure" in enabled
         self._wakeups = Wakeups(lambda: psi_trigger(f"{proc}/pressure/memory")) if waits else None
         makers: dict[str, Callable[[], Collector]] = {
@@ -77,8 +77,8 @@ class Collectors:
             "apps": lambda: AppsCollector(self._source, bound),
             "packages": lambda: PackagesCollector(self._source, bound),
             "settings": lambda: settings,
-            "features": lambda: FeaturesCollector(self._source, self._problems, self._wakeups),
-            "exporter": lambda: ExporterCollector(configuration, self._problems, bound),
+            "features": lambda: FeaturesCollector(self._source, self.problems, self._wakeups),
+            "exporter": lambda: ExporterCollector(configuration, self.problems, bound),
         }
         self.enabled: Mapping[str, Collector] = {name: make() for name, make in makers.items() if name in enabled}
 
@@ -93,10 +93,10 @@ class Collectors:
             try:
                 samples += list(collector.collect())
             except Exception as error:  # noqa: BLE001 -- whatever one collector raises, the scrape goes on
-                self._problems.failed(name, error)
+                self.problems.failed(name, error)
                 success = 0.0
             else:
-                self._problems.recovered(name)
+                self.problems.recovered(name)
                 success = 1.0
             samples.append(("mempressure_scrape_collector_success", (name,), success))
             samples.append(("mempressure_scrape_collector_duration_seconds", (name,), time.perf_counter() - began))
