@@ -20,7 +20,8 @@ until = partial(waiting.until, seconds=DEADLINE)
 MOST_RESIDENT_MIB = 56
 """Measured after each burst: 40 to 41; with custom actions over HTTP, which load requests, more."""
 MOST_GROWTH_MIB = 4
-"""From the first burst, which loads and caches what is used, to the last. Measured: 0.5 to 1; connections kept open for longer than they live would show here."""
+"""From the first burst, which loads and caches what is used, to the last. Measured: 0.5 to 1; connections that are kept
+for longer than they live show here."""
 MOST_DESCRIPTORS = 24
 """Measured at rest: 15; after a burst one more."""
 CLIENTS = 8
