@@ -11,9 +11,13 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from operator import sub
 from types import CodeType, EllipsisType, FunctionType, ModuleType, NoneType, NotImplementedType
+from typing import TYPE_CHECKING
 
 from mempressure.eviction.ownership import belongs, namespace, owner_of
 from mempressure.eviction.registries import Registrations, registrations_of
+
+if TYPE_CHECKING:
+    import logging
 
 # Without identity that anyone could rely on, and without references to anything else of the package.
 _ATOMIC = frozenset({
@@ -80,14 +84,27 @@ def references_by_being_looked_at() -> int:
 
 
 def _boundary(modules: dict[str, ModuleType]) -> set[int]:
-    """Return identities that the walk does not enter: all other modules, and `sys.modules` itself."""
+    """Return identities that the walk does not enter: all other modules, `sys.modules` itself, and loggers.
+
+    A logger is kept by `logging` for good, and given to the package again by its name; and each leads to every other
+    one, whose handlers are the application's and its server's.
+    """
     inside = {id(module) for module in modules.values()}
-    boundary = {id(sys.modules)}
+    boundary = {id(sys.modules), *map(id, all_loggers())}
     for module in list(sys.modules.values()):
         if id(module) not in inside and issubclass(type(module), ModuleType):
             boundary.add(id(module))
             boundary.add(id(namespace(module)))
     return boundary
+
+
+def all_loggers() -> "list[logging.Manager | logging.Logger | logging.PlaceHolder]":
+    """Return the loggers that `logging` keeps, the root among them, and what it keeps them in."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return []
+    manager = logging.root.manager
+    return [manager, logging.root, *list(manager.loggerDict.values())]
 
 
 def _reached(start: list[object], seen: set[int]) -> list[object]:

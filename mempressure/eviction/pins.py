@@ -31,10 +31,10 @@ from types import (
     WrapperDescriptorType,
 )
 
-from mempressure.eviction.closure import Closure
+from mempressure.eviction.closure import Closure, all_loggers
 from mempressure.eviction.dependencies import dependencies_of
 from mempressure.eviction.holders import UNSEEN, Holder, describe, holders_of
-from mempressure.eviction.ownership import kept_metadata, owner_of
+from mempressure.eviction.ownership import belongs, kept_metadata, owner_of
 
 MOST_PINS = 10
 """How many are named; a package that the application holds by fifty names is as pinned as by ten."""
@@ -90,7 +90,7 @@ def outside_references(closure: Closure) -> tuple[list[str], list[object]]:
         trusted = dependencies_of(closure.package)
         roots = [objects[root] for root in set(root_of.values())]
         foreign = [objects[at] for at in root_of]
-        lines = _shared(closure, roots, trusted) + _registered(closure, foreign, root_of, trusted)
+        lines = _shared(closure, roots, trusted) + _registered(closure, foreign, root_of, trusted) + _logged(closure)
     private = [thing for at, thing in enumerate(objects) if at not in root_of and id(thing) not in closure.module_ids]
     return lines[:MOST_PINS], private
 
@@ -218,6 +218,18 @@ def _registered(closure: Closure, foreign: list[object], root_of: dict[int, int]
                 if id(thing) in wanted
             ]
     return list(dict.fromkeys(lines))
+
+
+def _logged(closure: Closure) -> list[str]:
+    """Return the handlers and filters on the package's loggers: filling it again might add them a second time."""
+    lines: dict[str, None] = {}
+    for logger in all_loggers():
+        name = getattr(logger, "name", None)  # only loggers have one
+        if type(name) is str and belongs(name, closure.package):
+            for added in (*getattr(logger, "handlers", ()), *getattr(logger, "filters", ())):
+                if type(added) is not sys.modules["logging"].NullHandler:
+                    lines[f"{describe(added)} is on the logger {name!r}"] = None
+    return list(lines)
 
 
 def _trusted(holder: Holder, trusted: set[str]) -> bool:

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from statistics import median
 from textwrap import dedent
+from urllib.request import urlopen
 
 import pytest
+
+from stack.processes import free_port
 
 SECONDS = 220
 
@@ -133,3 +136,42 @@ def test_whatever_of_sympy_is_held_pins_it():
     assert "function sympy.core.function.expand is held by __main__.expand" in found[0]
     assert any("__main__.x" in pin for pin in found[0])
     assert any("__main__.x" in pin for pin in found[1])
+
+
+SERVICE = """
+import json, logging
+import networkx
+from mempressure.errors import EvictionRefusedError
+from mempressure.eviction import evict
+
+mine = logging.getLogger("networkx.utils.backends")  # networkx's own, which the application may hold too
+
+def app(environ, start_response):
+    try:
+        evicted = {"modules": evict("networkx").modules}
+    except EvictionRefusedError as error:
+        evicted = {"refused": str(error)}
+    evicted["path"] = networkx.dijkstra_path(networkx.path_graph(5), 0, 4)
+    evicted["same logger"] = networkx.utils.backends._logger is mine
+    networkx.utils.backends._logger.warning("of networkx: %d", len(evicted["path"]))
+    environ["gunicorn.socket"]  # it is gunicorn
+    logging.getLogger("gunicorn.error").warning("of gunicorn")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(evicted).encode()]
+"""
+
+
+def test_networkx_is_evicted_under_gunicorn_and_every_logger_works_on(processes, tmp_path):
+    """gunicorn holds loggers of its own, and to each of them leads every logger, networkx's too."""
+    (tmp_path / "service.py").write_text(SERVICE)
+    port = free_port()
+    command = ["gunicorn", "service:app", "--chdir", str(tmp_path), "--bind", f"127.0.0.1:{port}"]
+    server = processes.start("gunicorn", [sys.executable, "-m", *command, "--no-control-socket", "--timeout", "60"])
+    server.wait_until(lambda: "Booting worker" in server.log.read_text())
+    for cycle in (1, 2):
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=60) as response:
+            answer = json.load(response)
+        assert answer == {"modules": answer.get("modules"), "path": [0, 1, 2, 3, 4], "same logger": True}, answer
+        assert answer["modules"] > 100
+        log = server.log.read_text()
+        assert log.count("of networkx: 5") == log.count("of gunicorn") == cycle

@@ -2,15 +2,12 @@
 
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 
 import pytest
 
 from mempressure.errors import HostDiedError
-from mempressure.eviction.hollow import _hollow as hollow_packages
-from mempressure.eviction.hollow import unregister
 from mempressure.host import PackageHost
 from tests.unit import evictable as evictable_package
 from tests.unit import isolated_functions
@@ -75,11 +72,4 @@ def evictable(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     evictable_package.load()
     yield evictable_package.NAME
-    forget(evictable_package.NAME)
-
-
-def forget(name):
-    for key in [key for key in sys.modules if key.partition(".")[0] == name]:
-        del sys.modules[key]
-    if name in hollow_packages:
-        unregister(hollow_packages[name])
+    evictable_package.forget(evictable_package.NAME)

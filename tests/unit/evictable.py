@@ -5,6 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from mempressure.eviction.hollow import _hollow as hollow_packages
+from mempressure.eviction.hollow import unregister
+
 NAME = "evictable"
 
 FILES = {
@@ -64,3 +67,11 @@ def snapshot(name: str = NAME) -> dict[str, tuple[int, type, dict[str, int]]]:
         for key, module in list(sys.modules.items())
         if key.partition(".")[0] == name
     }
+
+
+def forget(name: str = NAME) -> None:
+    """Leave no trace of a package, be it evicted."""
+    for key in [key for key in sys.modules if key.partition(".")[0] == name]:
+        del sys.modules[key]
+    if name in hollow_packages:
+        unregister(hollow_packages[name])

@@ -21,6 +21,7 @@ import pytest
 
 from mempressure.errors import EvictionRefusedError
 from mempressure.eviction import evict
+from tests.unit import evictable as evictable_package
 from tests.unit.evictable import snapshot
 
 APP = "tests_application"
@@ -301,6 +302,82 @@ def test_a_logging_handler(evictable, tmp_path):
     logger.handlers.clear()
     gc.collect()
     released(evictable)
+
+
+@pytest.fixture
+def logging_package(tmp_path, monkeypatch):
+    """The name of a loaded package with a logger, which `logging` is rid of in the end."""
+    name = "evictable_logs"
+    files = {
+        "__init__.py": """
+            import logging
+            from evictable_logs import deep
+            log = logging.getLogger(__name__)
+            log.addHandler(logging.NullHandler())
+            def area(side): return side * side
+            def tell(words): log.warning(words)
+            """,
+        "deep.py": """
+            import logging
+            log = logging.getLogger(__name__)
+            """,
+    }
+    evictable_package.write(tmp_path, files, name=name)
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__(name)
+    yield name
+    evictable_package.forget(name)
+    for key in [key for key in logging.root.manager.loggerDict if key.partition(".")[0] == name]:
+        del logging.root.manager.loggerDict[key]
+
+
+def test_loggers_are_no_pins_whoever_holds_them_and_work_on(logging_package, app, caplog):
+    run(
+        app,
+        """
+import logging
+class Server:  # as gunicorn's
+    def __init__(self): self.log, self.root = logging.getLogger("server.error"), logging.getLogger()
+server = Server()
+theirs, manager = logging.getLogger("evictable_logs"), logging.root.manager
+placeholders = [each for each in manager.loggerDict.values() if type(each) is logging.PlaceHolder]
+""",
+    )
+    for _ in range(2):
+        released(logging_package)
+        caplog.clear()
+        sys.modules[logging_package].tell("filled again")
+        app.server.log.error("and the server's")
+        assert [(record.name, record.message) for record in caplog.records] == [
+            (logging_package, "filled again"),
+            ("server.error", "and the server's"),
+        ]
+        assert sys.modules[logging_package].log is app.theirs
+
+
+@pytest.mark.parametrize(
+    ("code", "pin"),
+    [
+        (
+            "class Handler(logging.Handler): pass\ntheirs.addHandler(Handler())",
+            "an instance of tests_application.Handler is on the logger 'evictable_logs'",
+        ),
+        (
+            "theirs.addHandler(logging.StreamHandler())",
+            "an instance of logging.StreamHandler is on the logger 'evictable_logs'",
+        ),
+        (
+            "def mine(record): return True\nlogging.getLogger('evictable_logs.deep').addFilter(mine)",
+            "function tests_application.mine is on the logger 'evictable_logs.deep'",
+        ),
+    ],
+)
+def test_what_is_on_its_loggers(logging_package, app, code, pin):
+    run(app, f"import logging\ntheirs = logging.getLogger('evictable_logs')\n{code}")
+    assert pin in pins(logging_package).splitlines()
+    app.theirs.handlers[1:] = []
+    logging.getLogger("evictable_logs.deep").filters.clear()
+    released(logging_package)
 
 
 def test_a_codec(evictable, tmp_path):
