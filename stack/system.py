@@ -164,7 +164,7 @@ def start_sample(system: System, *, app: str = "sample") -> tuple[Process, str]:
 def _start_alertmanager(system: System, engines: Engines, slack_url_file: Path | None) -> tuple[Process, str]:
     path = system.directory / "alertmanager.yml"
     token_file = system.directory / "state" / "token"
-    write_alertmanager(path, system.ports, token_file=token_file, slack_url_file=slack_url_file)
+    write_alertmanager(path, system.ports.addresses, token_file=token_file, slack_url_file=slack_url_file)
     command = [
         engines.alertmanager,
         f"--config.file={path}",
@@ -177,7 +177,7 @@ def _start_alertmanager(system: System, engines: Engines, slack_url_file: Path |
 
 def _start_prometheus(system: System, engines: Engines) -> tuple[Process, str]:
     path = system.directory / "prometheus.yml"
-    write_prometheus(path, system.ports)
+    write_prometheus(path, system.ports.addresses, token_file=system.directory / "state" / "token")
     command = [
         engines.prometheus,
         f"--config.file={path}",

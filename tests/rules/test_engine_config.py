@@ -87,8 +87,9 @@ def test_a_level_inhibits_every_lower_one_of_its_scope():
     rules = yaml.safe_load(ALERTMANAGER.read_text())["inhibit_rules"]
     assert all(rule["equal"] == ["node", "scope", "app"] for rule in rules)
     inhibited = {rule["source_matchers"][0]: rule["target_matchers"][0] for rule in rules}
+    others = "Stalling|ExhaustionPredicted"
     assert inhibited == {
-        'alertname = "MemoryPressureEmergency"': 'alertname =~ "MemoryPressure(Warning|Medium|High)"',
-        'alertname = "MemoryPressureHigh"': 'alertname =~ "MemoryPressure(Warning|Medium)"',
+        'alertname = "MemoryPressureEmergency"': f'alertname =~ "MemoryPressure(Warning|Medium|High|{others})"',
+        'alertname = "MemoryPressureHigh"': 'alertname =~ "MemoryPressure(Warning|Medium|ExhaustionPredicted)"',
         'alertname = "MemoryPressureMedium"': 'alertname = "MemoryPressureWarning"',
     }
