@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, cycles, environment, footprint, load, packages, reaction
+from benchmarks import calls, cycles, environment, footprint, hog, load, packages, reaction
 from benchmarks.report import markdown, readme
 from benchmarks.targets import missed
 from stack.engines import ROOT
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "cycles": cycles.run,
     "load": load.run,
     "reaction": reaction.run,
+    "hog": hog.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"

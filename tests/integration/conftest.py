@@ -2,16 +2,13 @@
 
 import glob
 import os
-import signal
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import redis
 
 from stack.engines import UNPACKED, find_program
+from stack.memory_cgroup import MemoryCgroup, can_make_one
 from stack.processes import Processes, free_port
-from tests.waiting import until
 
 
 @pytest.fixture
@@ -44,60 +41,24 @@ def redis_url(processes, tmp_path):
     return f"redis://127.0.0.1:{port}"
 
 
-class MemoryCgroup:
-    """A real memory cgroup (v1) for the processes that `command` starts.
-
-    Args:
-        path: its directory under the memory controller.
-    """
-
-    def __init__(self, path):
-        self.path = path
-
-    def command(self, *words):
-        """Return a command that runs `words` in it."""
-        return ["/bin/sh", "-c", 'echo $$ > "$0"/cgroup.procs && exec "$@"', str(self.path), *words]
-
-    def limit(self, size):
-        """Set its limit to so many bytes, for memory and swap together where swap is counted."""
-        (self.path / "memory.limit_in_bytes").write_text(str(size))
-
-    @property
-    def used(self):
-        """Its working set in bytes."""
-        fields = dict(line.split() for line in (self.path / "memory.stat").read_text().splitlines())
-        return int((self.path / "memory.usage_in_bytes").read_text()) - int(fields["total_inactive_file"])
-
-    @property
-    def kills(self):
-        """How many processes in it the kernel has killed for want of memory."""
-        lines = (self.path / "memory.oom_control").read_text().splitlines()
-        return int(dict(line.split() for line in lines)["oom_kill"])
-
-    def remove(self):
-        """Kill what is left in it and remove it."""
-
-        def removed():
-            for pid in (self.path / "cgroup.procs").read_text().split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            try:
-                self.path.rmdir()
-            except OSError:  # what was killed is still ending
-                return False
-            return True
-
-        until(removed, "the cgroup to be empty")
-
-
 @pytest.fixture
 def memory_cgroup():
     """A memory cgroup of the test's own, without a limit until one is set."""
-    controller = Path("/sys/fs/cgroup/memory")
-    path = controller / f"mempressure-test-{os.getpid()}"
-    if not (controller / "cgroup.procs").exists() or not os.access(controller, os.W_OK):
+    if not can_make_one():
         pytest.skip("makes a memory cgroup: needs root, and the v1 controller")
-    path.mkdir()
-    cgroup = MemoryCgroup(path)
+    cgroup = MemoryCgroup(f"mempressure-test-{os.getpid()}")
     yield cgroup
     cgroup.remove()
+
+
+@pytest.fixture
+def cold_file(tmp_path):
+    """A file of 150 MiB that is in nobody's page cache: whoever reads it is charged for its pages, and writes none."""
+    path = tmp_path / "cold"
+    with path.open("wb") as file:
+        for _ in range(150):
+            file.write(bytes(1 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path

@@ -1,6 +1,6 @@
-"""A worker whose package host holds pandas, idle, and which then fills its cgroup's page cache and memory.
+"""A worker whose package host holds pandas, idle, and which then fills its cgroup's memory and page cache.
 
-Arguments: a file to fill, and one that says, once it is there, how many mebibytes to hold.
+Arguments: a file larger than the cgroup can cache, and one that says, once it is there, how many mebibytes to hold.
 """
 
 import sys
@@ -15,7 +15,6 @@ MIB = 1 << 20
 def main() -> None:
     path, begin = Path(sys.argv[1]), Path(sys.argv[2])
     assert monthly_sums([{"month": 1, "amount": 2}]) == {1: 2}
-    path.write_bytes(bytes(150 * MIB))
     Path(f"{begin}.ready").touch()
     while not begin.exists():
         time.sleep(0.02)

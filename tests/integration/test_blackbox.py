@@ -20,14 +20,14 @@ def actuator(tmp_path, runtime_dir):
     process.close()
 
 
-def test_after_the_kernel_killed_a_report_says_who_held_what_and_why(actuator, memory_cgroup, processes, tmp_path):
+def test_after_a_kill_a_report_says_who_held_what_and_why(actuator, memory_cgroup, processes, tmp_path, cold_file):
     actuator.start()
     memory_cgroup.limit(200 * MIB)
     command = [
         sys.executable,
         "-m",
         "tests.integration.stalling_worker",
-        str(tmp_path / "file"),
+        str(cold_file),
         str(tmp_path / "begin"),
     ]
     environ = {

@@ -22,11 +22,11 @@ def actuator(tmp_path, runtime_dir):
     process.close()
 
 
-def test_a_stall_at_emergency_starts_a_cycle_without_any_alert(actuator, memory_cgroup, processes, tmp_path):
+def test_a_stall_at_emergency_starts_a_cycle_without_any_alert(actuator, memory_cgroup, processes, tmp_path, cold_file):
     actuator.start()  # its heartbeat is an hour away, so that it is not autonomous
     memory_cgroup.limit(LIMIT)
     begin = tmp_path / "begin"
-    command = [sys.executable, "-m", "tests.integration.stalling_worker", str(tmp_path / "file"), str(begin)]
+    command = [sys.executable, "-m", "tests.integration.stalling_worker", str(cold_file), str(begin)]
     environ = {
         "PYTHONPATH": str(ROOT),
         "MEMPRESSURE_APP": "shop",

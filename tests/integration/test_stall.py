@@ -8,9 +8,6 @@ from mempressure.stall import v1_pressure_trigger, v1_usage_trigger
 MIB = 1 << 20
 FILLS = """
 import sys, time
-with open(sys.argv[1], "wb") as file:
-    for _ in range(100):
-        file.write(bytes(1 << 20))
 held = [bytearray(1 << 20) for _ in range(40)]  # of 64: the page cache has to go
 while True:
     with open(sys.argv[1], "rb") as file:
@@ -19,7 +16,7 @@ while True:
 """
 
 
-def test_a_cgroup_that_reclaims_wakes_who_waits(memory_cgroup, processes, tmp_path):
+def test_a_cgroup_that_reclaims_wakes_who_waits(memory_cgroup, processes, cold_file):
     memory_cgroup.limit(64 * MIB)
     triggers = [v1_pressure_trigger(memory_cgroup.path), v1_usage_trigger(memory_cgroup.path, 60 * MIB)]
     polls = []
@@ -27,7 +24,7 @@ def test_a_cgroup_that_reclaims_wakes_who_waits(memory_cgroup, processes, tmp_pa
         polls.append(select.poll())
         polls[-1].register(trigger.descriptor, trigger.events)
     assert all(poll.poll(0) == [] for poll in polls)
-    processes.start("filler", memory_cgroup.command(sys.executable, "-c", FILLS, str(tmp_path / "file")))
+    processes.start("filler", memory_cgroup.command(sys.executable, "-c", FILLS, str(cold_file)))
     for trigger, poll in zip(triggers, polls, strict=True):
         assert poll.poll(20_000), "the kernel told nothing"
         trigger.drain()
