@@ -187,7 +187,6 @@ class StatusPage:
             "observation": observation,
             "announcement": content.announcement(scopes),
             "suggestions": observation.suggestions(),
-            "suggestion_place": content.suggestion_place,
             "fields": threshold_form.fields_of(settings.thresholds),
             "hysteresis": threshold_form.percentage(settings.thresholds.hysteresis),
             "cycles": content.cycle_views(cycles[:CYCLES_SHOWN], now=time.time()),
@@ -212,6 +211,7 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     blueprint = Blueprint("page", __name__, template_folder="templates", static_folder="static")
     blueprint.app_template_filter("duration")(quantities.duration)
     blueprint.app_template_filter("clock")(_clock)
+    blueprint.app_template_filter("ago")(content.ago)
     blueprint.before_request(access.check_host)
     blueprint.before_request(require_size)
     blueprint.after_request(partial(_harden, access))

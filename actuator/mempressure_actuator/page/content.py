@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from mempressure.inventory import AppDict, PackageDict
 from mempressure.observation import Observation, ScopeReport
 from mempressure.quantities import UNKNOWN, duration, part, size
-from mempressure.suggestions import Suggestion
 from mempressure.thresholds import PressureLevel, pressure_level
 from mempressure_actuator.data import ActionDict, CycleDict, UnloadedDict
 from mempressure_actuator.page.chart import Chart, draw
@@ -157,7 +156,7 @@ def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, 
         CycleView(
             id=_id("cycle", cycle["id"]),
             ended=cycle["ended"],
-            ago=_ago(now - cycle["ended"]),
+            ago=ago(now - cycle["ended"]),
             where=cycle["app"] or "host",
             why=_why(cycle),
             usage=f"{100 * cycle['usage_before']:.1f} % → {100 * cycle['usage_after']:.1f} %",
@@ -165,12 +164,6 @@ def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, 
         )
         for cycle in cycles
     )
-
-
-def suggestion_place(suggestion: Suggestion) -> str:
-    """Return what a suggestion is about: the host, an app, or a package in one."""
-    where = suggestion.app or "host"
-    return f"{suggestion.package} in {where}" if suggestion.package else where
 
 
 def unloaded_sentences(results: Iterable[UnloadedDict]) -> list[str]:
@@ -182,6 +175,11 @@ def unloaded_sentences(results: Iterable[UnloadedDict]) -> list[str]:
         f"{_count(result['workers'], 'worker')}, {size(result['reclaimed_bytes'])} given back"
         for result in results
     ]
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago something was, in whole seconds at least."""
+    return "just now" if seconds < 1 else f"{duration(round(seconds))} ago"
 
 
 def announcement(scopes: Iterable[ScopeView]) -> str:
@@ -242,10 +240,6 @@ def _deed(act: ActionDict, app: str) -> DeedView:
         "failed": "failed",
     }
     return DeedView(sentence=f"{what}{where}:", result=result[act["result"]], details=details)
-
-
-def _ago(seconds: float) -> str:
-    return "just now" if seconds < 1 else f"{duration(round(seconds))} ago"
 
 
 def _count(number: int, noun: str) -> str:
