@@ -8,6 +8,7 @@ never changes in a series' life, so it is made once and kept.
 import math
 from collections.abc import Iterable
 from enum import Enum
+from typing import NamedTuple
 
 from mempressure_exporter.families import Family
 
@@ -22,6 +23,14 @@ class Format(Enum):
 Sample = tuple[str, tuple[str, ...], float]
 """Family name, label values in the family's order, value."""
 
+
+class Lines(NamedTuple):
+    """Series of one family that are written already; without the lines of comment."""
+
+    family: str
+    text: str
+
+
 _SPARE_SERIES = 1000
 
 
@@ -35,7 +44,7 @@ class Exposition:
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = {family.name: _FamilyText(family) for family in families}
 
-    def render(self, samples: Iterable[Sample], form: Format = Format.TEXT) -> bytes:
+    def render(self, samples: Iterable[Sample | Lines], form: Format = Format.TEXT) -> bytes:
         """Return the text of the samples; a family without a sample is left out.
 
         Raises:
@@ -44,7 +53,11 @@ class Exposition:
         """
         families = self._families
         lines: dict[str, list[str]] = {name: [] for name in families}
-        for name, labels, value in samples:
+        for sample in samples:
+            if isinstance(sample, Lines):
+                lines[sample.family].append(sample.text)
+                continue
+            name, labels, value = sample
             family = families[name]
             start = family.starts.get(labels)
             if start is None:
@@ -77,16 +90,30 @@ class _FamilyText:
         self.starts: dict[tuple[str, ...], str] = {}
 
     def start(self, labels: tuple[str, ...]) -> str:
-        """Make and keep a series' name with its labels, which prometheus_client sorts by name."""
-        pairs = sorted(zip(self._family.labels, labels, strict=True))
-        inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
-        start = self.starts[labels] = f"{self._family.name}{{{inside}}}" if inside else self._family.name
+        """Make and keep a series' name with its labels."""
+        start = self.starts[labels] = _start(self._family, labels)
         return start
 
     def forget_if_more_than(self, limit: int) -> None:
         """Drop what is kept where most of it must belong to series that are gone."""
         if len(self.starts) > limit:
             self.starts.clear()
+
+
+def line(family: Family, labels: tuple[str, ...], value: float) -> str:
+    """Return the line of one sample.
+
+    Raises:
+        ValueError: it has more or fewer labels than its family.
+    """
+    return f"{_start(family, labels)} {number(value)}\n"
+
+
+def _start(family: Family, labels: tuple[str, ...]) -> str:
+    """Return a series' name with its labels, which prometheus_client sorts by name."""
+    pairs = sorted(zip(family.labels, labels, strict=True))
+    inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
+    return f"{family.name}{{{inside}}}" if inside else family.name
 
 
 def number(value: float) -> str:

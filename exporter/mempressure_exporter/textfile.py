@@ -16,8 +16,8 @@ def scrape(collectors: Collectors) -> tuple[bytes, bool]:
     lasting = [family for family in FAMILIES if not family.counted_here]
     names = {family.name for family in lasting}
     samples = [sample for sample in collectors.collect() if sample[0] in names]
-    complete = all(value for name, _, value in samples if name == "mempressure_scrape_collector_success")
-    return Exposition(lasting).render(samples), complete
+    successes = [sample[-1] for sample in samples if sample[0] == "mempressure_scrape_collector_success"]
+    return Exposition(lasting).render(samples), all(successes)
 
 
 def write(path: str, text: bytes) -> None:

@@ -2,6 +2,7 @@ import logging
 import os
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mempressure import __version__, features
 from mempressure.configuration import load_configuration
@@ -44,9 +45,16 @@ def scrape(configure, proc, clock):
 
 
 def found_by(running):
-    samples = running.collect()
-    assert b"mempressure_node_info" in Exposition(FAMILIES).render(samples)  # every sample fits its family
-    found = {(name.removeprefix("mempressure_"), *labels): value for name, labels, value in samples}
+    text = Exposition(FAMILIES).render(running.collect()).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    labels = {family.name: family.labels for family in FAMILIES}
+    found = {
+        (
+            sample.name.removeprefix("mempressure_"),
+            *(sample.labels[label] for label in labels[sample.name]),
+        ): sample.value
+        for sample in samples
+    }
     assert len(found) == len(samples), "a series was there twice"
     return found
 

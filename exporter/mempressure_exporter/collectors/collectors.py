@@ -14,7 +14,7 @@ from mempressure_exporter.collectors.host import HostCollector
 from mempressure_exporter.collectors.packages import PackagesCollector
 from mempressure_exporter.collectors.pressure import PressureCollector
 from mempressure_exporter.collectors.settings import SettingsCollector
-from mempressure_exporter.exposition import Sample
+from mempressure_exporter.exposition import Lines, Sample
 from mempressure_exporter.problems import Problems
 from mempressure_exporter.source import Source
 from mempressure_exporter.wakeups import Wakeups
@@ -34,7 +34,7 @@ COLLECTORS = {
 class Collector(Protocol):
     """One collector; what it raises fails this one, in this scrape."""
 
-    def collect(self) -> Iterable[Sample]:
+    def collect(self) -> Iterable[Sample | Lines]:
         """Return the samples of one scrape."""
 
 
@@ -82,10 +82,10 @@ class Collectors:
         }
         self.enabled: Mapping[str, Collector] = {name: make() for name, make in makers.items() if name in enabled}
 
-    def collect(self, names: Collection[str] | None = None) -> list[Sample]:
+    def collect(self, names: Collection[str] | None = None) -> list[Sample | Lines]:
         """Return the samples of one scrape: of all enabled collectors, or of those among them that are named."""
         self._source.begin_scrape()
-        samples: list[Sample] = []
+        samples: list[Sample | Lines] = []
         for name, collector in self.enabled.items():
             if names is not None and name not in names:
                 continue
