@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, cycles, environment, footprint, hog, load, packages, reaction
+from benchmarks import calls, cycles, environment, exporter, footprint, hog, load, packages, reaction
 from benchmarks.report import markdown, readme
 from benchmarks.targets import missed
 from stack.engines import ROOT
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "calls": calls.run,
+    "exporter": exporter.run,
     "footprint": footprint.run,
     "packages": packages.run,
     "cycles": cycles.run,
