@@ -47,7 +47,7 @@ def pages(
             names = selection.wanted(request.query, enabled=tuple(collectors.enabled))
         except (selection.SelectionError, ValueError) as error:
             return Response(400, TEXT, f"{error}\n".encode())
-        form = negotiated(",".join(request.headers.get_all("Accept", ())))
+        form = negotiated(",".join(request.headers.get_all("Accept")))
         with one_at_a_time:
             text = exposition.render(collectors.collect(names), form)
         return compressed(request, Response(200, form.value, text))

@@ -1,8 +1,9 @@
 """A request's body: how long it is, and its bytes where they are wanted."""
 
 from collections.abc import Iterator
-from email.message import Message
 from typing import BinaryIO, NamedTuple
+
+from mempressure.web.headers import Headers
 
 _PIECE = 1 << 16
 _LINE = 256
@@ -22,7 +23,7 @@ class Body(NamedTuple):
     """False where it is so large that the rest was left with the client."""
 
 
-def read_body(file: BinaryIO, headers: Message, *, limit: int) -> Body:
+def read_body(file: BinaryIO, headers: Headers, *, limit: int) -> Body:
     """Read a body, of which at most `limit` bytes are kept.
 
     A larger one is read up to 32 times the limit and thrown away: a client that still sends when it is answered may
@@ -45,9 +46,9 @@ def read_body(file: BinaryIO, headers: Message, *, limit: int) -> Body:
     return Body(bytes(content), size, complete=True)
 
 
-def _pieces(file: BinaryIO, headers: Message) -> Iterator[bytes]:
-    lengths = headers.get_all("Content-Length", [])
-    encodings = headers.get_all("Transfer-Encoding", [])
+def _pieces(file: BinaryIO, headers: Headers) -> Iterator[bytes]:
+    lengths = headers.get_all("Content-Length")
+    encodings = headers.get_all("Transfer-Encoding")
     if encodings:
         if lengths or len(encodings) > 1 or encodings[0].strip().lower() != "chunked":
             raise BodyError("Transfer-Encoding is not chunked alone; send that or Content-Length")

@@ -7,10 +7,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from mempressure.web.body import Body, BodyError, read_body
+from mempressure.web.headers import Head, HeadError, read_head
 from mempressure.web.messages import Request, Response, plain
 from mempressure.web.stream import RequestTooLargeError, Stream
 
@@ -73,137 +73,115 @@ class Connection:
             socket.socket.shutdown(self.socket, socket.SHUT_RD)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One connection, in its own thread."""
+class Handler:
+    """Answers one connection's requests, in its own thread."""
 
-    protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.0"  # the base's, HTTP/0.9, would answer errors without a status line
-    server: "Server"  # type: ignore[assignment]  # of our own; the base only keeps it
-    request: Connection
+    def __init__(self, connection: Connection, server: "Server") -> None:
+        self._connection = connection
+        self._server = server
+        self._head: Head | None = None
+        """Of the request that is being answered; None where it is none."""
+        self._goes_on = True
 
-    def setup(self) -> None:
-        """Shake hands where there is TLS, and wrap the socket in a stream with deadlines."""
-        limits = self.server.limits
-        self.request.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._encrypted = self.server.shake_hands(self.request)
-        self.connection = self.request.socket
-        self._stream = Stream(self.connection, write_seconds=limits.response_seconds)
-        self._input = self.rfile = io.BufferedReader(self._stream)
-        self.wfile = io.BufferedWriter(self._stream)
-        self._next_seconds = limits.request_seconds
-        # An error can be answered before a request was understood.
-        self.requestline, self.command, self.request_version = "", "", self.protocol_version
+    def run(self) -> None:
+        """Shake hands where there is TLS, and answer until either side has enough.
 
-    def handle_one_request(self) -> None:
-        """Answer one request, or end the connection."""
-        self.close_connection = True
-        try:
-            unread = self._converse()
-            self.wfile.flush()
-            if unread:
+        Raises:
+            OSError: the client broke off, or took too long.
+        """
+        limits = self._server.limits
+        self._connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._encrypted = self._server.shake_hands(self._connection)
+        self._stream = Stream(self._connection.socket, write_seconds=limits.response_seconds)
+        self._input = io.BufferedReader(self._stream)
+        seconds = limits.request_seconds
+        while self._goes_on and self._request_begins(seconds):
+            self._goes_on = False
+            if self._converse():
                 self._discard_rest()
-        except (OSError, EOFError) as error:
-            _log.debug("connection ended: client=%s error=%r", self.client_address, error)
-            self.close_connection = True
+            seconds = limits.idle_seconds
+
+    def _request_begins(self, seconds: float) -> bool:
+        """Wait for the first byte of a request; false where none is to come."""
+        if not self._server.begin_waiting(self._connection):
+            return False
+        self._stream.expect(seconds=seconds, size=self._server.limits.request_bytes)
+        return bool(self._input.peek(1))
 
     def _converse(self) -> bool:
         """Answer one request; return whether the client may still be sending what nobody will read."""
-        limits = self.server.limits
-        if not self.server.begin_waiting(self.request):
-            return False
-        self._stream.expect(seconds=self._next_seconds, size=limits.request_bytes)
-        if not self._input.peek(1):
-            return False
-        self.request.is_due = True
+        limits = self._server.limits
+        self._head = None
+        self._connection.is_due = True
         self._stream.expect(seconds=limits.request_seconds, size=limits.request_bytes)
         try:
-            self.raw_requestline = self.rfile.readline()
-            understood = self.parse_request()
+            self._head = read_head(self._input)
+        except HeadError as error:
+            self._send(plain(error.status, reason=str(error)))
+            return True
         except RequestTooLargeError:
-            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._send(plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
             return True
-        if not understood or self._stream.ended:  # refused; or cut short, by the client or by `stop`
-            self.close_connection = True
-            return not understood
         try:
-            body = self._body()
+            body = self._body(self._head)
         except BodyError as error:
-            self.send_error(HTTPStatus.BAD_REQUEST, str(error))
+            self._send(plain(HTTPStatus.BAD_REQUEST, reason=str(error)))
             return True
-        self.server.begin_working(self.request)
-        self.close_connection |= not body.complete
-        self._send(self._response(body))
-        self._next_seconds = limits.idle_seconds
+        self._server.begin_working(self._connection)
+        response = self._response(self._head, body)
+        self._goes_on = self._head.keeps_alive and body.complete and not self._server.stopping.is_set()
+        self._send(response)
         return not body.complete
 
-    def _body(self) -> Body:
-        limit = self.server.limits.body_bytes
+    def _body(self, head: Head) -> Body:
+        limit = self._server.limits.body_bytes
         if limit:
-            if self.headers.get("Expect", "").lower() == "100-continue":
-                self.send_response_only(HTTPStatus.CONTINUE)
-                self.end_headers()
-                self.wfile.flush()
+            if head.headers.get("Expect").lower() == "100-continue":
+                self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._stream.allow(64 * limit)  # beyond what `read_body` takes, whatever the chunks' own size
-            return read_body(self._input, self.headers, limit=limit)
-        has_one = "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0"
+            return read_body(self._input, head.headers, limit=limit)
+        has_one = "Transfer-Encoding" in head.headers or head.headers.get("Content-Length", "0") != "0"
         return Body(b"", 0, complete=not has_one)
 
-    def _response(self, body: Body) -> Response:
-        path, _, query = self.path.partition("?")
-        request = Request(
-            self.command,
-            path,
-            query,
-            self.headers,
-            body.content,
-            body.size,
-            self.client_address[0],
-            self._encrypted,
-        )
+    def _response(self, head: Head, body: Body) -> Response:
+        path, _, query = head.target.partition("?")
+        client = self._connection.address[0]
+        request = Request(head.method, path, query, head.headers, body.content, body.size, client, self._encrypted)
         try:
-            return self.server.answer(request)
+            response = self._server.answer(request)
         except Exception:  # noqa: BLE001 -- whatever is raised is logged and answered; the server goes on
             _log.exception("page failed: path=%s", path)
-            return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+            response = plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+        _log.debug("request: client=%s method=%s path=%s status=%d", client, head.method, path, response.status)
+        return response
 
     def _send(self, response: Response) -> None:
-        self.close_connection |= self.server.stopping.is_set()
-        self.send_response(response.status)
-        sent = {"content-type", "content-length", "connection"}
+        now = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+        lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}", f"Date: {now}", "Server: mempressure"]
+        sent = {"date", "server", "content-type", "content-length", "connection"}
         # What the operator set wins, then what the page says, then what is good for most.
-        for headers in (self.server.extra_headers(), response.headers, SECURITY_HEADERS):
-            for name, value in headers:
-                if name.lower() not in sent:
-                    self.send_header(name, value)
+        for headers in (self._server.extra_headers(), response.headers, SECURITY_HEADERS):
+            lines += [f"{name}: {value}" for name, value in headers if name.lower() not in sent]
             sent |= {name.lower() for name, _ in headers}
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(response.body)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 -- the base class' signature
-        """Answer what is no request, and end the connection."""
-        self.close_connection = True
-        self._send(plain(HTTPStatus(code), reason=message or ""))
+        lines += [f"Content-Type: {response.content_type}", f"Content-Length: {len(response.body)}"]
+        if not self._goes_on:
+            lines.append("Connection: close")
+        elif self._head is not None and self._head.version < (1, 1):
+            lines.append("Connection: keep-alive")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        without_body = self._head is not None and self._head.method == "HEAD"
+        self._stream.write(head if without_body else head + response.body)
 
     def _discard_rest(self) -> None:
         # A socket that is closed on unread data resets the connection, and the client may lose the response.
-        self.connection.shutdown(socket.SHUT_WR)
+        self._connection.socket.shutdown(socket.SHUT_WR)
         self._stream.expect(seconds=_LINGER_SECONDS, size=_LINGER_BYTES)
         while self._input.read1(1 << 16):
             pass
 
-    def handle_expect_100(self) -> bool:
-        """Leave the answer to whoever knows whether a body is wanted."""
-        return True
 
-    def version_string(self) -> str:
-        """Return what the Server header says."""
-        return "mempressure"
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class' name
-        """Log a request for whoever looks closely."""
-        _log.debug("request: client=%s " + format, self.client_address[0], *args)
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

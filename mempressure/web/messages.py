@@ -1,20 +1,21 @@
 """What a server is asked and what it answers, apart from how that travels."""
 
 from collections.abc import Callable
-from email.message import Message
 from http import HTTPStatus
 from typing import NamedTuple
+
+from mempressure.web.headers import Headers
 
 TEXT = "text/plain; charset=utf-8"
 
 
 class Request(NamedTuple):
-    """One request; header names are found in any case."""
+    """One request."""
 
     method: str
     path: str
     query: str
-    headers: Message
+    headers: Headers
     body: bytes = b""
     body_size: int = 0
     """What arrived, in bytes: more than `body` has where that was too large to be kept."""

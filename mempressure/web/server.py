@@ -190,8 +190,8 @@ class Server:
 
     def _serve(self, connection: Connection) -> None:
         try:
-            Handler(connection, connection.address, self)  # type: ignore[arg-type]  # see Handler.server
-        except OSError as error:  # the client went away, or its handshake failed
+            Handler(connection, self).run()
+        except (OSError, EOFError) as error:  # the client went away, or its handshake failed
             _log.debug("connection failed: client=%s error=%r", connection.address, error)
         except Exception:  # noqa: BLE001 -- one connection's; the others go on
             _log.exception("connection failed: client=%s", connection.address)

@@ -12,7 +12,6 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from mempressure import __version__
 from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure.thresholds import Thresholds
+from mempressure.web.headers import Headers
 from mempressure.web.messages import Request
 from mempressure_exporter.collectors import COLLECTORS
 from mempressure_exporter.pages import pages
@@ -442,7 +442,7 @@ def test_scrapes_at_once_are_made_one_after_another():
             return []
 
     page = pages(Measured(), program="mempressure-exporter", telemetry_path="/metrics")["/metrics"]
-    request = Request("GET", "/metrics", "", Message())
+    request = Request("GET", "/metrics", "", Headers())
     with ThreadPoolExecutor(4) as pool:
         assert [answer.status for answer in pool.map(page, [request] * 8)] == [200] * 8
 
@@ -541,4 +541,14 @@ def test_it_imports_only_what_it_needs():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE, check=True, cwd=ROOT
     )
     imported = {name.partition(".")[0] for name in done.stdout.split()}
-    assert not imported & {"prometheus_client", "flask", "requests", "psutil", "yaml", "bcrypt", "asyncio"}
+    assert not imported & {
+        "prometheus_client",
+        "flask",
+        "requests",
+        "psutil",
+        "yaml",
+        "ssl",
+        "bcrypt",
+        "asyncio",
+        "email",
+    }

@@ -1,20 +1,17 @@
 import io
-from email.message import Message
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.web.body import BodyError, read_body
+from mempressure.web.headers import Headers
 
 LIMIT = 100
 
 
 def read(content, *headers, limit=LIMIT):
-    message = Message()
-    for name, value in headers:
-        message[name] = value
-    return read_body(io.BytesIO(content), message, limit=limit)
+    return read_body(io.BytesIO(content), Headers(headers), limit=limit)
 
 
 CHUNKED = ("Transfer-Encoding", "chunked")

@@ -1,8 +1,8 @@
 import gzip
-from email.message import Message
 
 import pytest
 
+from mempressure.web.headers import Headers
 from mempressure.web.messages import Request, Response
 from mempressure.web.pages import compressed, serve_pages, takes_gzip
 
@@ -10,10 +10,7 @@ TEXT = b"mempressure_host_memory_total_bytes 1\n" * 100
 
 
 def request(method="GET", path="/", **headers):
-    message = Message()
-    for name, value in headers.items():
-        message[name.replace("_", "-")] = value
-    return Request(method, path, "", message)
+    return Request(method, path, "", Headers((name.replace("_", "-"), value) for name, value in headers.items()))
 
 
 def test_pages_are_found_by_exact_path_and_read_only():

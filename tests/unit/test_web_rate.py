@@ -1,9 +1,8 @@
-from email.message import Message
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempressure.web.headers import Headers
 from mempressure.web.messages import Request, Response
 from mempressure.web.rate import RateLimit, parse_duration, rate_limited
 
@@ -43,5 +42,5 @@ def test_a_burst_passes_and_then_one_an_interval():
 def test_who_asks_too_often_gets_429_and_who_tells_503():
     limit = RateLimit(interval=1.0, burst=1, clock=lambda: 0.0)
     answer = rate_limited(lambda _: Response(200, "text/plain", b""), lambda: limit)
-    statuses = [answer(Request(method, "/", "", Message())).status for method in ("GET", "GET", "HEAD", "POST")]
+    statuses = [answer(Request(method, "/", "", Headers())).status for method in ("GET", "GET", "HEAD", "POST")]
     assert statuses == [200, 429, 429, 503]

@@ -50,7 +50,7 @@ def start(gate):
         def start(address=LOOPBACK, **limits):
             pages = {
                 "/hello": lambda request: Response(200, "text/plain", b"hello " + request.query.encode()),
-                "/header": lambda request: Response(200, "text/plain", request.headers["accept"].encode()),
+                "/header": lambda request: Response(200, "text/plain", request.headers.get("accept").encode()),
                 "/large": lambda request: Response(200, "text/plain", bytes(64 << 20)),
                 "/broken": broken,
                 "/late": gate,
@@ -118,6 +118,19 @@ def test_many_requests_on_one_connection(start, client):
     assert [one.response()[0], one.response()[0]] == [200, 200]
 
 
+def test_who_keeps_a_connection(start, client):
+    server = start()
+    for request, kept in (
+        (GET, True),
+        (b"GET /hello HTTP/1.1\r\nConnection: x, Close\r\n\r\n", False),
+        (b"GET /hello HTTP/1.0\r\n\r\n", False),
+        (b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
+    ):
+        one = client(server)
+        assert one.ask(request)[2] == b"hello "
+        assert (one.ask()[0] == 200) if kept else one.has_ended()
+
+
 def test_head_has_the_headers_of_get_and_no_body(start, client):
     one = client(start())
     _, headers, _ = one.ask()
@@ -143,6 +156,13 @@ def test_only_the_exact_path_is_found(start, client, path):
     ("request_", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
+        (b"GET /hello\r\n\r\n", 400),
+        (b"GET /a b HTTP/1.1\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nA : b\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nno header\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nA: b\rC: d\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
         (b"GET /hello HTTP/7.0\r\n\r\n", 505),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),

@@ -1,11 +1,11 @@
 import base64
 import threading
-from email.message import Message
 
 import bcrypt
 import pytest
 
 from mempressure.web import users as users_module
+from mempressure.web.headers import Headers
 from mempressure.web.messages import Request, Response
 from mempressure.web.users import MAX_WAITING, BusyError, Users, basic_credentials, users_only
 from tests.certificates import HASH, PASSWORD
@@ -116,9 +116,7 @@ def test_pages_for_users_only():
     answer = users_only(lambda _: Response(200, "text/plain", b"in"), lambda: allowed)
 
     def status(header=None):
-        headers = Message()
-        if header is not None:
-            headers["Authorization"] = header
+        headers = Headers([("Authorization", header)] if header else [])
         return answer(Request("GET", "/", "", headers))
 
     allowed = None
