@@ -7,11 +7,13 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import pytest
 
 from mempressure.node import read_node
+from mempressure.process import pid_namespace, start_ticks
 from stack.processes import Processes, free_port
 from tests.actuator_process import Actuator
 from tests.waiting import until
@@ -133,16 +135,21 @@ def test_an_operator_looks_unloads_sets_and_looks_back(actuator, shop, mempressu
     assert {"name": "emergency", "value": "0.97", "origin": "set through the API"} in rows
 
 
-def test_an_exit_code_tells_of_an_alert(actuator, shop, mempressure):
-    # Whatever this machine uses, it is above these.
-    set_low = mempressure(
-        "thresholds", "set", *("warning=0.0502", "unload_packages=0.98", "aggressive_unload=0.985"), "emergency=0.99"
-    )
-    assert set_low.returncode == 0, set_low.stderr
-    summary = json.loads(mempressure("status", "--json").stdout)["pressure"]
-    done = mempressure("status", "--exit-code")
-    assert done.returncode == (1 if summary["current_alerts"] else 0)
-    assert mempressure("status").returncode == 0
+def test_an_exit_code_tells_of_an_alert(actuator, publish_worker, mempressure):
+    """An app at 92 % of its budget, with thresholds above that and below; the host is below the upper ones."""
+    budget = {"budget_bytes": 100 << 20, "proportional_bytes": float(92 << 20)}
+    own = {"start_ticks": start_ticks(), "pid_namespace": pid_namespace()}
+    publish_worker(app="shop", pid=os.getpid(), **own, **budget, sampled=time.time())
+    high = ("warning=0.98", "unload_packages=0.985", "aggressive_unload=0.99", "emergency=0.995")
+    for low, alerts in (("warning=0.98", []), ("warning=0.9", ["warning"])):
+        assert mempressure("thresholds", "set", *high, low).returncode == 0
+        summary = json.loads(mempressure("status", "--json").stdout)["pressure"]
+        assert [alert["level"] for alert in summary["current_alerts"] if alert["app"] == "shop"] == alerts
+        host = summary["system_memory"]["percent"]
+        assert host < 90, f"this machine uses {host} % of its memory: too much to tell"
+        for more in ((), ("--json",)):
+            assert mempressure("status", "--exit-code", *more).returncode == len(alerts)
+        assert mempressure("status").returncode == 0
 
 
 REFUSED = [
