@@ -11,6 +11,7 @@ import sys
 from contextlib import closing, contextmanager
 
 import pytest
+from celery import Celery
 
 from mempressure.node import read_node
 from stack.processes import free_port
@@ -241,6 +242,90 @@ def test_gunicorn_is_observed_and_takes_no_orders(environment, tmp_path, runtime
     assert (run["status"], run["processes"]) == (0, 2)  # the arbiter is none
     assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE)
     assert not list((runtime_dir / str(os.geteuid())).iterdir()), "the workers left files behind"
+
+
+ASGI = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    import sympy
+    body = str(sympy.Symbol("x") + 1).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+"""
+TASKS = """
+import os
+from celery import Celery
+app = Celery("tasks", broker=os.environ["TASKS_REDIS"], backend=os.environ["TASKS_REDIS"])
+app.conf.broker_connection_retry_on_startup = True
+
+@app.task(name="add")
+def add():
+    import sympy
+    return str(sympy.Symbol("x") + 1)
+"""
+
+
+def sympy_is_observed(process, app, use, observed):
+    """Use the application until a worker of its two has sympy, end it, and check what is left of it."""
+
+    def used():
+        if not use():
+            return False
+        workers = app().workers if app() else ()
+        held = [package for worker in workers for package in worker.packages if package.name == "sympy"]
+        return len(workers) == 2 and any(package.loaded and package.freed_bytes > 0 for package in held)
+
+    until(used, "two workers, one with sympy", seconds=60)
+    for worker in app().workers:
+        assert "only observed" in worker.recycle_refused
+        assert {package.mechanism for package in worker.packages} == {"recycle"}
+    # What is kept of it is written at the workers' ticks, the last of which a server may cut.
+    until(lambda: (observed()[1]["sympy"]["freed_bytes"] or 0) > 20 << 20, "what unloading would free", seconds=60)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE), errors
+    return observed()[0]
+
+
+def test_uvicorn_is_observed(environment, tmp_path, runtime_dir, observed):
+    (tmp_path / "service.py").write_text(ASGI)
+    port = free_port()
+    uvicorn = [sys.executable, "-m", "uvicorn", "service:app", "--workers", "2"]
+    with ended([*RUN, "--", *uvicorn, "--app-dir", str(tmp_path), "--port", str(port)], environment) as process:
+
+        def use():
+            try:
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                    connection.request("GET", "/")
+                    return connection.getresponse().read() == b"x + 1"
+            except OSError:
+                return False
+
+        run = sympy_is_observed(process, lambda: app_of(runtime_dir, "uvicorn"), use, observed)
+    assert (run["status"], run["processes"]) == (0, 2)
+
+
+def test_celery_is_observed(environment, tmp_path, runtime_dir, observed, redis_url):
+    (tmp_path / "tasks.py").write_text(TASKS)
+    celery = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "tasks", "worker", "--concurrency", "2"]
+    with (
+        ended([*RUN, "--", *celery], environment | {"TASKS_REDIS": redis_url}) as process,
+        Celery(broker=redis_url, backend=redis_url) as client,
+    ):
+
+        def use():
+            return client.send_task("add").get(timeout=60) == "x + 1"
+
+        run = sympy_is_observed(process, lambda: app_of(runtime_dir, "celery"), use, observed)
+    assert (run["status"], run["processes"]) == (0, 2)  # the main process is none
+
+
+def app_of(runtime_dir, name):
+    return read_node(runtime_dir, on_problem=lambda problem: pytest.fail(str(problem))).apps.get(name)
 
 
 def test_an_application_that_has_a_loader_is_left_to_it(start, tmp_path, runtime_dir, observed):

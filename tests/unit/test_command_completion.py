@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from mempressure.command import argument_parser
-from mempressure.command.completion import script
+from mempressure.command.completion import run, script
 
 ASK = """
 source /dev/stdin <<< "$1"; shift
@@ -46,3 +46,12 @@ def test_every_command_is_completed():
 def test_a_path_is_completed_with_what_is_there(tmp_path):
     (tmp_path / "my-token").touch()
     assert completed("unload", "pandas", "--token-file", "my", folder=tmp_path) == ["my-token"]
+
+
+def test_zsh_reads_the_same_through_its_own_bridge_to_it(capsys):
+    """Tried with zsh 5.9: `mempressure sta` and a tab, `status --w`, `thresholds s`."""
+    parser = argument_parser()
+    assert run(parser.parse_args(["completion", "bash"])) == 0
+    assert capsys.readouterr().out == script(parser)
+    assert run(parser.parse_args(["completion", "zsh"])) == 0
+    assert capsys.readouterr().out == "autoload -U +X bashcompinit && bashcompinit\n" + script(parser)
