@@ -141,3 +141,11 @@ def test_loads_change_with_what_is_loaded_and_with_workers(make_worker, tmp_path
         loads(make_worker(start_ticks=2000, packages=["pandas"])),
     ]
     assert first not in others
+
+
+@pytest.mark.parametrize("changed", [{"level": "emergency"}, {"loads": frozenset()}])
+def test_the_count_starts_anew_where_something_changed(changed):
+    before = {"level": "high", "loads": LOADS}
+    known = Futility(4, 100.0, **before)
+    assert known.after("futile", **before, now=101.0).cycles == 5
+    assert known.after("futile", **before | changed, now=101.0).cycles == 1
