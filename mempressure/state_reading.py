@@ -104,7 +104,7 @@ def _decode(data: bytes, path: Path | None) -> WorkerState:
         raise StateError(f"state file: {len(numbers) // 8} values do not fit {len(package_options)} packages")
     _check_numbers(numbers)
     measured: dict[str, Any] = dict(zip(WORKER_VALUES, _doubles(numbers[:start]), strict=True))
-    rows = [numbers[place : place + ROW.size] for place in range(start, len(numbers), ROW.size)]
+    rows = struct.unpack(f"{ROW.size}s" * len(package_options), numbers[start:])
     return WorkerState(**worker_options, **measured, packages=PublishedPackages(package_options, rows))
 
 
@@ -137,7 +137,8 @@ def load(path: Path, *, owner: int) -> WorkerState:
             raise StateError(f"{path}: not a regular file of uid {owner}")
         if status.st_size > MAX_FILE_BYTES:
             raise StateError(f"{path}: {status.st_size} bytes are more than the {MAX_FILE_BYTES} allowed")
-        data = os.read(descriptor, MAX_FILE_BYTES)
+        # Not as many as allowed: a buffer of 4 MiB for a file of 10 KB costs 30 us.
+        data = os.read(descriptor, status.st_size + 1)
     finally:
         os.close(descriptor)
     try:

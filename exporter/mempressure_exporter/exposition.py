@@ -91,7 +91,7 @@ class _FamilyText:
 
     def start(self, labels: tuple[str, ...]) -> str:
         """Make and keep a series' name with its labels."""
-        start = self.starts[labels] = _start(self._family, labels)
+        start = self.starts[labels] = line_start(self._family, labels)
         return start
 
     def forget_if_more_than(self, limit: int) -> None:
@@ -100,17 +100,12 @@ class _FamilyText:
             self.starts.clear()
 
 
-def line(family: Family, labels: tuple[str, ...], value: float) -> str:
-    """Return the line of one sample.
+def line_start(family: Family, labels: tuple[str, ...]) -> str:
+    """Return a series' name with its labels, which prometheus_client sorts by name.
 
     Raises:
-        ValueError: it has more or fewer labels than its family.
+        ValueError: there are more or fewer labels than the family has.
     """
-    return f"{_start(family, labels)} {number(value)}\n"
-
-
-def _start(family: Family, labels: tuple[str, ...]) -> str:
-    """Return a series' name with its labels, which prometheus_client sorts by name."""
     pairs = sorted(zip(family.labels, labels, strict=True))
     inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs)
     return f"{family.name}{{{inside}}}" if inside else family.name

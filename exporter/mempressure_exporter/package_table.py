@@ -6,6 +6,7 @@ each, comparing their rows takes 1 ms, reading and adding them all up again 60.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import ne
 from typing import Any
 
 from mempressure.state import PACKAGE_VALUES, PackageState, WorkerState, least_mild
@@ -41,8 +42,10 @@ class Package:
     """When its last holder was gone, in Unix seconds."""
     samples: list[Sample] = field(default_factory=list)
     """As of the last update."""
-    lines: dict[str, str] | None = None
-    """What the samples are in text, by family; None until somebody writes it."""
+    lines: tuple[str, ...] | None = None
+    """What the samples are in text, a text a family; None until somebody writes it."""
+    written: dict[tuple[str, tuple[str, ...]], tuple[str, float, str]] = field(default_factory=dict)
+    """By family and labels, what a line starts with, and the value and the line that were written last."""
 
     def add_up(self) -> None:
         """Make the samples anew from what the holders say."""
@@ -56,7 +59,8 @@ class Package:
                 memory[options["source"]] = memory.get(options["source"], 0.0) + values[_MEMORY]
             last_used = max(last_used, values[_LAST_USED])
             # Workers that started before and after a check differ for a while: then the most cautious is shown.
-            verdict = least_mild((options["verdict"], verdict))
+            if options["verdict"] != verdict:
+                verdict = least_mild((options["verdict"], verdict))
         samples: list[Sample] = [
             ("mempressure_package_memory_bytes", (*named, source), size) for source, size in memory.items()
         ]
@@ -99,6 +103,8 @@ class PackageTable:
         self._has_new_room = False  # for packages that were beyond the bound: whoever lives is taken in again
         self.packages: dict[tuple[str, str], Package] = {}
         """By (app, package), in the order of their first sight."""
+        self.series = 0
+        """Of all packages together."""
 
     def update(self, workers: Iterable[WorkerState], *, now: float) -> None:
         """Bring every package up to date with the workers that live now."""
@@ -111,9 +117,9 @@ class PackageTable:
             if known is not None and known.options is options and key in self._here and not self._has_new_room:
                 known.rows, before = rows, known.rows
                 known.seen = now
-                for place, (old, new) in enumerate(zip(before, rows, strict=True)):
-                    if old != new:
-                        self._hold(key, options[place], old, new, changed)
+                for place, differs in enumerate(map(ne, before, rows)):
+                    if differs:
+                        self._hold(key, options[place], before[place], rows[place], changed)
             else:
                 known = self._meet(key, worker, known, changed, now)
             self._workers[key] = known
@@ -122,7 +128,10 @@ class PackageTable:
             self._let_go(key, {options["name"] for options in self._workers[key].options}, changed, now)
         self._here = here
         for name in changed:
-            self.packages[name].add_up()
+            package = self.packages[name]
+            self.series -= len(package.samples)
+            package.add_up()
+            self.series += len(package.samples)
         self._forget(now)
 
     def _meet(
@@ -175,7 +184,7 @@ class PackageTable:
             n for n, package in self.packages.items() if not package.holders and package.left <= now - RETAIN_SECONDS
         ]
         for name in old:
-            del self.packages[name]
+            self.series -= len(self.packages.pop(name).samples)
         if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
             self._here = set()
 

@@ -1,9 +1,10 @@
 """Packages, summed over the workers that hold them."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 from mempressure_exporter.bound import Bound
-from mempressure_exporter.exposition import Lines, line
+from mempressure_exporter.exposition import Lines, line_start, number
 from mempressure_exporter.families import FAMILIES
 from mempressure_exporter.package_table import Package, PackageTable
 from mempressure_exporter.source import Source
@@ -21,12 +22,15 @@ class PackagesCollector:
 
     def collect(self) -> Iterator[Lines]:
         """Return the series of one scrape; raises UnsafeDirectoryError where no worker can be believed."""
-        self._table.update(self._source.workers(), now=self._source.clock())
-        # In the order of first sight: which packages are left out where there are too many does not change by itself.
-        shown = self._bound.fitting(self._table.packages.values(), size=_series)
+        table = self._table
+        table.update(self._source.workers(), now=self._source.clock())
+        shown: Iterable[Package] = table.packages.values()
+        if table.series > self._bound.max_series:
+            # In the order of first sight: which packages are left out does not change by itself.
+            shown = self._bound.fitting(shown, size=_series)
         texts = [package.lines or _written(package) for package in shown]
-        for name in _FAMILIES:
-            if text := "".join([lines[name] for lines in texts if name in lines]):
+        for name, lines in zip(_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
+            if text := "".join(lines):
                 yield Lines(name, text)
 
 
@@ -34,10 +38,16 @@ def _series(package: Package) -> int:
     return len(package.samples)
 
 
-def _written(package: Package) -> dict[str, str]:
-    """Write a package's samples, which stay as they are in most scrapes."""
-    lines: dict[str, str] = {}
+def _written(package: Package) -> tuple[str, ...]:
+    """Write what changed of a package's samples: most stay as they are from scrape to scrape."""
+    lines = dict.fromkeys(_FAMILIES, "")
+    before, package.written = package.written, {}
     for name, labels, value in package.samples:
-        lines[name] = lines.get(name, "") + line(_FAMILIES[name], labels, value)
-    package.lines = lines
-    return lines
+        series = (name, labels)
+        start, old, line = before.get(series) or (line_start(_FAMILIES[name], labels), math.nan, "")
+        if value != old:
+            line = f"{start} {number(value)}\n"
+        package.written[series] = (start, value, line)
+        lines[name] += line
+    package.lines = tuple(lines.values())
+    return package.lines
