@@ -1,5 +1,6 @@
 """The real process, on a `/proc` tree and state files of the test's own."""
 
+import gzip
 import http.client
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -445,6 +446,37 @@ def test_scrapes_at_once_are_made_one_after_another():
     request = Request("GET", "/metrics", "", Headers())
     with ThreadPoolExecutor(4) as pool:
         assert [answer.status for answer in pool.map(page, [request] * 8)] == [200] * 8
+
+
+def test_more_scrapes_at_once_than_allowed_are_answered_503():
+    release = threading.Event()
+
+    class Slow:
+        enabled = ()
+
+        def collect(self, names=None):
+            assert release.wait(DEADLINE)
+            return []
+
+    page = pages(Slow(), program="mempressure-exporter", telemetry_path="/metrics", max_requests=2)["/metrics"]
+    request = Request("GET", "/metrics", "", Headers())
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(page, request) for _ in range(3)]
+        first, running = wait(asked, DEADLINE, FIRST_COMPLETED)
+        release.set()
+        assert [answer.result().status for answer in first] == [503]
+        assert [answer.result().status for answer in running] == [200, 200]
+    assert page(request).status == 200
+
+
+def test_the_exposition_is_compressed_where_that_is_asked_for(exporter):
+    with exporter.connect(b"GET /metrics HTTP/1.1\r\nAccept-Encoding: br, gzip;q=0.5\r\n\r\n") as connection:
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = answer.read()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert b"mempressure_node_info" in gzip.decompress(body)
+    assert len(body) < 6000
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])

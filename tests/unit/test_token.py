@@ -94,3 +94,20 @@ def test_a_token_that_appears_meanwhile_stays(tmp_path):
         thread.join(10)
     text = (tmp_path / "token").read_text().strip()
     assert [token.matches(text) for token in tokens] == [True, True]
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o400, True), (0o440, True), (0o460, False), (0o444, False)])
+def test_a_credential_of_systemd_shows_the_services_own_right_as_the_groups(tmp_path, monkeypatch, mode, taken):
+    path = tmp_path / "token"
+    path.write_text("x" * 43)
+    path.chmod(mode)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    if taken:
+        assert load_token(path).matches("x" * 43)
+    else:
+        with pytest.raises(ConfigurationError, match="chmod 600"):
+            load_token(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path.parent))
+    if mode != 0o400:
+        with pytest.raises(ConfigurationError, match="chmod 600"):
+            load_token(path)
