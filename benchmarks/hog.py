@@ -215,7 +215,7 @@ def _ended(keeper: str, process: Process | None) -> str:
     text = process.log.read_text(errors="replace")
     if keeper == "earlyoom":
         killed = re.findall(r"sending (SIG\w+) to process \d+ uid \d+ \"(\w+)\"", text)
-        return f"{len(killed)} by signal" + (f" ({', '.join(sorted({name for name, _ in killed}))})" if killed else "")
+        return f"{len(killed)} by signal" + (f" ({', '.join(sorted({name for _, name in killed}))})" if killed else "")
     recycled = re.findall(r"mechanism=recycle.* workers=(\d+)", text)
     return f"{sum(map(int, recycled))} workers recycled"
 

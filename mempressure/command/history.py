@@ -58,24 +58,39 @@ def shown(cycle: dict[str, Any]) -> "list[RenderableType]":
 
     scope = f"app {cycle['app']}" if cycle["scope"] == "app" else "host"
     usage = f"{quantities.share(cycle['usage_before'])} -> {quantities.share(cycle['usage_after'])}"
-    outcome = Text(cycle["outcome"], style=_STYLES.get(cycle["outcome"], ""))
+    outcome = Text(cycle["outcome"].replace("_", " "), style=_STYLES.get(cycle["outcome"], ""))
     when = quantities.moment(cycle["started"])
-    line = Text.assemble((when, "bold"), f"  {scope}  {usage}  ", outcome, f"  {cycle['trigger']}, {cycle['strategy']}")
-    return [line, *(Padding(Text(_action(action)), (0, 0, 0, 2), expand=False) for action in cycle["actions"])]
+    how = ", ".join(word for word in (cycle["trigger"], cycle["strategy"]) if word)
+    line = Text.assemble((when, "bold"), f"  {scope}  {usage}  ", outcome, f"  {how}")
+    below = [_action(action) for action in cycle["actions"]]
+    if cycle["trigger"] == "oom_kill":  # what is left alone in a cycle is many; here it is why nothing helped
+        below += [skip["reason"] for skip in cycle["skips"]]
+    return [line, *(Padding(Text(text), (0, 0, 0, 2), expand=False) for text in below)]
 
 
 def _action(action: dict[str, Any]) -> str:
     what = " ".join(part for part in (action["mechanism"], ", ".join(action["packages"])) if part)
-    text = f"{what} in {action['app']}: {action['result']}"
-    if action["workers"]:
+    where = f" in {action['app']}" if action["app"] else ""
+    text = f"{what}{where}: {action['result'].replace('_', ' ')}"
+    if action["result"] == "dry_run" and action["expected_bytes"]:
+        text += f", {quantities.size(action['expected_bytes'])} expected"
+    if action["workers"] and action["mechanism"] != "custom":
         workers = f"{action['workers']} worker{'s' * (action['workers'] != 1)}"
         text += f" in {workers}, {quantities.size(action['reclaimed_bytes'])} back"
     text += f" in {quantities.duration(action['duration_seconds'])} ({action['reason']})"
-    reasons = list(dict.fromkeys((*action["skipped"], *action["errors"])))
+    reasons = [reason for reason in dict.fromkeys((*action["skipped"], *action["errors"])) if reason != "dry run"]
     return f"{text}: {'; '.join(reasons)}" if reasons else text
 
 
-_STYLES = {"relieved": "green", "effective": "green", "done": "green", "futile": "yellow", "failed": "red"}
+_STYLES = {
+    "relieved": "green",
+    "effective": "green",
+    "done": "green",
+    "futile": "yellow",
+    "failed": "red",
+    "dry_run": "yellow",
+    "reported": "red",
+}
 
 
 def _limit(text: str) -> int:

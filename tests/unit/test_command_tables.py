@@ -201,7 +201,20 @@ def test_a_cycle_with_what_was_done():
         "outcome": "relieved",
         "actions": [action, action | {"mechanism": "trim", "packages": [], "workers": 0, "result": "skipped"}],
     }
+    dry = action | {"result": "dry_run", "workers": 0, "skipped": ["dry run"], "expected_bytes": 30 * MIB}
+    custom = {"app": "", "mechanism": "custom", "packages": ["page"], "reason": "http at level high", "workers": 1}
+    cycle["actions"] += [dry, action | custom | {"skipped": []}]
     text = " ".join(printed(history.shown(cycle)).split())
+    assert "recycle sympy, pandas in shop: dry run, 30.0 MiB expected in 1.5 s (unused for 11 s) custom" in text
+    assert "custom page: done in 1.5 s (http at level high)" in text
     assert "app shop 90.0 % -> 50.0 % relieved webhook, high" in text
     assert "recycle sympy, pandas in shop: done in 2 workers, 70.0 MiB back in 1.5 s (unused for 11 s): busy" in text
     assert "trim in shop: skipped in 1.5 s" in text
+
+
+def test_a_kill_with_why_nothing_helped():
+    numbers = {"started": 0.0, "usage_before": 0.95, "usage_after": 0.95, "actions": []}
+    said = {"scope": "app", "app": "shop", "trigger": "oom_kill", "strategy": "", "outcome": "reported"}
+    skips = [{"app": "shop", "package": "", "reason": "no alert had arrived"}]
+    text = " ".join(printed(history.shown(numbers | said | {"skips": skips})).split())
+    assert "app shop 95.0 % -> 95.0 % reported oom_kill no alert had arrived" in text
