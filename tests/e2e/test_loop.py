@@ -1,5 +1,7 @@
 """The loop with the real engines, beyond what the demo shows: people are told, and without engines it still closes."""
 
+import re
+
 import pytest
 
 from app.load import Load
@@ -47,9 +49,10 @@ def test_people_hear_of_pressure_in_slack_and_not_of_what_is_for_machines(start,
     assert (labels["scope"], labels["app"], labels["level"]) == ("app", "sample", "medium")
     until(lambda: slack.messages, "a message in Slack", seconds=40)
     told = [attachment for message in slack.messages for attachment in message["attachments"]]
-    assert all("MemoryPressure" in attachment["title"] and "sample" in attachment["title"] for attachment in told)
+    assert all(re.search("Memory pressure (medium|high|emergency): sample on ", each["title"]) for each in told), told
     assert not any("Heartbeat" in attachment["title"] or "Watchdog" in attachment["title"] for attachment in told)
-    assert any("*Level:*" in attachment["text"] for attachment in told)
+    assert all(re.match(r"\*(Resolved: )?sample on .*\*$", each["text"], re.MULTILINE) for each in told), told
+    assert all("Unloaded: " in each["text"] for each in told)
     assert load.failures == []
 
 

@@ -1,5 +1,6 @@
 """The rules, asked through promtool; and proof that the promtool tests notice when a rule loses what it promises."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -204,3 +205,12 @@ def test_every_alert_and_record_is_documented():
         assert f"`{rule.get('alert') or rule['record']}`" in page, rule
     severities = dict(re.findall(r"^\| \[`(\w+)`\]\(runbooks/\w+\.md\) \| (\w+) \|", page, re.MULTILINE))
     assert severities == {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+
+
+def test_every_alert_leads_to_a_dashboard_that_there_is():
+    boards = [json.loads(path.read_text()) for path in (ROOT / "grafana/dashboards").glob("*.json")]
+    paths = {f"/d/{board['uid']}" for board in boards}
+    assert {rule["annotations"]["dashboard"] for rule in alerts()} <= paths
+    # The variables that deploy/alertmanager/slack.tmpl puts into its links.
+    for board in boards:
+        assert {"node", "app"} <= {variable["name"] for variable in board["templating"]["list"]}
