@@ -85,6 +85,7 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         "what": f"{GROWTHS * GROWTH_MIB} MiB asked for, {ROOM_MIB} MiB free",
         "how": __doc__,
         "targets": as_dicts(_targets(outcomes)),
+        "notes": [_version()],
         "tables": [
             {
                 "title": "The same load under each keeper",
@@ -206,6 +207,11 @@ def _keeper(keeper: str, processes: Processes, inside: Sequence[str]) -> Process
     process = processes.start("actuator", command)
     process.wait_until(lambda: "listening" in process.log.read_text() and "autonomous" in process.log.read_text())
     return process
+
+
+def _version() -> str:
+    log = (LOGS / "earlyoom" / "earlyoom.log").read_text(errors="replace")
+    return log.partition("\n")[0].strip()  # such as "earlyoom v1.7"
 
 
 def _ended(keeper: str, process: Process | None) -> str:
