@@ -39,7 +39,7 @@ def box(machine, state_dir):
     """Make a black box, as the next start of the actuator does."""
 
     def make():
-        made = Metrics(leases=lambda: 0, queue_length=lambda: 0)
+        made = Metrics(node="n1", leases=lambda: 0, queue_length=lambda: 0)
         make.metrics, make.entries = made, []
         options = {"leases": list, "history": lambda _: [], "record": make.entries.append, "metrics": made}
         return BlackBox(state_dir, proc=machine.path, **options)
