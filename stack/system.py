@@ -73,7 +73,7 @@ class System:
         """Return whether a part answers 200."""
         try:
             return bool(requests.get(self.url(name) + path, timeout=2).status_code == requests.codes.ok)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
 

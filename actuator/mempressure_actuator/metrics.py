@@ -77,6 +77,10 @@ class Metrics:
         self.cycles = Counter(
             "mempressure_actuator_cycles", "Cycles that acted.", ("trigger", "outcome"), registry=self.registry
         )
+        # Prometheus sees an increase only of a series that was there before it: without these the first would be lost.
+        for trigger in ("webhook", "autonomous", "reflex"):
+            for outcome in ("relieved", "effective", "futile"):
+                self.cycles.labels(trigger, outcome)
         self.loop_errors = self._counter("loop_errors", "Turns of the control loop that failed.")
         self.store_errors = self._counter("store_errors", "Writes to the store that failed.")
         self.problems = self._counter("problems", "State files and directories found that cannot be believed.")
@@ -89,6 +93,8 @@ class Metrics:
             buckets=_ACTION_BUCKETS,
             registry=self.registry,
         )
+        for mechanism in MECHANISMS:
+            self.action_duration.labels(mechanism)
         self.reaction_duration = Histogram(
             "mempressure_actuator_reaction_duration_seconds",
             "Time from the receipt of a notification to the end of the first action that gave memory back for it.",
