@@ -26,11 +26,18 @@ _BESIDE_THE_STATE = (".sock", ".new", ".spare")
 """A worker's socket, a file that it was writing, and the note of an arbiter (see `mempressure.supervisors.spare`)."""
 
 
-def is_alive(worker: WorkerState, *, proc: str = "/proc", now: float) -> bool:
-    """Return whether the process that published this state still runs, as far as one can see from here."""
+def is_alive(worker: WorkerState, *, proc: str = "/proc", namespace: str | None = None, now: float) -> bool:
+    """Return whether the process that published this state still runs, as far as one can see from here.
+
+    Args:
+        worker: what it published.
+        proc: where the kernel's files are.
+        namespace: the PID namespace of that `/proc`, where it is known already.
+        now: Unix seconds.
+    """
     # A clock that was set back must not keep the dead alive until it catches up: hence the absolute value.
     fresh = abs(now - worker.sampled) < FRESH_SECONDS
-    if worker.pid_namespace != pid_namespace(proc=proc):
+    if worker.pid_namespace != (pid_namespace(proc=proc) if namespace is None else namespace):
         return fresh
     try:
         return start_ticks(worker.pid, proc=proc) == worker.start_ticks

@@ -14,7 +14,8 @@ from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.liveness import is_alive
 from mempressure.memory import MemoryReading, host_memory
-from mempressure.state import WorkerState, state_files
+from mempressure.process import pid_namespace
+from mempressure.state import WorkerState, state_file_names
 from mempressure.state_reading import StateError, load
 
 
@@ -131,12 +132,13 @@ def _living_workers(
 ) -> dict[str, list[WorkerState]]:
     apps: dict[str, list[WorkerState]] = {}
     try:
-        paths = list(state_files(directory))
+        paths = [f"{directory}/{name}" for name in state_file_names(directory)]
     except FileNotFoundError:  # its user's last worker has just ended
         return apps
     except OSError as error:
         on_problem(StateError(f"{directory} cannot be listed: {error.strerror}; chmod go+rx {directory}"))
         return apps
+    namespace = pid_namespace(proc=proc)
     for path in paths:
         try:
             worker = load(path, owner=uid)
@@ -148,6 +150,6 @@ def _living_workers(
         except OSError as error:
             on_problem(StateError(f"{path} cannot be read: {error.strerror}"))
             continue
-        if is_alive(worker, proc=proc, now=now):
+        if is_alive(worker, proc=proc, namespace=namespace, now=now):
             apps.setdefault(worker.app, []).append(worker)
     return apps

@@ -235,9 +235,13 @@ def withdraw(path: Path) -> None:
 
 def state_files(directory: Path) -> Iterator[Path]:
     """Yield the state files in one user's runtime directory."""
-    for name in sorted(os.listdir(directory)):
-        if name.endswith(".state") and not name.startswith("."):
-            yield directory / name
+    for name in state_file_names(directory):
+        yield directory / name
+
+
+def state_file_names(directory: Path) -> list[str]:
+    """Return the names of the state files in one user's runtime directory, sorted."""
+    return sorted(name for name in os.listdir(directory) if name.endswith(".state") and not name.startswith("."))
 
 
 def is_printable(text: Any) -> bool:

@@ -1,16 +1,15 @@
 """Every package of every app, over the workers that hold it, kept up to date with what changed since the last scrape.
 
 Most packages are idle most of the time, and that is what keeps a scrape cheap: with 1,250 packages in eight workers
-each, comparing their rows takes 1 ms, reading and adding them all up again 60.
+each, finding what changed takes 1 ms, reading and adding them all up again 60.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from operator import ne
-from typing import Any
+from operator import itemgetter
 
-from mempressure.state import PACKAGE_VALUES, PackageState, WorkerState, least_mild
-from mempressure.state_reading import ROW, PublishedPackages
+from mempressure.state import PACKAGE_VALUES, WorkerState, least_mild
+from mempressure.state_reading import PublishedPackages
 from mempressure_exporter.counters import NOTHING, Counts, PackageTotals
 from mempressure_exporter.exposition import Sample
 
@@ -24,10 +23,14 @@ RETAIN_SECONDS = 3600.0
 """How long a package is kept that no worker has any more."""
 
 _LOADED, _MEMORY, _LAST_USED = map(PACKAGE_VALUES.index, ("loaded", "memory_bytes", "last_used"))
-_COUNTS = [PACKAGE_VALUES.index(name) for name in ("loads", "refaults", "load_seconds", "unloads", "reclaimed_bytes")]
+_counted = itemgetter(*map(PACKAGE_VALUES.index, ("loads", "refaults", "load_seconds", "unloads", "reclaimed_bytes")))
+
+Line = tuple[Sample, str, str]
+"""A sample, what its line starts with, and its line."""
 
 _WorkerKey = tuple[str, str, int, int]
-_Options = dict[str, Any]
+_Holding = tuple[bool, float, str, float, str]
+"""Whether a worker has it loaded, its memory in bytes and where that is from, its last use, its verdict."""
 
 
 @dataclass(slots=True)
@@ -37,30 +40,30 @@ class Package:
     app: str
     name: str
     totals: PackageTotals = field(default_factory=PackageTotals)
-    holders: dict[_WorkerKey, tuple[_Options, bytes]] = field(default_factory=dict)
+    holders: dict[_WorkerKey, _Holding] = field(default_factory=dict)
     left: float = 0.0
     """When its last holder was gone, in Unix seconds."""
     samples: list[Sample] = field(default_factory=list)
     """As of the last update."""
-    lines: tuple[str, ...] | None = None
-    """What the samples are in text, a text a family; None until somebody writes it."""
-    written: dict[tuple[str, tuple[str, ...]], tuple[str, float, str]] = field(default_factory=dict)
-    """By family and labels, what a line starts with, and the value and the line that were written last."""
+    text: tuple[str, ...] | None = None
+    """The samples as they are printed, a text a family; None until somebody writes it."""
+    lines: list[Line] = field(default_factory=list)
+    """The samples that were written last."""
 
     def add_up(self) -> None:
         """Make the samples anew from what the holders say."""
         named = (self.app, self.name)
         memory: dict[str, float] = {}
         loaded, last_used, verdict = 0, -1.0, ""
-        for options, row in self.holders.values():
-            values = ROW.unpack(row)
-            loaded += values[_LOADED] > 0
-            if values[_MEMORY] >= 0:
-                memory[options["source"]] = memory.get(options["source"], 0.0) + values[_MEMORY]
-            last_used = max(last_used, values[_LAST_USED])
+        for is_loaded, size, source, used, its_verdict in self.holders.values():
+            loaded += is_loaded
+            if size >= 0:
+                memory[source] = memory.get(source, 0.0) + size
+            if used > last_used:  # noqa: PLR1730 -- max() takes four times as long
+                last_used = used
             # Workers that started before and after a check differ for a while: then the most cautious is shown.
-            if options["verdict"] != verdict:
-                verdict = least_mild((options["verdict"], verdict))
+            if its_verdict != verdict:
+                verdict = least_mild((its_verdict, verdict))
         samples: list[Sample] = [
             ("mempressure_package_memory_bytes", (*named, source), size) for source, size in memory.items()
         ]
@@ -70,21 +73,25 @@ class Package:
             samples.append(("mempressure_package_last_used_timestamp_seconds", named, last_used))
         if verdict:
             samples.append(("mempressure_package_verdict", (*named, verdict), 1))
-        self.samples, self.lines = samples + self.totals.samples(named), None
+        self.samples, self.text = samples + self.totals.samples(named), None
 
 
 @dataclass(slots=True)
 class _Worker:
     """What a worker said when it was last seen."""
 
-    options: Sequence[_Options]
-    rows: Sequence[bytes]
+    packages: PublishedPackages
     seen: float
-    gone: dict[str, bytes] = field(default_factory=dict)
-    """The last rows of packages that it no longer names."""
+    gone: dict[str, Counts] = field(default_factory=dict)
+    """The last counts of packages that it no longer names."""
 
-    def last_rows(self) -> dict[str, bytes]:
-        return self.gone | {options["name"]: row for options, row in zip(self.options, self.rows, strict=True)}
+    @property
+    def remembered(self) -> int:
+        return len(self.packages) + len(self.gone)
+
+    def counts(self) -> dict[str, Counts]:
+        now = {each["name"]: _counts(self.packages.values(place)) for place, each in enumerate(self.packages.options)}
+        return self.gone | now
 
 
 class PackageTable:
@@ -112,20 +119,17 @@ class PackageTable:
         here = set()
         for worker in workers:
             key = (worker.app, worker.pid_namespace, worker.pid, worker.start_ticks)
-            known = self._workers.pop(key, None)
-            options, rows = _published(worker.packages)
-            if known is not None and known.options is options and key in self._here and not self._has_new_room:
-                known.rows, before = rows, known.rows
-                known.seen = now
-                for place, differs in enumerate(map(ne, before, rows)):
-                    if differs:
-                        self._hold(key, options[place], before[place], rows[place], changed)
+            known, packages = self._workers.pop(key, None), _published(worker)
+            if known is not None and known.packages.options is packages.options and key in self._here:
+                for place in packages.changed_since(known.packages):
+                    self._hold(key, packages, place, _counts(known.packages.values(place)), changed)
+                known.packages, known.seen = packages, now
             else:
                 known = self._meet(key, worker, known, changed, now)
             self._workers[key] = known
             here.add(key)
         for key in self._here - here:
-            self._let_go(key, {options["name"] for options in self._workers[key].options}, changed, now)
+            self._let_go(key, {each["name"] for each in self._workers[key].packages.options}, changed, now)
         self._here = here
         for name in changed:
             package = self.packages[name]
@@ -138,30 +142,42 @@ class PackageTable:
         self, key: _WorkerKey, worker: WorkerState, known: _Worker | None, changed: set[tuple[str, str]], now: float
     ) -> _Worker:
         """Take in a worker that is new, was not seen for a while, or has other packages than before."""
-        options, rows = _published(worker.packages)
+        packages = _published(worker)
         # What it did before the exporter started is no increase.
         was_here_before = known is None and worker.started < self._started
-        before = known.last_rows() if known else {}
-        for each, row in zip(options, rows, strict=True):
-            self._hold(key, each, row if was_here_before else before.get(each["name"]), row, changed)
-        gone = {name: row for name, row in before.items() if (worker.app, name) in self.packages}
-        for each in options:
-            gone.pop(each["name"], None)
+        before = known.counts() if known else {}
+        gone = {name: counts for name, counts in before.items() if (worker.app, name) in self.packages}
+        for place, options in enumerate(packages.options):
+            counts = _counts(packages.values(place)) if was_here_before else before.get(options["name"], NOTHING)
+            self._hold(key, packages, place, counts, changed)
+            gone.pop(options["name"], None)
         self._let_go(key, gone, changed, now)
-        return _Worker(options, rows, now, gone)
+        return _Worker(packages, now, gone)
 
     def _hold(
-        self, key: _WorkerKey, options: _Options, before: bytes | None, row: bytes, changed: set[tuple[str, str]]
+        self,
+        key: _WorkerKey,
+        packages: PublishedPackages,
+        place: int,
+        before: Counts,
+        changed: set[tuple[str, str]],
     ) -> None:
         """Note what a worker says of one package, and count what grew."""
+        options, values = packages.options[place], packages.values(place)
         name = (key[0], options["name"])
         package = self.packages.get(name)
         if package is None:
             if len(self.packages) >= self._max_packages:
                 return
             package = self.packages[name] = Package(*name)
-        package.holders[key] = (options, row)
-        package.totals.add(options["mechanism"], _counts(before) if before else NOTHING, _counts(row))
+        package.holders[key] = (
+            values[_LOADED] > 0,
+            values[_MEMORY],
+            options["source"],
+            values[_LAST_USED],
+            options["verdict"],
+        )
+        package.totals.add(options["mechanism"], before, _counts(values))
         changed.add(name)
 
     def _let_go(self, key: _WorkerKey, names: Iterable[str], changed: set[tuple[str, str]], now: float) -> None:
@@ -172,14 +188,14 @@ class PackageTable:
                 changed.add((key[0], name))
 
     def _forget(self, now: float) -> None:
-        remembered = sum(len(worker.rows) + len(worker.gone) for worker in self._workers.values())
+        remembered = sum(worker.remembered for worker in self._workers.values())
         for key, worker in list(self._workers.items()):
             is_recent = worker.seen > now - REMEMBER_SECONDS
             # Who lives is never forgotten: it would be counted from 0 again.
             if worker.seen == now or (is_recent and remembered <= MAX_REMEMBERED):
                 break
             del self._workers[key]
-            remembered -= len(worker.rows) + len(worker.gone)
+            remembered -= worker.remembered
         old = [
             n for n, package in self.packages.items() if not package.holders and package.left <= now - RETAIN_SECONDS
         ]
@@ -189,13 +205,12 @@ class PackageTable:
             self._here = set()
 
 
-def _published(packages: Sequence[PackageState]) -> tuple[Sequence[_Options], Sequence[bytes]]:
-    assert isinstance(packages, PublishedPackages), "workers are read from their state files"  # noqa: S101 -- for mypy
-    return packages.options, packages.rows
+def _published(worker: WorkerState) -> PublishedPackages:
+    assert isinstance(worker.packages, PublishedPackages), "it was not read from a file"  # noqa: S101 -- for mypy
+    return worker.packages
 
 
-def _counts(row: bytes) -> Counts:
-    values = ROW.unpack(row)
-    counts = tuple(values[place] for place in _COUNTS)
+def _counts(values: tuple[float, ...]) -> Counts:
+    counts: Counts = _counted(values)
     # A worker may publish anything, and a counter must not fall.
     return counts if min(counts) >= 0 else NOTHING

@@ -1,12 +1,12 @@
 """Packages, summed over the workers that hold them."""
 
-import math
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 from mempressure_exporter.bound import Bound
-from mempressure_exporter.exposition import Lines, line_start, number
+from mempressure_exporter.exposition import Lines, Sample, line_start, number
 from mempressure_exporter.families import FAMILIES
-from mempressure_exporter.package_table import Package, PackageTable
+from mempressure_exporter.package_table import Line, Package, PackageTable
 from mempressure_exporter.source import Source
 
 _FAMILIES = {family.name: family for family in FAMILIES if family.name.startswith("mempressure_package_")}
@@ -28,9 +28,9 @@ class PackagesCollector:
         if table.series > self._bound.max_series:
             # In the order of first sight: which packages are left out does not change by itself.
             shown = self._bound.fitting(shown, size=_series)
-        texts = [package.lines or _written(package) for package in shown]
-        for name, lines in zip(_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
-            if text := "".join(lines):
+        texts = [package.text or _written(package) for package in shown]
+        for name, parts in zip(_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
+            if text := "".join(parts):
                 yield Lines(name, text)
 
 
@@ -40,14 +40,18 @@ def _series(package: Package) -> int:
 
 def _written(package: Package) -> tuple[str, ...]:
     """Write what changed of a package's samples: most stay as they are from scrape to scrape."""
-    lines = dict.fromkeys(_FAMILIES, "")
-    before, package.written = package.written, {}
-    for name, labels, value in package.samples:
-        series = (name, labels)
-        start, old, line = before.get(series) or (line_start(_FAMILIES[name], labels), math.nan, "")
-        if value != old:
-            line = f"{start} {number(value)}\n"
-        package.written[series] = (start, value, line)
-        lines[name] += line
-    package.lines = tuple(lines.values())
-    return package.lines
+    text = dict.fromkeys(_FAMILIES, "")
+    before, lines = package.lines[: len(package.samples)], []
+    for sample, known in zip_longest(package.samples, before):
+        written = known if known is not None and known[0] == sample else _line(sample, known)
+        lines.append(written)
+        text[sample[0]] += written[2]
+    package.lines, package.text = lines, tuple(text.values())
+    return package.text
+
+
+def _line(sample: Sample, known: Line | None) -> Line:
+    name, labels, value = sample
+    is_same_series = known is not None and known[0][:2] == sample[:2]
+    start = known[1] if known is not None and is_same_series else line_start(_FAMILIES[name], labels)
+    return sample, start, f"{start} {number(value)}\n"
