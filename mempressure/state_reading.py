@@ -229,7 +229,7 @@ class _Catalogs:
         """Return the same packages of another worker, where one has them: an app's workers are alike."""
         return next((kept for _, (_, kept) in self._kept.values() if kept == packages), packages)
 
-    def _keep(self, path: Path, text: bytes, catalog: _Catalog) -> None:
+    def _keep(self, path: str, text: bytes, catalog: _Catalog) -> None:
         self._kept.pop(path, None)
         self._kept[path] = (text, catalog)
         size = sum(len(kept) for kept, _ in self._kept.values())

@@ -2,7 +2,6 @@ import logging
 import os
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from mempressure import __version__, features
 from mempressure.configuration import load_configuration
@@ -11,9 +10,9 @@ from mempressure.settings import SettingsFile, with_thresholds
 from mempressure.state import PackageState
 from mempressure_exporter import problems
 from mempressure_exporter.collectors import COLLECTORS, Collectors, host
-from mempressure_exporter.exposition import Exposition
 from mempressure_exporter.families import FAMILIES
 from tests.clock import Clock
+from tests.samples import printed
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -45,16 +44,8 @@ def scrape(configure, proc, clock):
 
 
 def found_by(running):
-    text = Exposition(FAMILIES).render(running.collect()).decode()
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    labels = {family.name: family.labels for family in FAMILIES}
-    found = {
-        (
-            sample.name.removeprefix("mempressure_"),
-            *(sample.labels[label] for label in labels[sample.name]),
-        ): sample.value
-        for sample in samples
-    }
+    samples = printed(running.collect())
+    found = {(name.removeprefix("mempressure_"), *labels): value for name, labels, value in samples}
     assert len(found) == len(samples), "a series was there twice"
     return found
 
