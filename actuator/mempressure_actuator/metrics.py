@@ -114,7 +114,9 @@ class Metrics:
             buckets=_ACTION_BUCKETS,
             registry=self.registry,
         )
-        self.oom_kills = self._counter("oom_kills", "Processes killed for want of memory.", {"scope": ("host", "app")})
+        self.oom_kills = self._counter(
+            "oom_kills", "Processes killed for want of memory.", {"scope": ("host", "app", "other")}
+        )
         self.oom_reports = self._counter("oom_reports", "Reports on such kills that were written.")
         self._gauge("leases", "Leases that live.").set_function(leases)
         self._gauge("queue_length", "Notifications stored that the loop has not looked at.").set_function(queue_length)

@@ -54,6 +54,7 @@ def test_after_a_kill_a_report_says_who_held_what_and_why(actuator, memory_cgrou
     assert report["why"]
     assert report["timeline"][-1]["what"] == "the kill was found"
     assert actuator.metric('mempressure_actuator_oom_kills_total{scope="app"}') == memory_cgroup.kills
-    entry = next(cycle for cycle in actuator.history() if cycle["trigger"] == "oom_kill")
+    kept = until(lambda: [cycle for cycle in actuator.history() if cycle["trigger"] == "oom_kill"], "the entry")
+    entry = kept[-1]
     assert (entry["app"], entry["outcome"]) == ("shop", "reported")
     assert [skip["reason"] for skip in entry["skips"]] == report["why"]

@@ -22,6 +22,10 @@ def actuator(tmp_path, runtime_dir):
     process.close()
 
 
+def _stopped(cycle):
+    return [action for action in cycle["actions"] if action["mechanism"] == "stop"]
+
+
 def test_a_stall_at_emergency_starts_a_cycle_without_any_alert(actuator, memory_cgroup, processes, tmp_path, cold_file):
     actuator.start()  # its heartbeat is an hour away, so that it is not autonomous
     memory_cgroup.limit(LIMIT)
@@ -41,13 +45,15 @@ def test_a_stall_at_emergency_starts_a_cycle_without_any_alert(actuator, memory_
     # Between emergency and the limit, where the file's cache does not fit.
     begin.with_suffix(".new").write_text(str((int(0.93 * LIMIT) - memory_cgroup.used) // MIB))
     os.replace(begin.with_suffix(".new"), begin)
-    cycle = until(actuator.history, "a cycle", seconds=20)[-1]
-    assert (cycle["trigger"], cycle["app"], cycle["alert_key"]) == ("reflex", "shop", "")
+    # The first cycle may find pandas used too recently; what it leaves, the next stall's takes.
+    cycle = until(lambda: next(filter(_stopped, actuator.history()), None), "the package to be stopped", seconds=30)
+    assert {each["trigger"] for each in actuator.history()} == {"reflex"}
+    assert (cycle["app"], cycle["alert_key"]) == ("shop", "")
     assert cycle["usage_before"] >= 0.85
-    stopped = [action for action in cycle["actions"] if action["mechanism"] == "stop"]
-    assert [(action["packages"], action["result"]) for action in stopped] == [(["pandas"], "done")]
+    (stopped,) = _stopped(cycle)
+    assert (stopped["packages"], stopped["result"]) == (["pandas"], "done")
     assert actuator.metric('mempressure_actuator_stalls_total{source="cgroup_v1"}') >= 1
-    assert actuator.metric('mempressure_actuator_cycles_total{outcome="relieved",trigger="reflex"}') == 1
+    assert cycle["outcome"] in ("relieved", "effective")  # the file's cache may count as in use
     assert actuator.metric("mempressure_actuator_autonomous") == 0
     assert memory_cgroup.kills == 0
 

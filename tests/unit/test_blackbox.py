@@ -51,13 +51,13 @@ def box(machine, state_dir):
 def look(make_worker, cgroup, tmp_path):
     monitor = MemoryMonitor()
 
-    def looked(box, *, at=1e9, percent=95, alive=True):
+    def looked(box, *, at=1e9, percent=95, alive=True, host=50):
         package = PackageState(
             name="pandas", mechanism="stop", source="process", timeout=1.0, loaded=1.0, memory_bytes=30 * MIB
         )
         workers = (make_worker(packages=[package], private_bytes=50.0 * MIB),)
         app = AppReading("shop", 0, tmp_path, workers, MemoryReading(100 * MIB, (100 - percent) * MIB))
-        reading = NodeReading(at, MemoryReading(8000 * MIB, 4000 * MIB), {"shop": app} if alive else {})
+        reading = NodeReading(at, MemoryReading(100 * MIB, (100 - host) * MIB), {"shop": app} if alive else {})
         box.look(reading, monitor.observe(reading), {cgroup: "shop"} if alive else {})
 
     return looked
@@ -119,11 +119,22 @@ def test_what_was_kept_and_is_damaged_is_not_used(box, look, state_dir, text):
 
 def test_a_kill_elsewhere_is_the_hosts(box, look, machine, state_dir):
     made = box()
-    look(made)
+    look(made, host=60)
     machine.write("vmstat", "oom_kill 2\n")
     look(made, at=1e9 + 1)
     (report,) = reports(state_dir)
     assert (report["scope"], report["app"], report["kills"]) == ("host", "", 2)
+
+
+def test_a_kill_in_a_cgroup_that_is_not_looked_at_is_counted_only(box, look, machine, state_dir, caplog):
+    made = box()
+    look(made, host=59)
+    machine.write("vmstat", "oom_kill 2\n")
+    look(made, at=1e9 + 1)
+    assert not (state_dir / "reports").exists()
+    assert box.entries == []
+    assert box.metrics.oom_kills.labels("other")._value.get() == 2
+    assert "the kernel killed in a cgroup that is not looked at" in caplog.text
 
 
 def test_reports_are_bounded_and_nobody_elses_to_read(box, look, cgroup, machine, state_dir):

@@ -35,6 +35,7 @@ WRITE_SECONDS = 10.0
 it in the page cache, and after a power cut nobody was killed for want of memory."""
 MAX_USAGES = int(BEFORE_SECONDS)
 MAX_HISTORY = 50
+RECENT_LOOKS = 10
 
 
 class BlackBox:
@@ -111,6 +112,11 @@ class BlackBox:
     def _report(self, rise: Rise, reading: NodeReading, thresholds: Thresholds) -> None:
         app = next((name for cgroup, name in self._cgroups.items() if str(cgroup.directory) == rise.cgroup), "")
         scope = "app" if rise.cgroup else "host"
+        if scope == "host" and not self._host_was_short(thresholds):
+            self._metrics.oom_kills.labels("other").inc(rise.count)
+            words = "the kernel killed in a cgroup that is not looked at, the host had memory: kills=%d"
+            _log.warning(words, rise.count)
+            return
         kill = Kill(scope=scope, app=app, cgroup=rise.cgroup, count=rise.count, detected=reading.sampled)
         evidence = Evidence(
             usages=tuple(self._usages.get(app, ())),
@@ -131,6 +137,10 @@ class BlackBox:
             path,
         )
         self._record(_entry(report))
+
+    def _host_was_short(self, thresholds: Thresholds) -> bool:
+        """Return whether the host may have run out: one counter holds its kills and those of every cgroup."""
+        return any(usage >= thresholds.warning for _, usage in list(self._usages.get("", ()))[-RECENT_LOOKS:])
 
     def _write_report(self, report: Mapping[str, Any]) -> Path:
         folder = make_private(self._directory / REPORTS, mode=0o700)
