@@ -97,7 +97,8 @@ class Watched:
 
 @pytest.fixture
 def watched(engines, tmp_path):
-    environ = {"MEMPRESSURE_HYSTERESIS": "0.001"}  # any usage of a machine can be entered and left
+    # Any usage of a machine can be entered and left.
+    environ = {"MEMPRESSURE_HYSTERESIS": "0.001", "MEMPRESSURE_THRESHOLD_FLOOR": "0"}
     with run_system(free_ports(), engines=engines, logs=tmp_path / "logs", environ=environ, sample=False) as system:
         watched = Watched(system)
         watched.set_thresholds()
