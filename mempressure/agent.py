@@ -72,10 +72,12 @@ class Agent:
         self._runtime = runtime
         self._trusted = {0, os.geteuid(), *trusted_uids}
         self._delay = delay_seconds
+        self._pid = 0
         self._order_lock = threading.Lock()
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._stop_lock = threading.RLock()
         self._problem = ""
 
     def start(self) -> bool:
@@ -104,17 +106,22 @@ class Agent:
 
     def stop(self) -> None:
         """End the thread and remove the state file and the socket; does nothing in a forked child."""
-        if self._thread is None or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return
-        self._stopping.set()
-        self.publish_soon()
-        thread, self._thread = self._thread, None  # it may be told twice, by a server's own end and by `atexit`
-        thread.join(2 * TICK_SECONDS)
-        atexit.unregister(self.stop)
-        self._close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._socket_path)
-        state.withdraw(self._state_path)
+        # It may be told twice, at once too: by a server's own end, by `atexit`, and by a subject without a state.
+        with self._stop_lock:
+            thread = self._thread
+            if thread is None:
+                return
+            self._stopping.set()
+            self.publish_soon()
+            self._thread = None
+            thread.join(2 * TICK_SECONDS)
+            atexit.unregister(self.stop)
+            self._close()
+            with suppress(FileNotFoundError):
+                os.unlink(self._socket_path)
+            state.withdraw(self._state_path)
 
     def forget(self) -> None:
         """Close what a forked child inherited, leaving its parent's files alone."""

@@ -233,6 +233,24 @@ def test_stopping_leaves_no_file_and_no_thread(subject, runtime_dir, directory):
     assert set(threading.enumerate()) == before
 
 
+def test_who_stops_it_while_it_is_stopped_waits_for_the_end(agent, directory, monkeypatch):
+    others = [threading.Thread(target=agent.stop)]
+    wake = agent.publish_soon
+
+    def meanwhile():
+        wake()
+        if others:
+            other = others.pop()
+            other.start()
+            other.join(0.2)  # it must not have gone through
+            assert other.is_alive()
+
+    wait_for_state(directory)
+    monkeypatch.setattr(agent, "publish_soon", meanwhile)
+    agent.stop()
+    until(lambda: os.listdir(directory) == [], "the removal of the files")
+
+
 def test_a_cleaned_runtime_directory_is_made_again(agent, directory, path):
     wait_for_state(directory)
     remove(directory)
