@@ -377,3 +377,17 @@ def test_catalogs_that_are_kept_are_bounded(tmp_path, worker, monkeypatch):
         publish(worker, tmp_path / f"{pid}.state")
         assert load(tmp_path / f"{pid}.state", owner=ME).pid == pid
     assert sum(len(text) for text, _ in state_reading._catalogs._kept.values()) <= 4000
+
+
+@given(st.data())
+def test_what_changed_is_found_wherever_it_stands(data):
+    count = data.draw(st.integers(0, 40))
+    changes = data.draw(st.sets(st.integers(0, count - 1))) if count else set()
+    before = [PackageState(name=str(n), mechanism="stop", source="process", timeout=1.0) for n in range(count)]
+    now = [replace(package, uses=1.0 if place in changes else 0.0) for place, package in enumerate(before)]
+
+    def read(packages):
+        worker = WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0, packages=packages)
+        return decode(encode(worker)).packages
+
+    assert list(read(now).changed_since(read(before))) == sorted(changes)
