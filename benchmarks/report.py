@@ -1,10 +1,12 @@
 """The figures as Markdown, from `results.json` alone."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.targets import missed
 
+PAGE = "https://github.com/mempressure/mempressure/blob/main/docs/benchmarks.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
@@ -30,24 +32,119 @@ def readme(text: str, results: dict[str, Any]) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{_reaction(results['reaction'])}{END}{after}"
+    return f"{before}{BEGIN}\n{_headlines(results)}{END}{after}"
 
 
-def _reaction(result: dict[str, Any]) -> str:
-    figures = result["figures"]
-    told, freed = figures["crossing_to_webhook"], figures["crossing_to_freed"]
-    return (
-        f"From crossing the threshold to the webhook: median {told['p50']:.1f} s, at most {told['max']:.1f} s; to the "
-        f"memory being back: median\n{freed['p50']:.1f} s, at most {freed['max']:.1f} s. Measured over "
-        f"{freed['count']} crossings at 1 s scrapes and evaluations, on {result['date']} with "
-        f"{result['machine']['cores']} cores\n({result['machine']['cpu']}), Python {result['versions']['python']}, "
-        f"Prometheus {result['versions']['prometheus']}, Alertmanager {result['versions']['alertmanager']}.\n"
+def _headlines(results: dict[str, Any]) -> str:
+    """Return the README's table: what convinces or puts off, with the rival's figure where there is one."""
+    rows = [row for name, make in _HEADLINES.items() if name in results for row in make(results[name]["figures"])]
+    return f"{_table(['figure', 'measured', 'beside it'], rows)}\n{_circumstances(results)}"
+
+
+def _packages(figures: dict[str, Any]) -> Iterator[list[str]]:
+    (table,) = figures["tables"]
+    naive = table["columns"].index("naive: added")
+    shares = sorted(float(row[naive + 1].rstrip("%")) for row in table["rows"])
+    broken = sum(row[-1] != "equal" for row in table["rows"])
+    rival = (
+        f"`del sys.modules` and `gc`: {statistics.median(shares):.0f} % (median), {shares[-1]:.0f} % at best, "
+        f"{broken} of {len(shares)} packages broken"
     )
+    for mechanism, what in (("stop", "ending a package's process"), ("recycle", "replacing its worker")):
+        measured = _measured(figures, f"{mechanism}: share of the private memory given back")
+        yield [f"memory given back by {what}, worst of {len(shares)} packages", measured, rival]
+        rival = ""
+
+
+def _load(figures: dict[str, Any]) -> Iterator[list[str]]:
+    (table,) = figures["tables"]
+    columns = table["columns"]
+    asked, failed, wrong = columns.index("requests"), columns.index("failed"), columns.index("wrong")
+    ours = [row for row in table["rows"] if row[0] not in ("quiet", "naive")]
+    unloads = sum(int(row[columns.index("unloads")]) for row in ours)
+    bad, total = sum(int(row[failed]) + int(row[wrong]) for row in ours), sum(int(row[asked]) for row in ours)
+    (naive,) = (row for row in table["rows"] if row[0] == "naive")
+    yield [
+        f"failed or wrong answers during {unloads} unloads at full rate",
+        f"{bad} of {total:,}",
+        f"`del sys.modules`: {int(naive[failed]) + int(naive[wrong]):,} of {int(naive[asked]):,}",
+    ]
+
+
+def _reaction(figures: dict[str, Any]) -> Iterator[list[str]]:
+    for name, what in (("crossing_to_webhook", "the actuator's knowing"), ("crossing_to_freed", "memory given back")):
+        row = figures[name]
+        yield [
+            f"from crossing a threshold to {what}",
+            f"{row['p50']:.1f} s, at most {row['max']:.1f} s",
+            f"{row['count']} crossings, 1 s scrapes and evaluations",
+        ]
+
+
+def _hog(figures: dict[str, Any]) -> Iterator[list[str]]:
+    (table,) = figures["tables"]
+    killed = table["columns"].index("killed by the kernel")
+    kills = {row[0]: row[killed] for row in table["rows"]}
+    ours = kills.pop("actuator")
+    rivals = ", ".join(f"{name}: {number}" for name, number in kills.items())
+    yield ["processes that the kernel killed where a worker grew without bound", ours, rivals]
+
+
+def _calls(figures: dict[str, Any]) -> Iterator[list[str]]:
+    table = figures["tables"][0]
+    median = table["columns"].index("p50")
+    rivals = ", ".join(f"{row[0]} {float(row[median]):.0f} us" for row in table["rows"] if row[0] != "host")
+    yield ["call into a package's process, median", _measured(figures, "warm call, median"), rivals]
+
+
+def _footprint(figures: dict[str, Any]) -> Iterator[list[str]]:
+    what = "private memory added by the library and its agent"
+    (target,) = (target for target in figures["targets"] if target["what"] == what)
+    yield ["private memory added to a worker", target["measured"], f"promised: {target['target']}"]
+
+
+_HEADLINES: dict[str, Callable[[dict[str, Any]], Iterator[list[str]]]] = {
+    "packages": _packages,
+    "load": _load,
+    "reaction": _reaction,
+    "hog": _hog,
+    "calls": _calls,
+    "footprint": _footprint,
+}
+
+
+def _measured(figures: dict[str, Any], what: str) -> str:
+    (target,) = (target for target in figures["targets"] if target["what"].startswith(what))
+    return str(target["measured"])
+
+
+def _circumstances(results: dict[str, Any]) -> str:
+    """Return when and on what all of it was measured; each machine once, where there were several."""
+    used = [results[name] for name in _HEADLINES if name in results]
+    dates = sorted({result["date"] for result in used})
+    machines = {f"{result['machine']['cores']} cores of {result['machine']['cpu']}" for result in used}
+    versions = {
+        f"Python {result['versions']['python']}, Prometheus {result['versions']['prometheus']}, "
+        f"Alertmanager {result['versions']['alertmanager']}"
+        for result in used
+    }
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Measured {when}: {'; '.join(sorted(machines))}; {'; '.join(sorted(versions))}.\n{_promises(results)}\n"
+
+
+def _promises(results: dict[str, Any]) -> str:
+    promised, lines = _promised(results), missed(results)
+    if not lines:
+        return f"All {promised} promised figures are met, [all listed]({PAGE})."
+    return f"{len(lines)} of {promised} promised figures are missed, [all listed]({PAGE})."
+
+
+def _promised(results: dict[str, Any]) -> int:
+    return sum(len(result["figures"].get("targets", ())) for result in results.values())
 
 
 def _overview(results: dict[str, Any]) -> str:
-    promised = sum(len(result["figures"].get("targets", ())) for result in results.values())
-    lines = missed(results)
+    promised, lines = _promised(results), missed(results)
     if not lines:
         return f"All {promised} promised figures are met.\n"
     return "\n".join(

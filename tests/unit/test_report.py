@@ -1,8 +1,10 @@
+import copy
 import json
 
 import pytest
 
 from benchmarks.report import BEGIN, END, markdown, readme
+from benchmarks.targets import missed
 from stack.engines import ROOT
 
 RESULTS = json.loads((ROOT / "benchmarks" / "results.json").read_text())
@@ -16,9 +18,62 @@ def test_the_page_and_the_readme_are_what_the_results_say():
 
 def test_figures_replace_the_old_ones_and_nothing_else():
     text = readme(f"before\n{BEGIN}\nSTALE\n{END}\nafter\n", RESULTS)
-    assert text.startswith(f"before\n{BEGIN}\nFrom crossing")
+    assert text.startswith(f"before\n{BEGIN}\n| figure | measured | beside it |\n")
     assert text.endswith(f"{END}\nafter\n")
     assert "STALE" not in text
+
+
+def headlines(results):
+    text = readme(f"{BEGIN}{END}", results)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows[2:]}, text
+
+
+def changed(name, change):
+    results = copy.deepcopy(RESULTS)
+    change(results[name]["figures"])
+    return results
+
+
+def test_the_headlines_are_those_of_the_results():
+    def fail_one(figures):
+        (row,) = (row for row in figures["tables"][0]["rows"] if row[0] == "stop")
+        row[figures["tables"][0]["columns"].index("failed")] = "7"
+
+    def worst(figures):
+        (target,) = (target for target in figures["targets"] if target["what"].startswith("stop: share"))
+        target["measured"] = "12.5 %"
+
+    def kill_one(figures):
+        (row,) = (row for row in figures["tables"][0]["rows"] if row[0] == "actuator")
+        row[figures["tables"][0]["columns"].index("killed by the kernel")] = "3"
+
+    def measured(results, words):
+        (cells,) = (cells for name, cells in headlines(results)[0].items() if words in name)
+        return cells[0]
+
+    assert measured(changed("load", fail_one), "failed or wrong").startswith("7 of ")
+    assert measured(changed("packages", worst), "ending a package's process") == "12.5 %"
+    assert measured(changed("hog", kill_one), "kernel killed") == "3"
+
+
+def test_headlines_name_the_dates_and_the_machines_and_leave_out_what_was_not_measured():
+    results = changed("calls", lambda _: None)
+    results["calls"]["date"] = "2031-01-02"
+    results["calls"]["machine"]["cpu"] = "Another"
+    rows, text = headlines(results)
+    assert "to 2031-01-02: 2 cores of AMD EPYC; 2 cores of Another; " in text
+    del results["hog"], results["load"]
+    assert len(headlines(results)[0]) == len(rows) - 2
+
+
+def test_headlines_say_how_many_promises_were_missed():
+    assert f"{len(missed(RESULTS))} of " in headlines(RESULTS)[1]
+    assert "All 1 promised figures are met" in headlines({"other": results_with(MET)["calls"]} | reaction())[1]
+
+
+def reaction():
+    return {"reaction": RESULTS["reaction"]}
 
 
 def test_a_readme_without_their_place_is_refused():
