@@ -88,6 +88,7 @@ SETTINGS = (
     Setting("MEMPRESSURE_ACTIONS_FILE", directory, "", "the operator's own actions; empty: none"),
     Setting("MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"),
     Setting("MEMPRESSURE_LEASE", number(1, 86400), 150.0, "seconds an alert keeps the unloading going unless repeated"),
+    Setting("MEMPRESSURE_HISTORY_DAYS", number(0.01, 3650), 30.0, "days the actuator remembers what it did"),
 )
 """Every setting there is, in the order of the documentation."""
 

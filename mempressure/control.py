@@ -13,7 +13,7 @@ from mempressure.action import Outcome
 from mempressure.cycle import Cycle, Pressure, record_of
 from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
-from mempressure.policy import Action, Experience, Plan, Rules, identity, make_plan
+from mempressure.policy import Action, Experience, Plan, Rules, Skip, identity, make_plan
 from mempressure.quarantine import Key, Quarantined, current, judged
 from mempressure.ranking import Ageing, evicted, observed
 from mempressure.strategy import Strategy, choose_strategy
@@ -28,6 +28,12 @@ SHOW_SECONDS = 2.0
 FUTILE_RATIO = 0.01
 """A cycle that freed less than this share of its scope is not repeated until something changes."""
 
+
+SKIP_SECONDS = 15.0
+"""Between two records that a scope was left alone, however often the reason changes."""
+
+_MAX_HEARD = 1000
+_UNKNOWN = "its usage is not known: no worker of it serves here, or it has no limit and no budget"
 
 LOGGED_NAMES = 5
 """Packages that are left alone are named in the log up to here; there is a line a cycle."""
@@ -53,6 +59,7 @@ class ControlLoop:
         machine: measures and acts.
         rules: returns the operator's settings as they are now.
         record: keeps a finished cycle.
+        progress: told of a cycle before its first action and after each: what is killed then has left a record.
         critical_ratio: usage from which the strategy is critical.
         clock: Unix seconds.
         sleep: waits for freed memory to show.
@@ -64,6 +71,7 @@ class ControlLoop:
         *,
         rules: Callable[[], Rules],
         record: Callable[[Cycle], None],
+        progress: Callable[[Cycle], None] = lambda _: None,
         critical_ratio: float = 0.95,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
@@ -71,6 +79,7 @@ class ControlLoop:
         self._machine = machine
         self._rules = rules
         self._record = record
+        self._progress = progress
         self._critical_ratio = critical_ratio
         self._clock = clock
         self._sleep = sleep
@@ -82,6 +91,8 @@ class ControlLoop:
         self._ageing = Ageing()
         self._quarantine: dict[Key, Quarantined] = {}
         self._cycles = 0
+        self._heard: dict[tuple[str, str], float] = {}
+        self._skipped: dict[tuple[str, str], tuple[float, object]] = {}
 
     def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
         """Open a cycle for every scope that is under pressure and due; return those that acted."""
@@ -103,12 +114,14 @@ class ControlLoop:
         memory = reading.memory(pressure.scope, pressure.app)
         if memory is None:
             self._forget(pressure)
+            self._note_unneeded(pressure, reading, _UNKNOWN)
             return False
         trend = self._trends.get(pressure.key, Series())
         self._trends[pressure.key] = trend.after(reading.sampled, memory.used, gap=SLOW_GAP_SECONDS)
         rules = self._rules()
         if relieved(memory.usage, rules.thresholds):
             self._forget(pressure)
+            self._note_unneeded(pressure, reading, _recovered(memory, rules))
             return False
         if pressure.key not in self._ended:
             return True
@@ -118,7 +131,7 @@ class ControlLoop:
 
     def _forget(self, pressure: Pressure) -> None:
         """End an episode: the next one begins without the pauses and refusals of this one."""
-        for memory in (self._ended, self._futile, self._left_alone):
+        for memory in (self._ended, self._futile, self._left_alone, self._skipped):
             memory.pop(pressure.key, None)
 
     def _strategy(self, pressure: Pressure, memory: MemoryReading, rules: Rules) -> Strategy:
@@ -134,8 +147,12 @@ class ControlLoop:
         rules = self._rules()
         reading = self._machine.measure()
         memory = reading.memory(pressure.scope, pressure.app)
-        if memory is None or relieved(memory.usage, rules.thresholds):
+        if memory is None:
             return None
+        if relieved(memory.usage, rules.thresholds):
+            self._note_unneeded(pressure, reading, _recovered(memory, rules))
+            return None
+        self._hear(pressure)
         strategy = self._strategy(pressure, memory, rules)
         futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
         candidates = _candidates(reading, pressure)
@@ -155,10 +172,23 @@ class ControlLoop:
             ),
         )
         self._log_left_alone(pressure, plan)
+        cycle = self._begun(pressure, reading, strategy=strategy.name, skips=plan.skips)
         if not plan.actions:
+            self._note_left_alone(cycle, pressure, rules, tried=bool(futile))
             return None
+        self._progress(cycle)
+        self._act(cycle, plan.actions, rules)
+        self._close(cycle, pressure, strategy, plan.actions, memory.total)
+        self._forget_gone(reading)
+        return cycle
+
+    def _begun(
+        self, pressure: Pressure, reading: NodeReading, *, strategy: str = "", skips: tuple[Skip, ...] = ()
+    ) -> Cycle:
+        memory = reading.memory(pressure.scope, pressure.app)
+        usage, used = (memory.usage, memory.used) if memory is not None else (0.0, 0)
         self._cycles += 1
-        cycle = Cycle(
+        return Cycle(
             id=f"{reading.sampled:.3f}-{self._cycles}",
             scope=pressure.scope,
             app=pressure.app,
@@ -166,19 +196,49 @@ class ControlLoop:
             alert_key=pressure.alert_key,
             alert_level=pressure.alert_level,
             pressure_since=pressure.since,
-            strategy=strategy.name,
+            strategy=strategy,
             started=reading.sampled,
-            usage_before=memory.usage,
-            used_before=memory.used,
+            usage_before=usage,
+            used_before=used,
             # Until there is a measurement after an action; an app can go away before there is one.
-            usage_after=memory.usage,
-            used_after=memory.used,
-            skips=plan.skips,
+            usage_after=usage,
+            used_after=used,
+            skips=skips,
         )
-        self._act(cycle, plan.actions, rules)
-        self._close(cycle, pressure, strategy, plan.actions, memory.total)
-        self._forget_gone(reading)
-        return cycle
+
+    def _hear(self, pressure: Pressure) -> bool:
+        """Return whether a pressure of this scope began after all that were heard of."""
+        if pressure.since <= self._heard.get(pressure.key, -1.0):
+            return False
+        if len(self._heard) >= _MAX_HEARD:
+            self._heard.clear()
+        self._heard[pressure.key] = pressure.since
+        return True
+
+    def _note_unneeded(self, pressure: Pressure, reading: NodeReading, reason: str) -> None:
+        """Record once that nothing is done for an alert, since a measurement does not confirm it."""
+        if pressure.trigger == "webhook" and self._hear(pressure):
+            known = reading.memory(pressure.scope, pressure.app) is not None
+            self._skip(self._begun(pressure, reading), "recovered" if known else "skipped", reason)
+
+    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, tried: bool) -> None:
+        """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""
+        told, known = self._skipped.get(pressure.key, (0.0, None))
+        what = (cycle.strategy, frozenset((skip.app, skip.package) for skip in cycle.skips))
+        if what == known or 0 <= cycle.started - told < SKIP_SECONDS:
+            return
+        self._skipped[pressure.key] = (cycle.started, what)
+        if not rules.unloading_enabled:
+            reason = "unloading for memory pressure is turned off"
+        elif tried:
+            reason = "what can be done was done without effect, and nothing has changed since"
+        else:
+            reason = "every loaded package is left alone" if cycle.skips else "nothing is loaded that can be unloaded"
+        self._skip(cycle, "skipped", reason)
+
+    def _skip(self, cycle: Cycle, outcome: str, reason: str) -> None:
+        cycle.outcome, cycle.reason, cycle.ended = outcome, reason, self._clock()
+        self._record(cycle)
 
     def _forget_gone(self, reading: NodeReading) -> None:
         living = {(worker.pid, worker.start_ticks) for app in reading.apps.values() for worker in app.workers}
@@ -203,9 +263,12 @@ class ControlLoop:
             if outcome.workers and action.packages:
                 self._ageing = evicted(self._ageing, action.value)
                 disappointing |= self._judge(action, outcome)
-            cycle.actions.append(record_of(action, outcome, started=started))
+            record = record_of(action, outcome, started=started, used=cycle.used_after)
+            cycle.actions.append(record)
             # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
             self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
+            record.used_after = cycle.used_after
+            self._progress(cycle)
             if relieved(cycle.usage_after, rules.thresholds):
                 cycle.outcome = "relieved"
                 return
@@ -272,6 +335,11 @@ class ControlLoop:
                 _log.info(words, pressure.scope, pressure.app, len(names), told)
             for skip in plan.skips:
                 _log.debug("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
+
+
+def _recovered(memory: MemoryReading, rules: Rules) -> str:
+    thresholds = rules.thresholds
+    return f"usage {memory.usage:.4f} is below {thresholds.exit('unload_packages'):g}, where unloading ends"
 
 
 def _keys(action: Action) -> list[Key]:

@@ -45,6 +45,9 @@ class ActionRecord:
     expected_bytes: int = 0
     """What it was to give back."""
     dry_run: bool = False
+    used_before: int = 0
+    """Of the cycle's scope, as measured before the action; and after it."""
+    used_after: int = 0
 
     @property
     def result(self) -> str:
@@ -75,6 +78,9 @@ class Cycle:
     used_after: int = 0
     ended: float = 0.0
     outcome: str = ""
+    """Empty while the cycle goes on."""
+    reason: str = ""
+    """Why nothing was done; empty where something was."""
     actions: list[ActionRecord] = field(default_factory=list)
     skips: tuple[Skip, ...] = ()
 
@@ -86,8 +92,8 @@ class Cycle:
         return content
 
 
-def record_of(action: Action, outcome: Outcome, *, started: float) -> ActionRecord:
-    """Return the record of an action that began at `started`, in Unix seconds."""
+def record_of(action: Action, outcome: Outcome, *, started: float, used: int = 0) -> ActionRecord:
+    """Return the record of an action that began at `started`, in Unix seconds, when `used` bytes were in use."""
     return ActionRecord(
         app=action.app.name,
         mechanism=action.mechanism,
@@ -101,4 +107,6 @@ def record_of(action: Action, outcome: Outcome, *, started: float) -> ActionReco
         duration_seconds=outcome.duration_seconds,
         expected_bytes=action.expected_bytes,
         dry_run=outcome.dry_run,
+        used_before=used,
+        used_after=used,
     )

@@ -21,6 +21,8 @@ from mempressure_actuator.brakes import recycled, require_floor
 from mempressure_actuator.cgroups import AppCgroups
 from mempressure_actuator.custom.definition import CustomAction
 from mempressure_actuator.custom.runner import CustomRunner, started_before
+from mempressure_actuator.data import CycleDict
+from mempressure_actuator.history import HistoryQuery
 from mempressure_actuator.leases import Lease, live
 from mempressure_actuator.loop import LoopThread
 from mempressure_actuator.machine import NodeReader, Workers
@@ -59,12 +61,16 @@ class Actuator:
         self.dry_run: tuple[str, ...] = configuration.mempressure_dry_run
         state_directory = make_private(configuration.state_directory)
         self._settings_lock = threading.Lock()
-        self.store = Store(configuration.state_directory / STORE_NAME)
         self.metrics = Metrics(
             node=self.node,
             dry_run=self.dry_run,
             leases=lambda: len(self.leases()),
             queue_length=lambda: self.loop.arrivals.count,
+        )
+        self.store = Store(
+            configuration.state_directory / STORE_NAME,
+            keep_seconds=configuration.mempressure_history_days * 86400,
+            on_damage=self.metrics.problems.inc,
         )
         self._settings = SettingsFile(
             state_directory, defaults=configuration.thresholds, on_damage=self.metrics.problems.inc
@@ -76,21 +82,20 @@ class Actuator:
         self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
         self.stopping = threading.Event()
         self._acting = threading.Lock()
-        history = self.store.history(REMEMBERED_CYCLES)
         self._custom = CustomRunner(
             actions,
             node=self.node,
             dry_run="custom" in self.dry_run,
             usage=lambda scope, app: self._reader.read().memory(scope, app),
             record=self._keep,
-            started=started_before(history),
+            started=started_before(self._told(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="custom"))),
             metrics=self.metrics,
         )
         self._machine = machine = Workers(
             Executor(self._reader.read),
             dry_run=self.dry_run,
             recycles_per_minute=int(configuration.mempressure_recycles_per_minute),
-            recycled=recycled(history, now=time.time()),
+            recycled=recycled(self._told(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="recycle")), now=time.time()),
             on_brake=lambda brake: self.metrics.brakes.labels(brake).inc(),
             stopping=self.stopping,
             observe=self._observe_action,
@@ -100,7 +105,7 @@ class Actuator:
             state_directory,
             proc=proc,
             leases=self._stored_leases,
-            history=self.store.history,
+            history=lambda limit: self._told(HistoryQuery(limit=limit)),
             record=self._keep,
             metrics=self.metrics,
         )
@@ -110,6 +115,7 @@ class Actuator:
                 machine,
                 rules=self.rules,
                 record=self._record,
+                progress=self._keep,
                 critical_ratio=configuration.mempressure_critical_ratio,
                 sleep=self._rest,
             ),
@@ -120,6 +126,10 @@ class Actuator:
             acting=self._acting,
             stopping=self.stopping,
         )
+        self.loop.heartbeats.storing = lambda: not self.store.failing
+        if self.store.last_heartbeat is not None:
+            self.loop.heartbeats.resume(self.store.last_heartbeat)
+            self.metrics.last_heartbeat.set(self.store.last_heartbeat)
         self._reflex = Reflex(on_stall=self.loop.stall, metrics=self.metrics, proc=proc)
 
     def start(self) -> None:
@@ -134,6 +144,20 @@ class Actuator:
         self._custom.stop()
         self._reflex.stop()
         self.store.close()
+
+    def _told(self, query: HistoryQuery) -> list[CycleDict]:
+        try:
+            return self.store.history(query)[0]
+        except StoreError:  # which the store has said; a start on a full disk is one
+            return []
+
+    def heartbeat(self) -> None:
+        """Note a heartbeat, for the next start too."""
+        self.loop.heartbeat()
+        try:
+            self.store.note_heartbeat(time.time())
+        except StoreError:  # which the store has said, and a lost time of a heartbeat costs nothing
+            self.metrics.store_errors.inc()
 
     def settings(self) -> Settings:
         """Return what people set at run time."""

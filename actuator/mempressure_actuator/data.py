@@ -23,6 +23,12 @@ _Ratio = Annotated[float, msgspec.Meta(gt=0, le=1)]
 PackageName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern="^[^/]+$")]
 Switch = Literal["true", "false"]
 HistoryLimit = Annotated[int, msgspec.Meta(ge=1, le=MAX_HISTORY, extra_json_schema={"default": DEFAULT_HISTORY})]
+HistoryPlace = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="the field next of the page before")]
+UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11, description="Unix seconds")]
+SomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+Mechanism = Literal["trim", "stop", "evict", "recycle", "custom"]
+ActionResult = Literal["done", "skipped", "failed", "dry_run"]
+HistoryKind = Literal["acted", "skipped"]
 
 
 # Bodies
@@ -168,8 +174,10 @@ class ActionDict(TypedDict):
     mechanism: str
     packages: list[str]
     reason: str
-    result: Literal["done", "skipped", "failed", "dry_run"]
+    result: ActionResult
     reclaimed_bytes: int
+    used_before: int
+    used_after: int
     workers: int
     skipped: list[str]
     errors: list[str]
@@ -197,15 +205,17 @@ class CycleDict(TypedDict):
     usage_after: float
     used_after: int
     outcome: str
+    reason: str
     actions: list[ActionDict]
     skips: list[SkipDict]
     skips_left_out: int
 
 
 class History(TypedDict):
-    """The newest cycles, newest first, and how many are kept."""
+    """The newest cycles that were asked for, newest first; `before` of the next page; how many are kept in all."""
 
     cycles: list[CycleDict]
+    next: int | None
     total_cycles: int
     check_time: float
 

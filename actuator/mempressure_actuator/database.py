@@ -1,18 +1,18 @@
-"""The SQLite file behind the store: its schema, its mode, and who may use it."""
+"""The SQLite file behind the store: its schema, its mode, who may use it, and what is wrong with it."""
 
 import fcntl
 import logging
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from mempressure.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
+_VERSIONS = (
+    """
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY, received REAL NOT NULL, alertname TEXT NOT NULL, status TEXT NOT NULL, result TEXT NOT NULL,
     scope TEXT NOT NULL, app TEXT NOT NULL, level TEXT NOT NULL, fingerprint TEXT NOT NULL, starts_at REAL NOT NULL
@@ -30,7 +30,22 @@ CREATE TABLE actions (
     app TEXT NOT NULL, mechanism TEXT NOT NULL, result TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (cycle, position)
 ) STRICT, WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE heartbeat (only INTEGER PRIMARY KEY CHECK (only = 1), received REAL NOT NULL) STRICT;
+CREATE INDEX cycles_by_id ON cycles (id);
+""",
+)
+"""What makes a store of the version before one of the next; the first begins with an empty file."""
+
+SCHEMA_VERSION = len(_VERSIONS)
+
+_LOG_BYTES = 4 << 20
+"""To which the write-ahead log is cut once it was written back."""
+
+
+class DamagedError(sqlite3.DatabaseError):
+    """The file's own check has found it damaged."""
 
 
 def own(path: Path) -> int:
@@ -53,29 +68,50 @@ def own(path: Path) -> int:
     return descriptor
 
 
+def is_damage(error: Exception) -> bool:
+    """Return whether an error says that the file holds no usable database."""
+    return isinstance(error, DamagedError) or _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether an error may be gone at the next try: the disk is full, or does not do what it is told."""
+    return isinstance(error, OSError) or _code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection for several threads, which must take turns; transactions are begun by hand."""
     return sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, *, on_damage: Callable[[], None] = lambda: None) -> sqlite3.Connection:
     """Return the writer's connection, with every table there; a damaged file is kept aside and begun anew.
+
+    Args:
+        path: the file.
+        on_damage: called where it was damaged.
 
     Raises:
         ConfigurationError: a newer version wrote it.
         sqlite3.OperationalError: it is locked, forbidden, or there is no room.
+        OSError: it cannot be made.
     """
     try:
         return _prepared(path)
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # not the file's own fault
+        if not is_damage(error):
             raise
         aside = path.with_suffix(".damaged")
         os.replace(path, aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         _log.error("store damaged, begun anew: path=%s kept=%s error=%s", path, aside, error)
+        on_damage()
         return _prepared(path)
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary code of an error, 0 where it has none."""
+    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _prepared(path: Path) -> sqlite3.Connection:
@@ -87,13 +123,26 @@ def _prepared(path: Path) -> sqlite3.Connection:
         os.close(descriptor)
     database = connect(path)
     try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"journal_size_limit = {_LOG_BYTES}",
+        ):
             database.execute(f"PRAGMA {pragma}")
+        # 50 ms at the store's full size; damage found later would cost the webhook that meets it.
+        _check(database)
         _create_tables(database, path)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _check(database: sqlite3.Connection) -> None:
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise DamagedError(found)
 
 
 def _create_tables(database: sqlite3.Connection, path: Path) -> None:
@@ -103,5 +152,5 @@ def _create_tables(database: sqlite3.Connection, path: Path) -> None:
             f"store {path} has schema version {version}, this actuator knows {SCHEMA_VERSION}; "
             "use the newer mempressure, or move the file away"
         )
-    if version == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    for number, script in enumerate(_VERSIONS[version:], version + 1):
+        database.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")

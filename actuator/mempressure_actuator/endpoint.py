@@ -24,6 +24,7 @@ ERRORS = MappingProxyType(
         "not_stored": (503, "The disk does not take it; nothing was changed."),
         "not_read": (503, "The disk does not give it."),
         "busy": (503, "Too many requests wait for the workers, or too many passwords to be checked."),
+        "overloaded": (503, "Too many notifications wait for the disk."),
     }
 )
 """Every code of an error: its HTTP status, and when it is answered."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 from mempressure_actuator.notification import PressureAlert
 
+MAX_LEASES = 1000
+"""Of those that would be more, those that expire first are dropped."""
+
 Key = tuple[str, str, str]
 """Scope, app and level."""
 
@@ -57,6 +60,9 @@ def changed(
             after[key] = _renewed(known, alert, expires=now + seconds, now=now)
         elif known is not None and _ends(alert, known):
             del after[key]
+    if len(after) > MAX_LEASES:
+        latest = sorted(after.values(), key=lambda lease: lease.expires)[-MAX_LEASES:]
+        return {lease.key: lease for lease in latest}
     return after
 
 

@@ -14,7 +14,7 @@ from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
 from mempressure.cycle import Pressure
 from mempressure.observation import Observation, ScopeReport
-from mempressure_actuator.heartbeat import reason_to_be_autonomous
+from mempressure_actuator.heartbeat import Heartbeats
 from mempressure_actuator.metrics import Metrics
 from mempressure_actuator.pressures import Arrivals, Look, Scope, pressures
 from mempressure_actuator.standstill import Standstill
@@ -58,7 +58,7 @@ class LoopThread:
         self._control = control
         self._look = look
         self._measures = measures
-        self._interval = configuration.mempressure_heartbeat_interval
+        self.heartbeats = Heartbeats(configuration.mempressure_heartbeat_interval)
         self._standstill = Standstill(
             most=int(configuration.mempressure_futile_cycles),
             pause=configuration.mempressure_futile_pause,
@@ -69,8 +69,6 @@ class LoopThread:
         self._stopping = stopping
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control-loop", daemon=True)
-        self._started = time.monotonic()
-        self._last_heartbeat: float | None = None
         self._autonomous = ""
         self._held: dict[Scope, float] = {}
         self._under: dict[Scope, float] = {}
@@ -91,12 +89,10 @@ class LoopThread:
 
     def seconds_since_heartbeat(self) -> float | None:
         """Return how long ago the last heartbeat was received; None before the first."""
-        last = self._last_heartbeat
-        return None if last is None else max(0.0, time.monotonic() - last)
+        return self.heartbeats.age
 
     def start(self) -> None:
         """Start the thread."""
-        self._started = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -118,7 +114,7 @@ class LoopThread:
 
     def heartbeat(self) -> None:
         """Note that a heartbeat was received now."""
-        self._last_heartbeat = time.monotonic()
+        self.heartbeats.receive()
         self._metrics.last_heartbeat.set_to_current_time()
         if self._autonomous:
             self._wake.set()
@@ -176,13 +172,7 @@ class LoopThread:
         self._under = {scope: self._under.get(scope, now) for scope in under}
 
     def _settle_autonomy(self, *, alerts_enabled: bool) -> None:
-        reason = reason_to_be_autonomous(
-            last=self._last_heartbeat,
-            started=self._started,
-            now=time.monotonic(),
-            interval=self._interval,
-            alerts_enabled=alerts_enabled,
-        )
+        reason = self.heartbeats.reason_to_be_autonomous(alerts_enabled=alerts_enabled)
         if reason and not self._autonomous:
             _log.warning("autonomous, the thresholds are evaluated here: reason=%s", reason)
         elif self._autonomous and not reason:

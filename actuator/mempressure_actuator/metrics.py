@@ -16,7 +16,7 @@ from mempressure.state import MECHANISMS
 from mempressure_actuator.brakes import BRAKES
 from mempressure_actuator.notification import RESULTS
 
-WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed")
+WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed", "overloaded")
 
 CUSTOM_RESULTS = ("done", "failed", "timeout", "dry_run")
 
@@ -75,7 +75,10 @@ class Metrics:
             "dry_run_bytes", "Memory that dry runs were expected to give back.", {"mechanism": MECHANISMS}
         )
         self.cycles = Counter(
-            "mempressure_actuator_cycles", "Cycles that acted.", ("trigger", "outcome"), registry=self.registry
+            "mempressure_actuator_cycles",
+            "Cycles, recorded skips included.",
+            ("trigger", "outcome"),
+            registry=self.registry,
         )
         # Prometheus sees an increase only of a series that was there before it: without these the first would be lost.
         for trigger in ("webhook", "autonomous", "reflex"):

@@ -16,6 +16,7 @@ from mempressure_actuator import data, openapi
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import RequestError
 from mempressure_actuator.endpoint import Endpoint
+from mempressure_actuator.history import PARAMETERS, parse_query
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +82,11 @@ class Operations:
         return _switched("Memory optimization suggestions", on)
 
     def history(self) -> data.History:
-        """Tell what was done, the newest cycle first."""
-        text = request.args.get("limit", str(data.DEFAULT_HISTORY))
-        if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= data.MAX_HISTORY):
-            raise RequestError("bad_request", f"limit={text[:60]!r} cannot be used; send 1 to {data.MAX_HISTORY}")
+        """Tell what was decided and done, the newest cycle first, a page at a time."""
+        cycles, following = self._actuator.store.history(parse_query(request.args.to_dict(flat=False)))
         return {
-            "cycles": self._actuator.store.history(int(text)),
+            "cycles": cycles,
+            "next": following,
             "total_cycles": self._actuator.store.cycle_count(),
             "check_time": time.time(),
         }
@@ -195,7 +195,7 @@ ENDPOINTS = (
         method="GET",
         path="/api/packages/memory/history",
         act=Operations.history,
-        query={"limit": data.HistoryLimit},
+        query=PARAMETERS,
         answer=data.History,
         errors=("not_read",),
     ),

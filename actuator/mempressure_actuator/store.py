@@ -3,9 +3,12 @@
 SQLite with a write-ahead log, synced at every commit (`synchronous=FULL`: what was answered 202 survives a power cut),
 and one writer connection behind one lock: connections of their own would meet SQLite's busy sleep, 130-230 ms at the
 99th percentile instead of 3. History is read on a second connection, so reading it never holds up a webhook.
+
+A full disk or a damaged file ends nothing: what is to be written is tried each time anew, and said to have failed.
 """
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -13,18 +16,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mempressure.cycle import Cycle
 from mempressure.errors import ConfigurationError, MempressureError
+from mempressure_actuator import retention
 from mempressure_actuator.data import CycleDict
-from mempressure_actuator.database import connect, open_writer, own
+from mempressure_actuator.database import connect, is_damage, may_pass, open_writer, own
+from mempressure_actuator.history import HistoryQuery, read_history
 from mempressure_actuator.leases import Key, Lease
 
-MAX_DELIVERIES = 10_000
-MAX_CYCLES = 2_000
+_log = logging.getLogger(__name__)
+
 MAX_SKIPS = 100
 """Packages left alone that are kept with a cycle; the rest is a number."""
+WAIT_SECONDS = 5.0
+"""For the writers before: a disk that takes longer than that for them will not take this one either."""
+INTERRUPTED = "interrupted"
+"""The outcome of a cycle during which the actuator was killed."""
 
 
 class StoreError(MempressureError):
@@ -50,29 +58,62 @@ class Store:
 
     Args:
         path: the database; made, closed to others, where it is not there. Its directory must exist.
+        keep_seconds: how long alerts and cycles are kept at most.
+        on_damage: called where the file is found damaged.
 
     Raises:
-        ConfigurationError: another actuator uses it, a newer version wrote it, or it cannot be opened.
+        ConfigurationError: another actuator uses it, a newer version wrote it, or it cannot be opened for a reason
+            that will not pass.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep_seconds: float = retention.MAX_AGE_SECONDS,
+        on_damage: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = path
+        self._keep_seconds = keep_seconds
+        self._on_damage = on_damage
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
-        with ExitStack() as opened:
-            try:
-                opened.callback(os.close, own(path.with_suffix(".lock")))
-                self._writer = opened.enter_context(closing(open_writer(path)))
-                self._reader = opened.enter_context(closing(connect(path)))
-                self._leases: Mapping[Key, Lease] = self._stored_leases()
-            except (OSError, sqlite3.Error) as error:
+        self._opened = ExitStack()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._leases: Mapping[Key, Lease] = {}
+        self._heartbeat: float | None = None
+        self._failing = ""
+        self._closed = False
+        try:
+            self._owned = own(path.with_suffix(".lock"))
+        except OSError as error:
+            raise ConfigurationError(f"store {path} cannot be opened: {error}") from error
+        try:
+            self._open()
+        except (OSError, sqlite3.Error) as error:
+            if not may_pass(error):
+                os.close(self._owned)
                 raise ConfigurationError(f"store {path} cannot be opened: {error}") from error
-            self._opened = opened.pop_all()
+            self._fail(error)
+        except BaseException:
+            os.close(self._owned)
+            raise
 
     @property
     def leases(self) -> Mapping[Key, Lease]:
         """Return the leases as they were stored last, expired ones included; never changed in place."""
         return self._leases
+
+    @property
+    def last_heartbeat(self) -> float | None:
+        """Return when the last heartbeat was received, in Unix seconds; None before the first."""
+        return self._heartbeat
+
+    @property
+    def failing(self) -> str:
+        """Return why the last write failed; empty where it did not."""
+        return self._failing
 
     def deliver(
         self,
@@ -90,18 +131,36 @@ class Store:
             (received, a.alertname, a.status, a.result, a.scope, a.app, a.level, a.fingerprint, a.starts_at)
             for a in alerts
         ]
-        with self._transaction() as database:
-            leases = change(self._leases)
+        changed: list[Mapping[Key, Lease]] = []
+
+        def step(database: sqlite3.Connection) -> None:
+            changed[:] = [change(self._leases)]
             database.executemany("INSERT INTO deliveries VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            database.execute(
-                "DELETE FROM deliveries WHERE id <= (SELECT max(id) FROM deliveries) - ?", (MAX_DELIVERIES,)
-            )
-            _write_changes(database, self._leases, leases)
-            database.execute("COMMIT")
-            self._leases = leases
+            retention.limit_deliveries(database, oldest=received - self._keep_seconds)
+            _write_changes(database, self._leases, changed[0])
+
+        def done() -> None:
+            self._leases = changed[0]
+
+        self._write(step, done)
+
+    def note_heartbeat(self, received: float) -> None:
+        """Keep when a heartbeat was received: after a restart it is known for how long there was none.
+
+        Raises:
+            StoreError: it was not stored.
+        """
+
+        def step(database: sqlite3.Connection) -> None:
+            database.execute("INSERT OR REPLACE INTO heartbeat VALUES (1, ?)", (received,))
+
+        self._heartbeat = received
+        self._write(step)
 
     def record(self, cycle: Cycle) -> None:
-        """Keep a finished cycle and its actions.
+        """Keep a cycle and its actions, in place of what was kept of it before.
+
+        One without an outcome goes on still. It is not told, and called interrupted where the next start finds it.
 
         Raises:
             StoreError: nothing was stored.
@@ -109,10 +168,17 @@ class Store:
         content = cycle.as_dict()
         actions, skips = content.pop("actions"), content.pop("skips")
         content |= {"skips": skips[:MAX_SKIPS], "skips_left_out": max(0, len(skips) - MAX_SKIPS)}
-        with self._transaction() as database:
+
+        def step(database: sqlite3.Connection) -> None:
+            known = database.execute("SELECT number FROM cycles WHERE id = ?", (cycle.id,)).fetchone()
+            if known is not None:
+                database.execute("DELETE FROM cycles WHERE number = ?", known)
             number = database.execute(
-                "INSERT INTO cycles VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-                (cycle.id, cycle.scope, cycle.app, cycle.started, cycle.outcome, json.dumps(content)),
+                "INSERT INTO cycles VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    known and known[0],
+                    *(cycle.id, cycle.scope, cycle.app, cycle.started, cycle.outcome, json.dumps(content)),
+                ),
             ).lastrowid
             database.executemany(
                 "INSERT INTO actions VALUES (?, ?, ?, ?, ?, ?)",
@@ -121,8 +187,9 @@ class Store:
                     for position, action in enumerate(actions)
                 ],
             )
-            database.execute("DELETE FROM cycles WHERE number <= (SELECT max(number) FROM cycles) - ?", (MAX_CYCLES,))
-            database.execute("COMMIT")
+            retention.limit_cycles(database, oldest=cycle.started - self._keep_seconds)
+
+        self._write(step)
 
     def cycle_count(self) -> int:
         """Return how many cycles are kept.
@@ -131,27 +198,17 @@ class Store:
             StoreError: the database cannot be read.
         """
         with self._reading() as database:
-            count: int = database.execute("SELECT count(*) FROM cycles").fetchone()[0]
+            count: int = database.execute("SELECT count(*) FROM cycles WHERE outcome != ''").fetchone()[0]
         return count
 
-    def history(self, limit: int) -> list[CycleDict]:
-        """Return the newest cycles, newest first: what `Cycle.as_dict` gave, and the number of `skips_left_out`.
+    def history(self, query: HistoryQuery) -> tuple[list[CycleDict], int | None]:
+        """Return a page of cycles, newest first, and where the next one begins; None at the end.
 
         Raises:
             StoreError: the database cannot be read.
         """
         with self._reading() as database:
-            rows = database.execute(
-                "SELECT number, content FROM cycles ORDER BY number DESC LIMIT ?", (limit,)
-            ).fetchall()
-            oldest = rows[-1][0] if rows else 0
-            found = database.execute(
-                "SELECT cycle, content FROM actions WHERE cycle >= ? ORDER BY cycle, position", (oldest,)
-            ).fetchall()
-        actions: dict[int, list[Any]] = {number: [] for number, _ in rows}
-        for number, content in found:
-            actions[number].append(json.loads(content))
-        return [json.loads(content) | {"actions": actions[number]} for number, content in rows]
+            return read_history(database, query)
 
     def deliveries(self) -> list[Delivered]:
         """Return the alerts that are kept, newest first.
@@ -167,37 +224,110 @@ class Store:
     def close(self) -> None:
         """Close the database, and leave it to the next actuator."""
         with self._write_lock, self._read_lock:
-            self._opened.close()
+            if not self._closed:
+                self._closed = True
+                self._disconnect()
+                os.close(self._owned)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Begin a transaction, which the caller commits; take it back where that does not happen."""
-        with self._write_lock:
+    def _write(self, step: Callable[[sqlite3.Connection], None], done: Callable[[], None] = lambda: None) -> None:
+        """Do a step in a transaction of its own, then `done` before anybody else's.
+
+        Raises:
+            StoreError: it was taken back.
+        """
+        if not self._write_lock.acquire(timeout=WAIT_SECONDS):
+            raise StoreError(f"store {self._path}: the disk has been busy for {WAIT_SECONDS:g} s")
+        try:
             try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
+                self._commit(step)
             except sqlite3.Error as error:
-                raise StoreError(f"store {self._path}: {error}") from error
-            finally:
-                _roll_back(self._writer)
+                if not is_damage(error):
+                    raise
+                self._reopen()
+                self._commit(step)
+            done()
+        except (OSError, sqlite3.Error, ConfigurationError) as error:
+            self._fail(error)
+            raise StoreError(f"store {self._path}: {error}") from error
+        finally:
+            self._write_lock.release()
+        if self._failing:
+            self._failing = ""
+            _log.info("store works again: path=%s", self._path)
+
+    def _commit(self, step: Callable[[sqlite3.Connection], None]) -> None:
+        writer = self._connected()
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            step(writer)
+            writer.execute("COMMIT")
+        finally:
+            _roll_back(writer)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """Give one view of the database, whatever is written meanwhile."""
         with self._read_lock:
+            reader = self._reader
+            if reader is None:
+                raise StoreError(f"store {self._path}: {self._failing or 'it is closed'}")
             try:
-                self._reader.execute("BEGIN")
-                yield self._reader
+                reader.execute("BEGIN")
+                yield reader
             except sqlite3.Error as error:
                 raise StoreError(f"store {self._path}: {error}") from error
             finally:
-                _roll_back(self._reader)
+                _roll_back(reader)
 
-    def _stored_leases(self) -> dict[Key, Lease]:
-        names = Lease.__slots__
-        rows = self._writer.execute(f"SELECT {', '.join(names)} FROM leases")  # noqa: S608 -- our own names
-        leases = [Lease(**dict(zip(names, row, strict=True))) for row in rows]
-        return {lease.key: lease for lease in leases}
+    def _connected(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"store {self._path}: it is closed")
+        if self._writer is None:
+            with self._read_lock:
+                return self._open()
+        return self._writer
+
+    def _reopen(self) -> None:
+        """Find out what is wrong with the file, which is begun anew where it is damaged."""
+        with self._read_lock:
+            self._disconnect()
+            self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        with ExitStack() as opened:
+            writer = opened.enter_context(closing(open_writer(self._path, on_damage=self._on_damage)))
+            reader = opened.enter_context(closing(connect(self._path)))
+            stored = _stored_leases(writer)
+            # Where the file was begun anew, the leases live on: they are known here.
+            leases = {**stored, **self._leases}
+            writer.execute("BEGIN IMMEDIATE")
+            _write_changes(writer, stored, leases)
+            interrupted = retention.mark_interrupted(writer, outcome=INTERRUPTED)
+            writer.execute("COMMIT")
+            row = writer.execute("SELECT received FROM heartbeat").fetchone()
+            self._opened = opened.pop_all()
+        self._writer, self._reader, self._leases = writer, reader, leases
+        self._heartbeat = self._heartbeat if row is None else row[0]
+        for cycle in interrupted:
+            _log.warning("cycle interrupted, the actuator ended during it: id=%s", cycle)
+        return writer
+
+    def _disconnect(self) -> None:
+        self._writer = self._reader = None
+        self._opened.close()
+
+    def _fail(self, error: Exception) -> None:
+        """Say once that nothing can be stored, and once for each other reason."""
+        if str(error) != self._failing:
+            self._failing = str(error)
+            _log.error("nothing can be stored, tried again each time: path=%s reason=%s", self._path, error)
+
+
+def _stored_leases(database: sqlite3.Connection) -> dict[Key, Lease]:
+    names = Lease.__slots__
+    rows = database.execute(f"SELECT {', '.join(names)} FROM leases")  # noqa: S608 -- our own names
+    leases = [Lease(**dict(zip(names, row, strict=True))) for row in rows]
+    return {lease.key: lease for lease in leases}
 
 
 def _roll_back(database: sqlite3.Connection) -> None:

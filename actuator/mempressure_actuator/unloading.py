@@ -168,16 +168,20 @@ class Requests:
             used_before=before.used,
             skips=plan.skips,
         )
+        after = before
         for number, action in enumerate(plan.actions):
-            cycle.actions.append(self._one(action, f"{cycle.id}.{number}"))
-        after = self._machine.measure().memory(scope, app) if plan.actions else None
-        cycle.usage_after, cycle.used_after = (after or before).usage, (after or before).used
+            record = self._one(action, f"{cycle.id}.{number}")
+            record.used_before = after.used
+            after = self._machine.measure().memory(scope, app) or after
+            record.used_after = after.used
+            cycle.actions.append(record)
+        cycle.usage_after, cycle.used_after = after.usage, after.used
         cycle.ended = time.time()
         cycle.outcome = "done" if any(record.workers for record in cycle.actions) else "skipped"
         if cycle.actions and all(record.dry_run for record in cycle.actions):
             cycle.outcome = "dry_run"
-        if plan.actions:
-            self._record(cycle)
+        cycle.reason = "" if plan.actions else "nothing of what was asked for can be done; see what was left alone"
+        self._record(cycle)
         return cycle
 
     def _one(self, action: Action, order_id: str) -> ActionRecord:

@@ -5,6 +5,7 @@ of the sender is 4xx and a fault of ours 503.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping
 
@@ -30,17 +31,29 @@ from mempressure_actuator.store import Delivered, StoreError
 _log = logging.getLogger(__name__)
 
 _STORED = frozenset({"accepted", "resolved", "unknown"})
-_ERROR_RESULTS = {401: "unauthorized", 413: "too_large", 415: "unsupported", 503: "failed"}
+_ERROR_RESULTS = {
+    "unauthorized": "unauthorized",
+    "too_large": "too_large",
+    "unsupported_media_type": "unsupported",
+    "not_stored": "failed",
+    "busy": "failed",
+    "overloaded": "overloaded",
+}
+"""What a refused request is counted as, by its code; else invalid."""
+
+MAX_AT_ONCE = 12
+"""Notifications in work, of the server's 16 threads: a slow disk must not keep others from being answered."""
 
 
 def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     """Return the webhook, to be mounted in a Flask application."""
     blueprint = Blueprint("mempressure_webhook", __name__)
     blueprint.before_request(access.check)
+    places = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     @blueprint.errorhandler(RequestError)
     def refuse(error: RequestError) -> Response:
-        actuator.metrics.webhooks.labels(_ERROR_RESULTS.get(error.status, "invalid")).inc()
+        actuator.metrics.webhooks.labels(_ERROR_RESULTS.get(error.code, "invalid")).inc()
         return failure(error)
 
     @blueprint.post(ENDPOINT.path)
@@ -50,7 +63,12 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
             notification = parse(json_bytes())
         except NotificationError as error:
             raise RequestError("invalid_notification", str(error)) from None
-        return _deliver(actuator, notification, received)
+        if not places.acquire(blocking=False):
+            raise RequestError("overloaded", f"{MAX_AT_ONCE} notifications are being stored; send this one again")
+        try:
+            return _deliver(actuator, notification, received)
+        finally:
+            places.release()
 
     return blueprint
 
@@ -67,7 +85,7 @@ def _deliver(actuator: Actuator, notification: Notification, received: float) ->
         _store(actuator, kept, pressures)
     results = _counted(actuator, notification, verdicts)
     if results["heartbeat"]:
-        actuator.loop.heartbeat()
+        actuator.heartbeat()
     if pressures:
         actuator.loop.notify({(p.scope, p.app) for p in pressures if p.firing}, now=received)
     if results["invalid"] == len(verdicts):
@@ -93,7 +111,6 @@ def _store(actuator: Actuator, kept: Iterable[tuple[Alert, Verdict]], pressures:
         actuator.store.deliver([_delivered(alert, verdict) for alert, verdict in kept], change, received=now)
     except StoreError as error:
         actuator.metrics.store_errors.inc()
-        _log.error("notification not stored, Alertmanager will repeat it: reason=%s", error)
         raise RequestError("not_stored", "the notification could not be stored; send it again") from error
 
 
@@ -141,5 +158,5 @@ ENDPOINT = Endpoint(
     body=Notification,
     statuses=(200, 202),
     answer=Delivery,
-    errors=("invalid_notification", "not_stored"),
+    errors=("invalid_notification", "not_stored", "overloaded"),
 )

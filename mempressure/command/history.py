@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from mempressure import quantities
-from mempressure.command import actuator
+from mempressure.command import actuator, arguments
 from mempressure.command.progress import console
 
 if TYPE_CHECKING:
@@ -28,6 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", metavar="N", type=_limit, default=10, help="how many at most, up to 1000 (default: %(default)s)"
     )
+    for flag, meaning in (("since", "begun then or later"), ("until", "begun before that")):
+        parser.add_argument(
+            f"--{flag}",
+            metavar="TIME",
+            type=arguments.moment,
+            help=f"{meaning}: how long ago (90s, 15m, 2h, 7d), or a time (2026-11-22T20:15)",
+        )
+    parser.add_argument("--app", metavar="NAME", help="what concerned this app")
+    parser.add_argument("--package", metavar="NAME", help="what concerned this package")
+    parser.add_argument("--mechanism", metavar="NAME", help="what was tried by trim, stop, evict, recycle or custom")
+    parser.add_argument("--result", metavar="WORD", help="actions that were done, skipped, failed or dry_run")
+    parser.add_argument("--kind", choices=("acted", "skipped"), help="only where something was tried, or nothing was")
+    parser.add_argument("--before", metavar="NUMBER", type=int, help="the page after one that ended with this number")
     parser.add_argument("--json", action="store_true", help="print JSON")
     actuator.add_arguments(parser)
 
@@ -35,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the cycles; return the exit status."""
     _, asked = actuator.settings_and_actuator(options)
-    answer = asked.get(f"/api/packages/memory/history?limit={options.limit}")
+    wanted = {name: value for name in PARAMETERS if (value := getattr(options, name)) is not None}
+    answer = asked.get(f"/api/packages/memory/history?{urlencode(wanted)}")
     if options.json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
         return 0
@@ -43,11 +58,10 @@ def run(options: argparse.Namespace) -> int:
     for number, cycle in enumerate(answer["cycles"]):
         for part in ([""] if number else []) + shown(cycle):
             out.print(part)
-    left_out = answer["total_cycles"] - len(answer["cycles"])
     if not answer["cycles"]:
-        out.print("Nothing was done yet.")
-    elif left_out > 0:
-        out.print(f"\n{left_out} older; --limit shows them.")
+        out.print("Nothing of that was done." if len(wanted) > 1 else "Nothing was done yet.")
+    elif answer["next"] is not None:
+        out.print(f"\nThere are older ones: --before {answer['next']} shows them.")
     return 0
 
 
@@ -60,12 +74,16 @@ def shown(cycle: dict[str, Any]) -> "list[RenderableType]":
     usage = f"{quantities.share(cycle['usage_before'])} -> {quantities.share(cycle['usage_after'])}"
     outcome = Text(cycle["outcome"].replace("_", " "), style=_STYLES.get(cycle["outcome"], ""))
     when = quantities.moment(cycle["started"])
-    how = ", ".join(word for word in (cycle["trigger"], cycle["strategy"]) if word)
-    line = Text.assemble((when, "bold"), f"  {scope}  {usage}  ", outcome, f"  {how}")
+    why = ", ".join(filter(None, (cycle["trigger"], cycle["strategy"])))
+    line = Text.assemble((when, "bold"), f"  {scope}  {usage}  ", outcome, f"  {why}")
     below = [_action(action) for action in cycle["actions"]]
-    if cycle["trigger"] == "oom_kill":  # what is left alone in a cycle is many; here it is why nothing helped
-        below += [skip["reason"] for skip in cycle["skips"]]
+    if not below:  # what is left alone in a cycle that acted is many; here it is why nothing was done, or helped
+        below = [*filter(None, [cycle["reason"]]), *(_left_alone(skip) for skip in cycle["skips"])]
     return [line, *(Padding(Text(text), (0, 0, 0, 2), expand=False) for text in below)]
+
+
+def _left_alone(skip: dict[str, Any]) -> str:
+    return f"{skip['package']} in {skip['app']}: {skip['reason']}" if skip["package"] else skip["reason"]
 
 
 def _action(action: dict[str, Any]) -> str:
@@ -82,7 +100,9 @@ def _action(action: dict[str, Any]) -> str:
     return f"{text}: {'; '.join(reasons)}" if reasons else text
 
 
+PARAMETERS = ("limit", "before", "since", "until", "app", "package", "mechanism", "result", "kind")
 _STYLES = {
+    "recovered": "green",
     "relieved": "green",
     "effective": "green",
     "done": "green",

@@ -214,7 +214,25 @@ def test_a_cycle_with_what_was_done():
 
 def test_a_kill_with_why_nothing_helped():
     numbers = {"started": 0.0, "usage_before": 0.95, "usage_after": 0.95, "actions": []}
-    said = {"scope": "app", "app": "shop", "trigger": "oom_kill", "strategy": "", "outcome": "reported"}
+    said = {"scope": "app", "app": "shop", "trigger": "oom_kill", "strategy": "", "outcome": "reported", "reason": ""}
     skips = [{"app": "shop", "package": "", "reason": "no alert had arrived"}]
     text = " ".join(printed(history.shown(numbers | said | {"skips": skips})).split())
     assert "app shop 95.0 % -> 95.0 % reported oom_kill no alert had arrived" in text
+
+
+def test_a_cycle_that_did_nothing_says_why():
+    cycle = {
+        "scope": "host",
+        "app": "",
+        "trigger": "webhook",
+        "strategy": "",
+        "started": 0.0,
+        "usage_before": 0.7,
+        "usage_after": 0.7,
+        "outcome": "skipped",
+        "reason": "every loaded package is left alone",
+        "actions": [],
+        "skips": [{"app": "shop", "package": "pandas", "reason": "is in use"}],
+    }
+    text = " ".join(printed(history.shown(cycle)).split())
+    assert "host 70.0 % -> 70.0 % skipped webhook every loaded package is left alone pandas in shop: is in use" in text

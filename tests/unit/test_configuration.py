@@ -68,6 +68,7 @@ EXAMPLES = {
     ),
     "MEMPRESSURE_ACTIONS_FILE": FOLDER,
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),
+    "MEMPRESSURE_HISTORY_DAYS": ([("1", 1.0), ("2", 2.0), ("0.5", 0.5)], "0", "a number from 0.01 to 3650"),
     "MEMPRESSURE_LEASE": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 86400"),
 }
 

@@ -1,3 +1,4 @@
+import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,10 @@ def test_nothing_is_done_where_a_new_measurement_finds_no_pressure():
     machine, cycles = FakeMachine(usage=0.7499, packages=[package("p", mib=10)]), []
     machine.published = 900 * MIB
     assert loop(machine, record=cycles).run([HOST]) == []
-    assert (machine.actions, cycles, machine.measurements) == ([], [], 1)
+    assert (machine.actions, machine.measurements) == ([], 1)
+    (cycle,) = cycles
+    assert (cycle.outcome, cycle.actions) == ("recovered", [])
+    assert cycle.reason == "usage 0.7499 is below 0.75, where unloading ends"
 
 
 def test_nobody_is_asked_to_measure_where_what_was_published_is_relieved():
@@ -288,7 +292,9 @@ def test_pressure_on_an_app_touches_its_own_packages_only():
     machine, cycles = FakeMachine(usage=0.88, packages=[package("p0")]), []
     control = loop(machine, record=cycles)
     control.run([Pressure("app", "other", "webhook")])
-    assert (machine.actions, cycles) == ([], [])
+    assert machine.actions == []
+    assert [(cycle.outcome, cycle.usage_before) for cycle in cycles] == [("skipped", 0.0)]
+    assert "no worker of it serves here" in cycles[0].reason
     control.run([Pressure("app", "shop", "webhook")])
     assert machine.stops() == ["p0"]
 
@@ -411,13 +417,99 @@ def test_what_no_cycle_ever_does(usage, sizes, lag, frees):
         machine.now += 20
     limits = {"normal": 5, "high": 7, "critical": 10}
     for cycle in cycles:
+        if not cycle.actions:
+            assert cycle.outcome in {"recovered", "skipped"}
+            assert cycle.reason
+            continue
         assert cycle.usage_before >= 0.75
+        for before, after in itertools.pairwise(cycle.actions):
+            assert before.used_after == after.used_before
+        assert (cycle.used_before, cycle.used_after) == (cycle.actions[0].used_before, cycle.actions[-1].used_after)
         assert len({(a.app, p) for a in cycle.actions for p in a.packages}) <= limits[cycle.strategy]
     assert len(set(machine.measured_before)) == len(machine.measured_before)
     if frees and not lag:  # nothing was unloaded that need not have been
         spared = sum(sizes) * MIB - sum(p.memory_bytes for w in machine.workers for p in w.packages if p.loaded)
         last = sizes[int(machine.stops()[-1][1:])] * MIB if machine.stops() else 0
         assert not last or usage * TOTAL - spared + last >= 0.75 * TOTAL - 1
+
+
+def lately(since, **options):
+    return Pressure("host", "", **{"trigger": "webhook", "since": since, "alert_key": "f1", **options})
+
+
+def test_an_alert_that_a_measurement_does_not_confirm_is_recorded_once():
+    machine, cycles = FakeMachine(usage=0.5), []
+    control = loop(machine, record=cycles)
+    for since in (900.0, 900.0, 900.0, 950.0, 900.0):  # repeated, another one, and the lower level that outlives it
+        control.run([lately(since)])
+    assert [(cycle.outcome, cycle.pressure_since, cycle.alert_key) for cycle in cycles] == [
+        ("recovered", 900.0, "f1"),
+        ("recovered", 950.0, "f1"),
+    ]
+    assert len({cycle.id for cycle in cycles}) == 2
+    control.run([lately(990.0, trigger="autonomous")])  # nobody claimed anything
+    assert len(cycles) == 2
+
+
+def test_relief_by_its_own_cycle_is_not_recorded_as_a_recovery():
+    machine, cycles = FakeMachine(usage=0.82, packages=[package("p0")]), []
+    control = loop(machine, record=cycles)
+    control.run([lately(900.0)])
+    control.run([lately(900.0)])
+    assert [cycle.outcome for cycle in cycles] == ["relieved"]
+
+
+def test_what_is_left_alone_is_recorded_once_until_it_changes():
+    packages = [package("p0", active_calls=1.0), package("p1", active_calls=1.0)]
+    machine, cycles = FakeMachine(usage=0.84, packages=packages), []
+    machine.workers[0].trim_refused = "frozen"
+    control = loop(machine, record=cycles)
+    for _ in range(5):
+        control.run([HOST])
+        machine.now += 20
+    (cycle,) = cycles
+    assert (cycle.outcome, cycle.reason) == ("skipped", "every loaded package is left alone")
+    assert [(skip.package, skip.reason) for skip in cycle.skips] == [("p0", "is in use"), ("p1", "is in use")]
+    machine.base += 100 * MIB
+    machine.workers[0].packages[1].loaded = 0.0
+    control.run([HOST])
+    assert [[skip.package for skip in each.skips] for each in cycles] == [["p0", "p1"], ["p0"]]
+    machine.workers[0].packages[1].loaded = 1.0
+    machine.base -= 100 * MIB
+    control.run([HOST])
+    assert len(cycles) == 2, "too soon after the last"
+    machine.now += 15
+    control.run([HOST])
+    assert len(cycles) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "packages", "reason"),
+    [
+        ({"unloading_enabled": False}, [package("p0")], "unloading for memory pressure is turned off"),
+        ({}, [], "nothing is loaded that can be unloaded"),
+    ],
+)
+def test_why_nothing_is_done_is_recorded(options, packages, reason):
+    machine, cycles = FakeMachine(usage=0.82, packages=packages), []
+    machine.workers[0].trim_refused = "frozen"
+    loop(machine, record=cycles, **options).run([HOST])
+    assert [(cycle.outcome, cycle.reason) for cycle in cycles] == [("skipped", reason)]
+
+
+def test_a_cycle_tells_its_progress_before_its_first_action_and_after_each():
+    machine, told = FakeMachine(usage=0.88, packages=[package(f"p{n}") for n in range(2)]), []
+    rules = Rules(thresholds=Thresholds(), keep_loaded=lambda _app, _package, declared: declared)
+    control = ControlLoop(
+        machine,
+        rules=lambda: rules,
+        record=lambda cycle: told.append((cycle.outcome, len(cycle.actions))),
+        progress=lambda cycle: told.append((cycle.outcome, len(cycle.actions), len(machine.actions))),
+        clock=machine.clock,
+        sleep=machine.sleep,
+    )
+    control.run([HOST])
+    assert told == [("", 0, 0), ("", 1, 1), ("", 2, 2), ("", 3, 3), ("relieved", 3)]
 
 
 def test_what_is_left_alone_is_one_line_a_cycle_and_its_reasons_are_for_debugging(caplog):

@@ -1,6 +1,8 @@
+import time
+
 import pytest
 
-from mempressure_actuator.heartbeat import MISSED_INTERVALS, reason_to_be_autonomous
+from mempressure_actuator.heartbeat import MISSED_INTERVALS, Heartbeats, reason_to_be_autonomous
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,22 @@ def test_three_intervals_may_be_missed():
     options = {"last": 0.0, "started": 0.0, "interval": 0.5, "alerts_enabled": True}
     assert not reason_to_be_autonomous(**options, now=1.49)
     assert reason_to_be_autonomous(**options, now=1.5)
+
+
+def test_what_cannot_be_stored_is_no_lease_so_it_judges_for_itself():
+    options = {"last": 0.0, "started": 0.0, "now": 1.0, "interval": 5.0, "alerts_enabled": True}
+    assert reason_to_be_autonomous(**options, storing=False) == "notifications cannot be stored"
+    assert reason_to_be_autonomous(**options, storing=True) == ""
+
+
+def test_a_restart_is_no_heartbeat():
+    heartbeats = Heartbeats(10.0)
+    assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""
+    heartbeats.resume(time.time() - 29.0)
+    assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""
+    heartbeats.resume(time.time() - 31.0)
+    assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == "no heartbeat for 30 s"
+    heartbeats.resume(time.time() + 1e6)  # the clock was set back: nobody waits for it to come round
+    assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""
+    heartbeats.receive()
+    assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""

@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure_actuator.leases import Lease, changed, live
+from mempressure_actuator.leases import MAX_LEASES, Lease, changed, live
 from mempressure_actuator.notification import PressureAlert
 
 KEY = ("app", "shop", "high")
@@ -116,3 +116,11 @@ def test_whatever_arrives_a_lease_is_of_a_firing_alert_received_lately(arrivals,
         if given_alert.firing:
             again = changed(leases, [given_alert], now=now, seconds=seconds)
             assert again == {**leases, **{k: replace(v) for k, v in leases.items()}}
+
+
+def test_leases_are_bounded_and_the_latest_stay():
+    leases = after({}, *(alert(app=f"a{number}") for number in range(MAX_LEASES)))
+    assert len(leases) == MAX_LEASES
+    leases = after(leases, alert(app="new"), now=101.0)
+    assert len(leases) == MAX_LEASES
+    assert leases["app", "new", "high"].expires == 251.0

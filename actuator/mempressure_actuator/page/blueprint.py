@@ -21,6 +21,7 @@ from mempressure.thresholds import THRESHOLD_NAMES
 from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.answers import require_size
+from mempressure_actuator.history import HistoryQuery
 from mempressure_actuator.page import content, threshold_form
 from mempressure_actuator.page.notices import Notice, Notices
 from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn
@@ -171,7 +172,7 @@ class StatusPage:
         settings = actuator.settings()
         cycles, history_error = [], ""
         try:
-            cycles = actuator.store.history(CYCLES_MARKED)
+            cycles = actuator.store.history(HistoryQuery(limit=CYCLES_MARKED))[0]
         except StoreError as error:
             actuator.metrics.store_errors.inc()
             history_error = str(error)

@@ -223,7 +223,8 @@ def _why(cycle: CycleDict) -> str:
     if cycle["trigger"] == "api":
         return "forced by request" if cycle["strategy"] == "forced" else "on request"
     trigger = f"alert {cycle['alert_level']}".rstrip() if cycle["trigger"] == "webhook" else cycle["trigger"]
-    return f"{trigger}, strategy {cycle['strategy']}"
+    how = f"{trigger}, strategy {cycle['strategy']}" if cycle["strategy"] else trigger
+    return f"{how}: {cycle['reason']}" if cycle["reason"] else how
 
 
 def _deed(act: ActionDict, app: str) -> DeedView:
