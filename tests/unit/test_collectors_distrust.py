@@ -187,7 +187,7 @@ def test_a_dead_worker_is_not_counted_and_a_hung_ones_last_word_is(collectors, l
 @given(
     st.lists(
         st.lists(
-            st.one_of(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0, 2.0**62]), st.floats(-1, 2.0**62)),
+            st.one_of(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0, 2.0**62]), st.floats(-2, 2.0**62)),
             min_size=len(VALUES),
             max_size=len(VALUES),
         ),
@@ -205,5 +205,6 @@ def test_whatever_numbers_a_worker_makes_up_the_scrape_holds_and_no_counter_fall
         assert_believable(samples)
         assert honest(samples) == before
         counters = {(name, *labels): value for name, labels, value in samples if name.endswith("_total")}
-        assert all(counters[series] >= value for series, value in last.items())
-        last = counters
+        # A state that is refused leaves the liar's app out; what was counted of it is there again with the next.
+        assert all(counters.get(series, value) >= value for series, value in last.items())
+        last |= counters
