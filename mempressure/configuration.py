@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 """What `mempressure run` tells the processes of its command: where they are to keep what was observed of them."""
+HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
+"""Holds, inside a package host, the name of its package."""
 
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
@@ -188,7 +190,7 @@ def load_configuration(
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     """Warn of variables that nothing reads, once each: a misspelt one would be ignored in silence."""
-    if "MEMPRESSURE_PACKAGE_HOST" in environ:  # its worker has said so
+    if HOST_VARIABLE in environ:  # its worker has said so
         return
     known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
     for name in sorted(environ.keys() - known - _told):

@@ -17,12 +17,10 @@ from typing import Any, Final, NoReturn, cast
 
 from mempressure import frames
 from mempressure.calls import RemoteTraceback, encode_call, result_of
+from mempressure.configuration import HOST_VARIABLE
 from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
 from mempressure.frames import Frame, Payload
 from mempressure.host_keeper import HostProcess, host_environment
-
-HOST_VARIABLE: Final = "MEMPRESSURE_PACKAGE_HOST"
-"""Environment variable that holds, inside a package host, the name of its package."""
 
 STOP_SECONDS: Final = 5.0
 """What a host's `on_unload` and atexit functions may take before it is killed, unless the caller says otherwise."""

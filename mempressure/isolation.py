@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
 from mempressure.calls import importable_name
+from mempressure.configuration import HOST_VARIABLE
 from mempressure.errors import IsolationError
-from mempressure.host import HOST_VARIABLE
 from mempressure.isolated_package import IsolatedPackage
 
 if TYPE_CHECKING:

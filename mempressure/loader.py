@@ -10,54 +10,35 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mempressure.configuration import Configuration, load_configuration
+from mempressure.configuration import HOST_VARIABLE, Configuration, load_configuration
 from mempressure.declaration import (
     checked_flag,
     checked_name,
     checked_priority,
     checked_start_timeout,
     checked_timeout,
-    imported_already,
+    checked_work_name,
 )
 from mempressure.draining import BackgroundWork
-from mempressure.errors import ConfigurationError, HostStartError
+from mempressure.packages import Packages, UnloadResult
 from mempressure.state import PackageState
-from mempressure.supervisors import is_supervisor, postponed
-from mempressure.worker import ManagedWorker, measured_hosts, package_states, unknown_package
+from mempressure.threads import Threads
 
 if TYPE_CHECKING:
     from mempressure.alerts import AlertDict
-    from mempressure.isolation import IsolatedFunction, IsolatedPackage
-    from mempressure.leading import LeadingLoop
+    from mempressure.isolation import IsolatedFunction
     from mempressure.monitor import GarbageCollected, MemoryMonitor
     from mempressure.observation import PressureSummary
-    from mempressure.reservation import Reservation
-    from mempressure.room import Room
     from mempressure.suggestions import SuggestionDict
-    from mempressure.thresholds import Thresholds
-    from mempressure.thresholds_in_force import ThresholdsInForce
-    from mempressure.tracking import PackageTracker
     from mempressure.trim import PressureCallbacks
+    from mempressure.watching import Watch
+
+__all__ = ["LazyLoader", "UnloadResult", "get_lazy_loader"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-FORKED_GRACE_SECONDS = 0.3
-"""How long a forked child's agent waits before it shows: most forks are about to execute another program."""
-
-_MOST_NAME_LENGTH = 100
-_HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
-
-
-class UnloadResult(NamedTuple):
-    """What unloading one package brought: bytes measured, or why it was left alone."""
-
-    package: str
-    mechanism: str
-    reclaimed_bytes: int
-    skipped_reason: str | None = None
 
 
 class LazyLoader:
@@ -73,20 +54,23 @@ class LazyLoader:
         if with_agent and (observing := sys.modules.get("mempressure.observing")) is not None:
             observing.give_way()  # under `mempressure run`: each use is to be seen by whoever acts on it
         # Inside a package host the same declarations are made again; there nothing is to be managed.
-        self._with_agent = with_agent and _HOST_VARIABLE not in os.environ
-        self._isolated: dict[str, IsolatedPackage] = {}
+        self._with_agent = with_agent and HOST_VARIABLE not in os.environ
+        self._lock = threading.Lock()
         self._callbacks: PressureCallbacks | None = None
         self._background = BackgroundWork()
-        self._room = self._make_room()
-        self._tracker: PackageTracker | None = None
-        self._lock = threading.Lock()
-        self._monitor: MemoryMonitor | None = None
-        self._thresholds_in_force: ThresholdsInForce | None = None
-        self._shown: Thresholds | None = None
-        self._worker: ManagedWorker | None = None
-        self._loop: LeadingLoop | None = None
-        self._loop_wanted = False
-        self._start()
+        self._watch: Watch | None = None
+        self._packages = Packages(
+            self._configuration, on_change=self._changed, emergency=lambda: self._watching().thresholds.emergency
+        )
+        self._threads = Threads(
+            self._configuration,
+            packages=self._packages,
+            callbacks=lambda: self._callbacks,
+            background=self._background,
+            watch=self._watching,
+        )
+        if self._with_agent:
+            self._threads.start_agent()
 
     # Declaring
 
@@ -110,7 +94,7 @@ class LazyLoader:
                 matters, such as settings made at run time.
         """
         self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded, evict=evict)
-        return self._tracking().defer(name)
+        return self._packages.tracking().defer(name)
 
     def manage(
         self,
@@ -129,7 +113,7 @@ class LazyLoader:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
-        self._tracking().track(checked_name(name), **options, evict=checked_flag("evict", evict))
+        self._packages.tracking().track(checked_name(name), **options, evict=checked_flag("evict", evict))
 
     def isolated(
         self,
@@ -166,9 +150,9 @@ class LazyLoader:
             ),
             "on_unload": on_unload,
         }
-        self._require_absent(checked_name(name), allowed=checked_flag("allow_imported", allow_imported))
-        package = self._isolated_package(name, options)
-        from mempressure.isolation import IsolatedFunction
+        allow_imported = checked_flag("allow_imported", allow_imported)
+        package = self._packages.isolate(checked_name(name), options, allow_imported=allow_imported)
+        from mempressure.isolation import IsolatedFunction  # 0.4 MB that a worker without one need not pay
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
             return IsolatedFunction(function, package=package)
@@ -200,9 +184,7 @@ class LazyLoader:
         Raises:
             UnknownPackageError: the package is not tracked.
         """
-        if self._tracker is None or name not in self._tracker:
-            raise unknown_package(name, self.packages())
-        return self._tracker.using(name)
+        return self._packages.tracked(name).using(name)
 
     def background_work(self, name: str) -> AbstractContextManager[None]:
         """Declare work that no server waits for: this worker is not recycled during the `with` block.
@@ -212,12 +194,7 @@ class LazyLoader:
         Raises:
             ConfigurationError: the name, by which the refusal tells of it, is empty, too long or cannot be printed.
         """
-        if not 0 < len(name) <= _MOST_NAME_LENGTH or not name.isprintable():
-            raise ConfigurationError(
-                f"name={name!r:.120} of background work cannot be used; "
-                f"send a text of 1 to {_MOST_NAME_LENGTH} printable characters"
-            )
-        return self._background.running(name)
+        return self._background.running(checked_work_name(name))
 
     # Giving back
 
@@ -227,17 +204,7 @@ class LazyLoader:
         Raises:
             UnknownPackageError: the package is neither isolated nor tracked here.
         """
-        if name in self._isolated:
-            reclaimed, reason = self._isolated[name].unload()
-            return UnloadResult(name, "stop", reclaimed, reason)
-        if self._tracker is None or name not in self._tracker:
-            raise unknown_package(name, self.packages())
-        package = name.partition(".")[0]
-        if self._tracker.evicts(package):
-            reclaimed, reason = self._tracker.evict(package)
-            return UnloadResult(package, "evict", reclaimed, reason)
-        reason = "it lives in this process, and only recycling the worker gives its memory back"
-        return UnloadResult(package, "recycle", 0, reason)
+        return self._packages.unload(name)
 
     # Unloading under pressure without an actuator
 
@@ -248,47 +215,26 @@ class LazyLoader:
         another takes over within a second. A forked child of a process that called it is one of them. Does nothing
         where it runs already, and inside a package host.
         """
-        self._loop_wanted = True
-        self._start_loop()
+        if self._with_agent:
+            self._threads.start_loop()
 
     def stop(self) -> None:
         """End the control loop of this process: another that called `start` takes over, or an actuator acts."""
-        self._loop_wanted = False
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.stop()
+        self._threads.stop_loop()
 
     # Watching
 
     @property
     def monitor(self) -> "MemoryMonitor":
         """Return this process' view of the host's memory."""
-        thresholds = self._in_force().now()
-        with self._lock:
-            if self._monitor is None:
-                from mempressure.monitor import MemoryMonitor  # most workers never ask, and need not pay for it
-
-                self._monitor, self._shown = (
-                    MemoryMonitor(
-                        thresholds=thresholds,
-                        cooldown_seconds=self._configuration.mempressure_alert_cooldown,
-                        packages=self._held,
-                        app=self._configuration.app,
-                    ),
-                    thresholds,
-                )
-            if thresholds != self._shown:  # where they are as before, what was set on the monitor itself stays
-                self._shown = thresholds
-                self._monitor.set_thresholds(thresholds.as_dict())
-            return self._monitor
+        return self._watching().monitor
 
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now in this process, its hosts measured and its imports attributed."""
-        if self._tracker is not None:
-            self._tracker.attribute()
-        growth = self._worker.growth if self._worker is not None else None
-        return package_states(self._tracker, self._isolated, measured_hosts(self._isolated), growth=growth)
+        if self._packages.tracker is not None:
+            self._packages.tracker.attribute()
+        growth = None if self._threads.worker is None else self._threads.worker.growth
+        return self._packages.states(self._packages.measured_hosts(), growth=growth)
 
     def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
         """Set the four thresholds: for the whole node where an actuator answers, else for this process.
@@ -298,7 +244,7 @@ class LazyLoader:
             ActuatorError: the actuator refused, or it is not known what it did.
         """
         # Inside a package host the declarations are made again; its worker has told the actuator.
-        self._in_force().set(thresholds, for_the_node=_HOST_VARIABLE not in os.environ)
+        self._watching().set_thresholds(thresholds, for_the_node=HOST_VARIABLE not in os.environ)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""
@@ -318,36 +264,20 @@ class LazyLoader:
 
     def close(self) -> None:
         """Stop the control loop and the agent, end the package hosts, and leave the import system as it was."""
-        self.stop()
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-        for package in self._isolated.values():
-            package.close()
-        if self._tracker is not None:
-            self._tracker.close()
+        self._threads.stop()
+        self._packages.close()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
         self._lock = threading.Lock()
-        self._monitor = None
-        if self._thresholds_in_force is not None:
-            self._thresholds_in_force.after_fork()
-        self._room = self._make_room()
-        if self._tracker is not None:
-            self._tracker.after_fork()
+        if self._watch is not None:
+            self._watch.after_fork()
+        self._packages.after_fork()
         if self._callbacks is not None:
             self._callbacks.after_fork()
         self._background.after_fork()
-        if self._worker is not None:
-            self._worker.forget()
-            self._worker = None
-        if self._loop is not None:
-            self._loop.forget()
-            self._loop = None
-        self._start(forked=True)
-        if self._loop_wanted:
-            self._start_loop(forked=True)
+        if self._with_agent:
+            self._threads.after_fork()
 
     def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
         return {
@@ -358,137 +288,22 @@ class LazyLoader:
             "keep_loaded": checked_flag("keep_loaded", keep_loaded),
         }
 
-    def _start(self, *, forked: bool = False) -> None:
-        # A supervisor that has the application serves nothing; its workers start their agents when forked.
-        if not self._with_agent or (not forked and (is_supervisor() or postponed(self._start))):
-            return
-        try:
-            worker = ManagedWorker(
-                self._configuration,
-                tracker=lambda: self._tracker,
-                isolated=self._isolated,
-                callbacks=lambda: self._callbacks,
-                background=self._background,
-                forked=forked,
-                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
-            )
-        except ProcessLookupError as error:  # no /proc, as on macOS: nobody could tell this process from another
-            import logging  # deferred: most workers never come here
-
-            words = "agent not started, this worker is not managed: reason=%r"
-            logging.getLogger(__name__).error(words, str(error))  # noqa: TRY400 -- the reason is whole without a trace
-            return
-        if worker.start():
-            self._worker = worker
-
-    def _start_loop(self, *, forked: bool = False) -> None:
-        # As with the agent: a supervisor's workers start theirs when they are forked.
-        if not self._with_agent or (not forked and (is_supervisor() or postponed(self._start_loop))):
-            return
-        from mempressure.leading import LeadingLoop  # nobody pays for it who does not call `start`
-
+    def _watching(self) -> "Watch":
         with self._lock:
-            if self._loop is not None or not self._loop_wanted:
-                return
-            self._loop = LeadingLoop(
-                self._configuration,
-                monitor=lambda: self.monitor,
-                settings=lambda: self._in_force().settings(),
-                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
-            )
-        self._loop.start()
+            if self._watch is None:
+                from mempressure.watching import Watch  # most workers never ask, and need not pay for it
 
-    def _make_room(self) -> "Room | None":
-        if not self._configuration.mempressure_admission or _HOST_VARIABLE in os.environ:
-            return None
-        from mempressure.room import Room  # off by default, and then nobody need pay for it
-        from mempressure.surroundings import Surroundings
-
-        surroundings = Surroundings(self._configuration)
-        return Room(measure=surroundings.measure, emergency=lambda: self._thresholds.emergency, isolated=self._isolated)
-
-    @property
-    def _thresholds(self) -> "Thresholds":
-        return self._in_force().now() if self._monitor is None else self.monitor.thresholds
-
-    def _in_force(self) -> "ThresholdsInForce":
-        with self._lock:
-            if self._thresholds_in_force is None:
-                from mempressure.thresholds_in_force import ThresholdsInForce  # paid by who watches the memory
-
-                self._thresholds_in_force = ThresholdsInForce(self._configuration)
-            return self._thresholds_in_force
-
-    def _reserve_host(self, package: str, cost: int) -> "Reservation":
-        from mempressure.features import own_system, package_hosts
-        from mempressure.reservation import Reservation
-
-        if reason := package_hosts(own_system()):  # 0.2 of the 30 ms that a start takes
-            raise HostStartError(
-                f"package {package!r} cannot run in a process of its own here: {reason}; "
-                "see mempressure_feature_supported and docs/metrics.md"
-            )
-        return Reservation(0) if self._room is None else self._room.for_host(package, cost)
-
-    def _reserve_import(self, package: str, cost: int) -> "Reservation":
-        from mempressure.reservation import Reservation
-
-        return Reservation(0) if self._room is None else self._room.for_import(package, cost)
+                self._watch = Watch(self._configuration, packages=self._held)
+            return self._watch
 
     def _held(self) -> list[PackageState]:
         """Return every declared package as the agent measured it last; without an agent it is measured now."""
-        if self._worker is None:
-            memory = measured_hosts(self._isolated)
-        else:
-            memory = {package.name: package.cost_bytes for package in list(self._isolated.values())}
-        return package_states(self._tracker, self._isolated, memory)
+        packages = self._packages
+        return packages.states(packages.measured_hosts() if self._threads.worker is None else packages.costs())
 
     def _changed(self) -> None:
-        if self._worker is not None:
-            self._worker.publish_soon()
-
-    def _tracking(self) -> "PackageTracker":
-        # 0.2 MB that a worker without a tracked package need not pay
-        from mempressure.known_verdicts import KnownVerdicts
-        from mempressure.tracking import PackageTracker
-
-        with self._lock:
-            if self._tracker is None:
-                verdicts = KnownVerdicts(self._configuration.cache_directory)
-                self._tracker = PackageTracker(
-                    on_change=self._changed,
-                    reserve=None if self._room is None else self._reserve_import,
-                    evict_refused=verdicts.current_reason_not_to_evict,
-                )
-            return self._tracker
-
-    def _isolated_package(self, name: str, options: dict[str, Any]) -> "IsolatedPackage":
-        from mempressure.isolation import IsolatedPackage  # 0.4 MB that a worker without one need not pay
-
-        with self._lock:
-            package = self._isolated.get(name)
-            if package is None:
-                package = IsolatedPackage(
-                    name,
-                    on_change=self._changed,
-                    reserve=self._reserve_host,
-                    message_limit=self._configuration.mempressure_message_limit or sys.maxsize,
-                    **options,
-                )
-                self._isolated[name] = package
-                return package
-        differing = [key for key, value in options.items() if getattr(package, key) != value]
-        if differing:
-            raise ConfigurationError(
-                f"package {name!r} is isolated already with another {', '.join(differing)}; declare it once alike"
-            )
-        return package
-
-    def _require_absent(self, name: str, *, allowed: bool) -> None:
-        # In a host it is there, and where it was declared before a result may have brought it.
-        if allowed or name not in sys.modules or name in self._isolated or _HOST_VARIABLE in os.environ:
-            return
-        raise imported_already(name)
+        if self._threads.worker is not None:
+            self._threads.worker.publish_soon()
 
 
 _loader: LazyLoader | None = None

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mempressure import state
-from mempressure.configuration import OBSERVED_IN, Configuration, load_configuration
+from mempressure.configuration import HOST_VARIABLE, OBSERVED_IN, Configuration, load_configuration
 from mempressure.references import held_elsewhere
 from mempressure.state import UNKNOWN, WorkerState
 from mempressure.supervisors import Lookout, Supervisor, is_supervisor
@@ -202,7 +202,7 @@ def observe() -> None:
     """Observe this process, as `mempressure run` tells it by the environment; once, and not in a package host."""
     global _observer  # noqa: PLW0603 -- one a process
     directory = os.environ.get(OBSERVED_IN)
-    if not directory or _observer is not None or "MEMPRESSURE_PACKAGE_HOST" in os.environ:
+    if not directory or _observer is not None or HOST_VARIABLE in os.environ:
         return
     _observer = Observer(Path(directory), configuration=load_configuration())
     _observer.start()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from mempressure.admission import Admission, Idle, decide
 from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolated_package import IsolatedPackage
+from mempressure.packages import isolated_states
 from mempressure.ranking import Ageing, value_of
 from mempressure.reservation import Reservation
 from mempressure.surroundings import View
-from mempressure.worker import isolated_states
 
 SHOW_SECONDS = 2.0
 """How long memory that was given back may take to show (a cgroup's counters lag)."""

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mempressure import features
@@ -12,8 +11,7 @@ from mempressure.agent import Agent
 from mempressure.cgroup import own_cgroup
 from mempressure.configuration import Configuration
 from mempressure.draining import BackgroundWork, reason_not_to_end
-from mempressure.errors import UnknownPackageError
-from mempressure.process import private_bytes
+from mempressure.packages import Packages, isolated_states
 from mempressure.sampling import WorkerSampler
 from mempressure.state import CLOCK_SET_BACK_SECONDS, UNKNOWN, PackageState, WorkerState
 from mempressure.supervisors import Lookout
@@ -21,7 +19,6 @@ from mempressure.supervisors.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from mempressure.growth import ProcessGrowth
-    from mempressure.isolated_package import IsolatedPackage
     from mempressure.known_verdicts import KnownVerdicts
     from mempressure.orders import Order
     from mempressure.tracking import PackageTracker
@@ -38,8 +35,7 @@ class ManagedWorker:
 
     Args:
         configuration: names the app, its budget and the runtime directory.
-        tracker: returns what tracks the packages imported in this process, once one is declared.
-        isolated: the packages that live in processes of their own, by name.
+        packages: the declared packages.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: what the application does beside its requests.
         forked: this process was forked by one that had a loader.
@@ -50,15 +46,13 @@ class ManagedWorker:
         self,
         configuration: Configuration,
         *,
-        tracker: "Callable[[], PackageTracker | None]",
-        isolated: Mapping[str, "IsolatedPackage"],
+        packages: Packages,
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: BackgroundWork,
         forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
-        self._declared_tracker = tracker
-        self._isolated = isolated
+        self._packages = packages
         self._callbacks = callbacks
         self._background = background
         self._longest_request = configuration.mempressure_longest_request
@@ -109,12 +103,14 @@ class ManagedWorker:
         if tracker is not None:
             tracker.tick()
             tracker.attribute(now=time.monotonic())
-        hosts = {package.name: package.host_pid for package in list(self._isolated.values())}
+        hosts = self._packages.host_pids()
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
         for name, size in memory.items():
-            self._isolated[name].cost_bytes = size
+            self._packages.isolated[name].cost_bytes = size
         self._note_growth(worker.sampled, hosts, memory)
-        worker.packages = package_states(tracker, self._isolated, memory, growth=self.growth)
+        # Of the same tracker: one that is declared meanwhile has not been told yet what cannot work here.
+        worker.packages = [] if tracker is None else tracker.states()
+        worker.packages += isolated_states(self._packages.isolated, memory, growth=self.growth)
         self._add_verdicts(worker.packages)
         worker.serving = worker.serving and not self._retiring
         worker.trim_refused = self._trim_refused()
@@ -161,9 +157,9 @@ class ManagedWorker:
         return self._recycle(order)
 
     def _stop(self, order: "Order") -> dict[str, Any]:
-        package = self._isolated.get(order.package)
+        package = self._packages.isolated.get(order.package)
         if package is None:
-            raise unknown_package(order.package, package_states(self._tracker, self._isolated, {}))
+            raise self._packages.unknown(order.package)
         idle_for = (order.idle_for or {}).get(order.package)
         reclaimed, reason = package.unload(idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
@@ -171,7 +167,7 @@ class ManagedWorker:
     def _evict(self, order: "Order") -> dict[str, Any]:
         tracker = self._tracker
         if tracker is None or order.package not in tracker:
-            raise unknown_package(order.package, package_states(tracker, self._isolated, {}))
+            raise self._packages.unknown(order.package)
         # Collecting is what unshares the pages of a loaded parent, for a trim and for an eviction alike.
         refused = self._lookout.look().trim_refused
         if refused:
@@ -206,13 +202,13 @@ class ManagedWorker:
         return self._unsupported
 
     def _system(self) -> features.System:
-        tracker = self._declared_tracker()
+        tracker = self._packages.tracker
         return features.own_system(inherited=() if tracker is None else tracker.inherited)
 
     @property
     def _tracker(self) -> "PackageTracker | None":
         """Return the tracker, told what cannot work here: it may be younger than the self-check."""
-        tracker = self._declared_tracker()
+        tracker = self._packages.tracker
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
             tracker.evict_unsupported = self.unsupported.get("evict", "")
@@ -236,8 +232,7 @@ class ManagedWorker:
 
     def _leave(self) -> None:
         self.stop()
-        for package in list(self._isolated.values()):
-            package.close()
+        self._packages.close_hosts()
 
     def _reason_not_to_end(self) -> str:
         supervisor = self._lookout.look()
@@ -275,79 +270,3 @@ class ManagedWorker:
             if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < order.idle_for[package.name]:
                 return f"{package.name} was used {max(0.0, idle):.1f} s ago"
         return None
-
-
-def package_states(
-    tracker: "PackageTracker | None",
-    isolated: Mapping[str, "IsolatedPackage"],
-    memory: Mapping[str, int],
-    *,
-    growth: Mapping[str, float] | None = None,
-) -> list[PackageState]:
-    """Return every declared package as it is now.
-
-    Args:
-        tracker: of the packages imported in this process; None where none is declared.
-        isolated: the others, by name.
-        memory: each host's private memory in bytes.
-        growth: by how many bytes per second each host grows, where that is known.
-    """
-    tracked = [] if tracker is None else tracker.states()
-    return tracked + isolated_states(isolated, memory, growth=growth)
-
-
-def isolated_states(
-    isolated: Mapping[str, "IsolatedPackage"], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
-) -> list[PackageState]:
-    """Return every isolated package as it is now, like `package_states`."""
-    rates = growth or {}
-    return [
-        _isolated_state(package, memory.get(package.name, 0), rates.get(package.name, UNKNOWN))
-        for package in list(isolated.values())
-    ]
-
-
-def measured_hosts(isolated: Mapping[str, "IsolatedPackage"]) -> dict[str, int]:
-    """Measure every package host now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
-    measured = {}
-    for package in list(isolated.values()):
-        if (pid := package.host_pid) is not None:
-            with suppress(ProcessLookupError):  # it has just ended
-                measured[package.name] = private_bytes(pid)
-    return measured
-
-
-def unknown_package(name: str, known: list[PackageState]) -> UnknownPackageError:
-    """Return the error for a name that is not declared here, naming those that are."""
-    names = ", ".join(sorted(package.name for package in known)) or "none"
-    return UnknownPackageError(
-        f"package {name!r} is not managed here; known are {names}; declare it with manage, import_module or isolated"
-    )
-
-
-def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float) -> PackageState:
-    return PackageState(
-        name=package.name,
-        mechanism="stop",
-        source="process",
-        timeout=package.timeout,
-        priority=package.priority,
-        keep_loaded=package.keep_loaded,
-        loaded=float(package.host_pid is not None),
-        active_calls=float(package.active_calls),
-        # Nothing else is in its process: all of it is its own, and goes with it.
-        memory_bytes=float(memory_bytes),
-        cumulative_bytes=float(memory_bytes),
-        freed_bytes=float(memory_bytes),
-        growth=growth,
-        last_used=UNKNOWN if package.last_used is None else package.last_used,
-        uses=float(package.uses),
-        loads=float(package.loads),
-        refaults=float(package.refaults),
-        refault_level=package.refault_level,
-        last_refault=UNKNOWN if package.last_refault is None else package.last_refault,
-        refault_delay=package.refault_delay,
-        load_seconds=package.load_seconds,
-        unloads=float(package.unloads),
-        reclaimed_bytes=float(package.reclaimed_bytes),
-    )

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
+from mempressure.configuration import HOST_VARIABLE
 from mempressure.errors import MempressureError
-from mempressure.host import HOST_VARIABLE
 from mempressure.host_keeper import host_environment
 
 _LAST_WORDS_BYTES = 4096

@@ -4,8 +4,7 @@ from hypothesis import strategies as st
 
 from mempressure.backoff import DECAY_SECONDS, HIGHEST_LEVEL, decayed, factor, is_refault, raised
 from mempressure.isolated_package import IsolatedPackage
-from mempressure.tracking import PackageTracker
-from mempressure.worker import package_states
+from mempressure.packages import isolated_states
 
 levels = st.floats(0, HIGHEST_LEVEL)
 seconds = st.floats(-1e9, 1e9)
@@ -56,13 +55,13 @@ def test_whatever_is_published_the_factor_is_bounded(level):
 
 def test_an_isolated_package_publishes_its_refaults():
     now = [1000.0]
-    package, tracker = IsolatedPackage("json", clock=lambda: now[0]), PackageTracker()
+    package = IsolatedPackage("json", clock=lambda: now[0])
     seen = []
     try:
         for pause in (0, 4, 30, 61):
             now[0] += pause
             package.call("json", "dumps", (1,))
-            (state,) = package_states(tracker, {"json": package}, {})
+            (state,) = isolated_states({"json": package}, {})
             seen.append((state.refaults, state.refault_level, state.last_refault, state.refault_delay))
             package.unload()
     finally:

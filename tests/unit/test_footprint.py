@@ -23,12 +23,14 @@ IDLE = {
     "mempressure.memory",
     "mempressure.module_class",
     "mempressure.order_socket",
+    "mempressure.packages",
     "mempressure.process",
     "mempressure.sampling",
     "mempressure.state",
     "mempressure.supervisors",
     "mempressure.supervisors.base",
     "mempressure.supervisors.neighbours",
+    "mempressure.threads",
     "mempressure.worker",
 }
 OF_A_PACKAGE = {"mempressure.backoff", "mempressure.known_verdicts", "mempressure.reservation"}
@@ -55,7 +57,7 @@ import json, sys
 from mempressure import get_lazy_loader
 loader = get_lazy_loader()
 {use}
-assert loader._worker.sample(thorough=True) is not None
+assert loader._threads.worker.sample(thorough=True) is not None
 print(json.dumps(list(sys.modules)))
 loader.close()
 """

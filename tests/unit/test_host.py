@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
-from mempressure.host import HOST_VARIABLE, HostGoneError, PackageHost
+from mempressure.host import HostGoneError, PackageHost
 from tests.unit import isolated_functions as functions
 from tests.waiting import until
 
@@ -210,7 +210,3 @@ def test_what_cannot_travel_leaves_the_host_usable(host):
     with pytest.raises(IsolationError, match=r"no_such_module.*cannot be found"):
         host.call("no_such_module", "function")
     assert host.call(MODULE, "pid") == host.pid
-
-
-def test_the_variable_is_what_the_loader_looks_for():
-    assert HOST_VARIABLE == "MEMPRESSURE_PACKAGE_HOST"

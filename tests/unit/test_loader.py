@@ -252,7 +252,7 @@ def test_a_time_to_start_that_is_none_is_refused(loader, seconds):
 def test_the_time_to_start_is_the_packages_own_or_the_configured_one(loader):
     loader.isolated("ward")
     loader.isolated("chest", start_timeout=5)
-    assert [loader._isolated[name].start_timeout for name in ("ward", "chest")] == [60.0, 5.0]
+    assert [loader._packages.isolated[name].start_timeout for name in ("ward", "chest")] == [60.0, 5.0]
 
 
 def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
