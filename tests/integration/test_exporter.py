@@ -327,7 +327,7 @@ def test_node_exporter_takes_the_file(once, proc, publish_worker, processes, tmp
     flags = (f"--web.listen-address=127.0.0.1:{port}", "--collector.disable-defaults", "--collector.textfile")
     program = find_program("prometheus-node-exporter")
     if program is None:
-        pytest.skip("prometheus-node-exporter is not on this machine; make bench installs it")
+        pytest.fail("prometheus-node-exporter not found; run: scripts/install-engines prometheus-node-exporter")
     processes.start("node_exporter", [program, *flags, f"--collector.textfile.directory={tmp_path}/textfiles"])
     address = f"http://127.0.0.1:{port}/metrics"
 
