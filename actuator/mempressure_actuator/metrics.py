@@ -182,7 +182,7 @@ class Metrics:
         """Return all metrics in the format that an Accept header asks for, and its content type."""
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:  # it asks for a version that is none
+        except (ValueError, TypeError):  # it asks for a version that is none, which is compared unread
             encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 

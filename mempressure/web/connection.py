@@ -140,7 +140,8 @@ class Handler:
                 self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._stream.allow(64 * limit)  # beyond what `read_body` takes, whatever the chunks' own size
             return read_body(self._input, head.headers, limit=limit)
-        has_one = "Transfer-Encoding" in head.headers or head.headers.get("Content-Length", "0") != "0"
+        # Each of them: one that says 0 and another that does not would hide a request from the proxy in front.
+        has_one = "Transfer-Encoding" in head.headers or set(head.headers.get_all("Content-Length")) - {"0"}
         return Body(b"", 0, complete=not has_one)
 
     def _response(self, head: Head, body: Body) -> Response:

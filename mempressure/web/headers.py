@@ -78,7 +78,12 @@ def read_head(file: BinaryIO) -> Head:
     version = int(match[3]), int(match[4])
     if version[0] != 1:
         raise HeadError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{match[3]}.{match[4]} is not spoken, HTTP/1.1 is")
-    return Head(match[1], match[2], version, Headers(_read_headers(file)))
+    headers = Headers(_read_headers(file))
+    if len(headers.get_all("Host")) > 1:
+        raise HeadError(HTTPStatus.BAD_REQUEST, "there are several headers Host; send one")
+    if version < (1, 1) and "Transfer-Encoding" in headers:  # which proxies of that age pass on unread
+        raise HeadError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send Content-Length")
+    return Head(match[1], match[2], version, headers)
 
 
 def _read_headers(file: BinaryIO) -> Iterator[tuple[str, str]]:

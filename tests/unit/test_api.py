@@ -424,6 +424,13 @@ def test_beyond_loopback_any_name_will_do(client_of, auth, host):
     assert client_of(host).get("/metrics", headers=auth | {"Host": "box.example"}).status_code == 200
 
 
+@pytest.mark.parametrize("version", ["x", "1.x", "9" * 5000, "\xff", ""])
+def test_whatever_version_of_the_metrics_is_asked_for_there_is_an_answer(client, version):
+    response = client.get("/metrics", headers={"Accept": f"application/openmetrics-text;version={version}"})
+    assert response.status_code == 200
+    assert b"mempressure_actuator_autonomous" in response.data
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

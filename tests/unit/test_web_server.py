@@ -163,6 +163,8 @@ def test_only_the_exact_path_is_found(start, client, path):
         (b"GET /hello HTTP/1.1\r\nno header\r\n\r\n", 400),
         (b"GET /hello HTTP/1.1\r\nA: b\rC: d\r\n\r\n", 400),
         (b"GET /hello HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (b"GET /hello HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /hello HTTP/7.0\r\n\r\n", 505),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),
@@ -231,6 +233,14 @@ def test_a_body_that_drips_or_is_large_is_not_waited_for(start, client, length):
     status, headers, _ = with_body.response()
     assert (status, headers["connection"]) == (200, "close")
     assert with_body.has_ended()
+
+
+@pytest.mark.parametrize("lengths", [(b"0", b"39"), (b"39", b"0"), (b"00",)])
+def test_no_request_hides_in_a_body_whose_length_is_told_twice(start, client, lengths):
+    fields = b"".join(b"Content-Length: " + length + b"\r\n" for length in lengths)
+    one = client(start(), GET.replace(b"\r\n\r\n", b"\r\n" + fields + b"\r\n") + GET.replace(b"/hello", b"/header"))
+    assert one.response()[0] == 200
+    assert one.has_ended()
 
 
 def test_a_client_that_still_sends_its_body_gets_the_answer_and_no_reset(start, client):
