@@ -58,15 +58,13 @@ class Ports:
         )
 
 
+USUAL = {"exporter": 10061, "actuator": 10062, "prometheus": 9090, "alertmanager": 9093, "sample": 8000}
+"""The ports that people know."""
+
+
 def usual_ports() -> Ports:
     """Return the ports that people know, others in place of those in use."""
-    return Ports(
-        exporter=free_port(10061),
-        actuator=free_port(10062),
-        prometheus=free_port(9090),
-        alertmanager=free_port(9093),
-        sample=free_port(8000),
-    )
+    return Ports(**{name: free_port(port) for name, port in USUAL.items()})
 
 
 def free_ports() -> Ports:

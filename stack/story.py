@@ -24,7 +24,11 @@ class Story:
             self.tell(f"  usage {usage:6.1%} {'#' * min(60, round(usage * 40))}")
 
     def cycle(self, cycle: dict[str, Any]) -> None:
-        """Tell what a cycle of the actuator did."""
+        """Tell what a cycle of the actuator did, or that the kernel killed something."""
+        if cycle["trigger"] == "oom_kill":
+            where = cycle["app"] or "the machine"
+            self.tell(f"  actuator: the kernel killed a process of {where} for want of memory; it wrote a report")
+            return
         self.tell(
             f"  actuator: cycle by {cycle['trigger']}, strategy {cycle['strategy']}: "
             f"{cycle['usage_before']:.1%} -> {cycle['usage_after']:.1%}, {cycle['outcome']}"

@@ -9,7 +9,7 @@ from types import FrameType
 import requests
 
 from app.load import Load
-from stack.configuration import slack_url_file, usual_ports
+from stack.configuration import USUAL, slack_url_file, usual_ports
 from stack.engines import ROOT, Engines, EnginesMissingError, find_engines
 from stack.observation import Observer
 from stack.story import Story
@@ -17,7 +17,6 @@ from stack.system import System, run_system
 
 BUSY_SECONDS = 40.0
 IDLE_SECONDS = 50.0
-PATHS = ("/ping", "/report?rows=100", "/plot?points=50", "/derivative?exponent=5")
 LOGS = ROOT / "build" / "logs" / "up"
 
 
@@ -53,16 +52,28 @@ def _engines() -> Engines | None:
 
 
 def _print_what_to_see(system: System, *, slack_configured: bool) -> None:
-    print(f"token         {system.directory / 'state' / 'token'}")
-    print(f"logs          {LOGS.relative_to(ROOT)}/")
+    token, pages = system.directory / "state" / "token", _pages(system)
+    if taken := [str(usual) for name, usual in USUAL.items() if getattr(system.ports, name) != usual]:
+        print(f"in use here, so that others stand in for them: the ports {', '.join(taken)}")
+    print("\nlook at")
+    for what, address in pages.items():
+        print(f"  {what:13} {address}")
     if not slack_configured:
-        print("Slack         not configured; SLACK_URL_FILE names a file with its webhook's address")
-    actuator, token = system.url("actuator"), system.directory / "state" / "token"
-    print(f"sample's      {', '.join(PATHS)}")
-    print(f"try           curl -s {actuator}/api/packages/memory/pressure-summary | python3 -m json.tool")
-    print("              curl -s -X POST -H 'Content-Type: application/json' -d '{}' \\")
-    print(f'                -H "Authorization: Bearer $(cat {token})" {actuator}/api/packages/pandas/unload')
-    print("Ctrl-C stops everything.", flush=True)
+        print("  Slack         not configured: SLACK_URL_FILE names a file with its webhook's address")
+    print(f"  logs          {LOGS.relative_to(ROOT)}/")
+    print("\ntry")
+    command, actuator = ".venv/bin/python -m mempressure", f"--actuator {system.url('actuator')}"
+    print(f"  {command} status {actuator}")
+    print(f"  {command} unload pandas --force {actuator} --token-file {token}")
+    print("\nCtrl-C stops everything.\n", flush=True)
+
+
+def _pages(system: System) -> dict[str, str]:
+    """Return what a person can look at in a browser; without the engines less."""
+    pages = {"status page": system.url("actuator") + "/", "metrics": system.url("exporter") + "/metrics"}
+    if "prometheus" in system.running:
+        pages |= {"alerts": system.url("prometheus") + "/alerts", "notifications": system.url("alertmanager") + "/"}
+    return pages | {"sample": system.url("sample") + "/report?rows=100"}
 
 
 def _run(system: System, stopping: threading.Event) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import requests
 
 from stack.engines import ROOT
 from tests.waiting import until
@@ -105,6 +107,13 @@ def test_ctrl_c_stops_everything_that_up_started_and_nothing_else(stack, engines
         told = told_that_it_runs(process)
         for part in ("exporter", "actuator", "alertmanager", "prometheus", "sample"):
             assert f"{part} " in told
+        pages = dict(re.findall(r"^  (status page|metrics|alerts|sample) +(http\S+)$", told, re.MULTILINE))
+        assert {name: requests.get(address, timeout=10).status_code for name, address in pages.items()} == {
+            "status page": 200,
+            "metrics": 200,
+            "alerts": 200,
+            "sample": 200,
+        }
         assert len(process.left()) >= 5
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
