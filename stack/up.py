@@ -72,7 +72,8 @@ def _pages(system: System) -> dict[str, str]:
     """Return what a person can look at in a browser; without the engines less."""
     pages = {"status page": system.url("actuator") + "/", "metrics": system.url("exporter") + "/metrics"}
     if "prometheus" in system.running:
-        pages |= {"alerts": system.url("prometheus") + "/alerts", "notifications": system.url("alertmanager") + "/"}
+        # Their roots: Debian's Prometheus has its pages under /classic, and its Alertmanager only one that says so.
+        pages |= {"Prometheus": system.url("prometheus") + "/", "Alertmanager": system.url("alertmanager") + "/"}
     return pages | {"sample": system.url("sample") + "/report?rows=100"}
 
 
