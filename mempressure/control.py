@@ -104,6 +104,11 @@ class ControlLoop:
                     cycles.append(cycle)
         return cycles
 
+    def end_episode(self, key: tuple[str, str]) -> None:
+        """Forget the pauses and refusals of a (scope, app) whose pressure has ended: the next begins without them."""
+        for memory in (self._ended, self._futile, self._left_alone, self._skipped):
+            memory.pop(key, None)
+
     def _is_due(self, pressure: Pressure) -> bool:
         """Return whether the scope is under pressure still, and its last cycle as long ago as the strategy asks.
 
@@ -113,14 +118,14 @@ class ControlLoop:
         reading = self._machine.look()
         memory = reading.memory(pressure.scope, pressure.app)
         if memory is None:
-            self._forget(pressure)
+            self.end_episode(pressure.key)
             self._note_unneeded(pressure, reading, _UNKNOWN)
             return False
         trend = self._trends.get(pressure.key, Series())
         self._trends[pressure.key] = trend.after(reading.sampled, memory.used, gap=SLOW_GAP_SECONDS)
         rules = self._rules()
         if relieved(memory.usage, rules.thresholds):
-            self._forget(pressure)
+            self.end_episode(pressure.key)
             self._note_unneeded(pressure, reading, _recovered(memory, rules))
             return False
         if pressure.key not in self._ended:
@@ -128,11 +133,6 @@ class ControlLoop:
         since = self._clock() - self._ended[pressure.key]
         # Negative where the clock was set back: what it would then wait for could be hours away.
         return not 0 <= since < self._strategy(pressure, memory, rules).pause_seconds
-
-    def _forget(self, pressure: Pressure) -> None:
-        """End an episode: the next one begins without the pauses and refusals of this one."""
-        for memory in (self._ended, self._futile, self._left_alone, self._skipped):
-            memory.pop(pressure.key, None)
 
     def _strategy(self, pressure: Pressure, memory: MemoryReading, rules: Rules) -> Strategy:
         trend = self._trends[pressure.key]

@@ -110,8 +110,9 @@ class LeadingLoop:
             if report.held:
                 key = (report.scope, report.app)
                 self._held[key] = before.get(key, observation.sampled)
-        # The control loop is told of what has ended too: the next episode begins without the pauses of this one.
-        for (scope, app), since in sorted((before | self._held).items(), key=_host_first):
+        for key in before.keys() - self._held.keys():
+            self._control.end_episode(key)
+        for (scope, app), since in sorted(self._held.items(), key=_host_first):
             if not self._stopping.is_set():
                 self._control.run([Pressure(scope, app, "autonomous", since)])
 

@@ -117,7 +117,6 @@ class Actuator:
                 record=self._record,
                 progress=self._keep,
                 critical_ratio=configuration.mempressure_critical_ratio,
-                sleep=self._rest,
             ),
             look=self._look,
             measures=self._custom.consider,
@@ -235,9 +234,6 @@ class Actuator:
 
     def _stored_leases(self) -> list[Lease]:
         return list(self.store.leases.values())  # expired ones, too: a report looks back
-
-    def _rest(self, seconds: float) -> None:
-        self.stopping.wait(seconds)
 
     def _observe_action(self, action: Action, outcome: Outcome) -> None:
         self.metrics.observe_action(action, outcome)

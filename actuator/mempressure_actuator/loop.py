@@ -136,7 +136,12 @@ class LoopThread:
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._log_pressure(observation)
         reports = {(report.scope, report.app): report for report in observation.scopes}
-        self._held = {scope: self._held.get(scope, observation.sampled) for scope in reports if reports[scope].held}
+        before, self._held = self._held, {}
+        for scope, report in reports.items():
+            if report.held:
+                self._held[scope] = before.get(scope, observation.sampled)
+        for scope in before.keys() - self._held.keys():  # no pressure below would tell the control loop of its end
+            self._control.end_episode(scope)
         stalled = time.monotonic() - self._stalled_at < REFLEX_SECONDS
         reflex = [scope for scope in self._held if stalled and "emergency" in reports[scope].held]
         found = pressures(leases, self._held, reflex=reflex, autonomous=bool(self._autonomous))

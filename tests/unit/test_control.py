@@ -1,117 +1,18 @@
 import itertools
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.action import Outcome
 from mempressure.control import ControlLoop
 from mempressure.cycle import Pressure
-from mempressure.memory import MemoryReading
-from mempressure.node import AppReading, NodeReading
 from mempressure.policy import Rules
-from mempressure.state import PackageState, WorkerState
 from mempressure.thresholds import Thresholds
+from tests.fake_machine import MIB, TOTAL, FakeMachine, package
 
-MIB = 1 << 20
-TOTAL = 1000 * MIB
 HOST = Pressure("host", "", "webhook", 900.0, "f1")
-
-
-def package(name, *, mib=100, mechanism="stop", **options):
-    return PackageState(
-        name=name,
-        mechanism=mechanism,
-        source="process",
-        timeout=60.0,
-        loaded=1.0,
-        memory_bytes=mib * MIB,
-        **{"last_used": 0.0, **options},
-    )
-
-
-class FakeMachine:
-    """A node whose packages hold memory: unloading one gives its memory back, unless told otherwise."""
-
-    def __init__(self, *, usage, packages=(), workers=1, mechanism="stop"):
-        self.now = 1_000_000.0
-        self.base = int(usage * TOTAL) - sum(int(p.memory_bytes) for p in packages) * workers
-        self.workers = [
-            WorkerState(
-                app="shop",
-                pid=pid,
-                start_ticks=pid,
-                pid_namespace="ns",
-                started=0.0,
-                supervisor="gunicorn",
-                trim_refused="",
-                packages=[replace(p, mechanism=p.mechanism or mechanism) for p in packages],
-            )
-            for pid in range(1, workers + 1)
-        ]
-        self.actions = []
-        self.measured_before = []
-        self.measurements = 0
-        self.published = None  # bytes that workers told before they were asked anew
-        self.lag = 0.0
-        self.shown = None
-        self.frees = True
-        self.share = 1.0  # of what was held, as the worker measures it
-        self.fails = False
-
-    def clock(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-
-    def used(self):
-        held = sum(p.memory_bytes for w in self.workers for p in w.packages if p.loaded)
-        return self.base + int(held)
-
-    def shows(self):
-        if self.shown is not None and self.now >= self.shown[0]:
-            self.shown = None
-        return self.used() if self.shown is None else self.shown[1]
-
-    def measure(self):
-        self.measurements += 1
-        self.published = None
-        return self.look()
-
-    def look(self):
-        used = self.shows() if self.published is None else self.published
-        memory = MemoryReading(total=TOTAL, available=TOTAL - used)
-        workers = tuple(replace(w, packages=[replace(p) for p in w.packages]) for w in self.workers)
-        app = AppReading("shop", 1000, Path("/none"), workers, memory)
-        return NodeReading(self.now, memory, {"shop": app} if self.workers else {})
-
-    def carry_out(self, action, *, order_id):
-        self.measured_before.append(self.measurements)
-        self.actions.append((action.mechanism, action.packages, order_id))
-        if self.fails:
-            return Outcome(0, 0, (), ("agent: no answer",), 0.1)
-        if not self.frees:
-            return Outcome(0, 0, ("is in use",), (), 0.1)
-        before = self.used()
-        base = self.base
-        shown = self.shows()
-        targets = {target.worker.pid for target in action.targets}
-        for worker in self.workers:
-            for held in worker.packages:
-                if worker.pid in targets and held.name in action.packages:
-                    held.loaded = 0.0
-        if self.lag:
-            self.shown = (self.now + self.lag, shown)
-        freed = int((before - self.used()) * self.share)
-        self.base = base + before - self.used() - freed
-        return Outcome(freed, len(targets), (), (), 0.1)
-
-    def stops(self):
-        return [packages[0] for mechanism, packages, _ in self.actions if mechanism == "stop"]
 
 
 def loop(machine, *, record=None, **options):

@@ -8,12 +8,14 @@ import pytest
 
 from mempressure import leading
 from mempressure.configuration import load_configuration
+from mempressure.control import ControlLoop
 from mempressure.leading import LOCK_NAME, LeadingLoop
 from mempressure.loader import LazyLoader
 from mempressure.lock_file import LockFile
 from mempressure.monitor import MemoryMonitor
 from mempressure.settings import Settings
 from mempressure.thresholds import Thresholds
+from tests.fake_machine import MIB, FakeMachine, package
 
 
 @pytest.fixture
@@ -75,6 +77,19 @@ def test_nothing_is_done_while_an_actuator_answers_or_after_the_stop(loop, actua
     actuator.clear()
     loop._stopping.set()
     assert machine.carry_out(None, order_id="x").skipped == ("another leads by now",)
+
+
+def test_an_episode_leaves_its_pause_not_to_the_next(loop):
+    machine, cycles = FakeMachine(usage=0.82, packages=[package(f"p{n}", mib=20) for n in range(10)]), []
+    loop._machine = machine
+    loop._control = ControlLoop(
+        machine, rules=loop._rules, record=cycles.append, clock=machine.clock, sleep=machine.sleep
+    )
+    for change in (0, -500, 600):
+        machine.base += change * MIB
+        machine.now += 1
+        loop.turn()
+    assert [cycle.scope for cycle in cycles if cycle.actions] == ["host", "host"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user: needs root")
