@@ -40,6 +40,9 @@ class MemoryReading(NamedTuple):
         return self.swap_used / self.swap_total if self.swap_total else 0.0
 
 
+_MEMINFO_FIELDS = {b"MemTotal", b"MemFree", b"MemAvailable", b"Cached", b"SwapTotal", b"SwapFree"}
+
+
 class PressureReading(NamedTuple):
     """Pressure stall information: seconds, since boot, in which some or all tasks waited for memory."""
 
@@ -108,9 +111,10 @@ def _meminfo(path: str) -> dict[bytes, int]:
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(b":")
-        number = value.split()
-        if number and number[0].isdigit():
-            fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
+        if name in _MEMINFO_FIELDS:
+            number = value.split()
+            if number and number[0].isdigit():
+                fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
     return fields
 
 

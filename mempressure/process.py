@@ -78,8 +78,12 @@ def start_ticks(pid: int | str = "self", *, proc: str = "/proc") -> int:
         PermissionError: the process belongs to somebody else, and `/proc` is mounted with `hidepid`.
     """
     try:
-        with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
-            text = file.read(1024)
+        # Not `open`, which takes 3 us of the 10: a scrape asks for every worker.
+        descriptor = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, 1024)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid} in {proc}") from None
     # Fields 3 and 22 of proc(5); the name in field 2 may hold spaces and brackets, so count from its end.

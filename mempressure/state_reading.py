@@ -125,10 +125,11 @@ def _decode(data: bytes, path: str) -> WorkerState:
 
 
 def _check_numbers(numbers: bytes) -> None:
-    # The last bytes alone tell that nothing is wrong, in a hundredth of the time that looking at each number takes.
-    # A value between -2 and 0 may hide behind a crafted neighbour; as a number of bytes or seconds it is none.
+    # The last bytes alone tell that nothing is wrong, in a fiftieth of the time that looking at each number takes, that
+    # what is negative is -1, too, but for its last 48 bits: -1.06 passes, and is as unknown as -1 to whoever adds up.
     last = numbers[7::8]
-    if not last.translate(None, _PLAUSIBLE) and last.count(_UNKNOWN_BYTES[-1]) == numbers.count(_UNKNOWN_BYTES):
+    negative = last.count(_UNKNOWN_BYTES[-1])
+    if not last.translate(None, _PLAUSIBLE) and negative == numbers.count(_UNKNOWN_BYTES[-2:]):
         return
     if not all(UNKNOWN <= value <= _LARGEST for value in _doubles(numbers)):  # false for NaN
         raise StateError("state file: a value is not finite, negative or absurdly large")
