@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mempressure.command.progress import console
+from mempressure.quantities import duration, size
 from mempressure.verdict import MechanismResult, ModuleCost, Verdict
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
     from mempressure.command.check import Answer
 
-_MIB = 1 << 20
 _MOST_PINS = 5
 _HINTS = {
     "stop": 'Isolate the functions that use it: @loader.isolated("{package}")',
@@ -69,9 +69,9 @@ def _show_pins(out: "Console", pins: Sequence[str]) -> None:
 
 
 def _circumstances(verdict: Verdict, *, cached: bool) -> str:
-    added = verdict.loaded_bytes - verdict.baseline_bytes
+    added = max(0, verdict.loaded_bytes - verdict.baseline_bytes)
     used = f"used by {verdict.key.exercise}" if verdict.key.exercise else "imported"
-    sizes = f"from {_size(verdict.baseline_bytes)} to {_size(verdict.loaded_bytes)}: {_size(added)} more"
+    sizes = f"from {size(verdict.baseline_bytes)} to {size(verdict.loaded_bytes)}: {size(added)} more"
     texts = [f"{used[0].upper()}{used[1:]}, it takes a process {sizes}."]
     if not verdict.key.exercise:
         texts.append("Its use was not rehearsed: --exercise does.")
@@ -97,8 +97,8 @@ def _mechanisms(results: Iterable[MechanismResult]) -> object:
         table.add_row(
             result.mechanism,
             "[green]yes[/]" if result.works else "[red]no[/]",
-            _size(result.reclaimed_bytes) if measured else "-",
-            _duration(result.reload_seconds) if measured else "-",
+            size(result.reclaimed_bytes) if measured else "-",
+            duration(result.reload_seconds) if measured else "-",
             _RESULTS[result.equal],
         )
     return table
@@ -114,9 +114,9 @@ def _modules(modules: Iterable[ModuleCost]) -> object:
     table.add_column("with imports", justify="right", no_wrap=True, min_width=12)
     table.add_column("time", justify="right", no_wrap=True, min_width=6)
     for module in modules:
-        table.add_row(
-            module.name, _size(module.self_bytes), _size(module.cumulative_bytes), _duration(module.self_seconds)
-        )
+        # An import may free more than it takes.
+        itself, whole = max(0, module.self_bytes), max(0, module.cumulative_bytes)
+        table.add_row(module.name, size(itself), size(whole), duration(module.self_seconds))
     return table
 
 
@@ -125,11 +125,3 @@ def _indented(out: "Console", text: str, *, by: int = 2) -> None:
     from rich.text import Text
 
     out.print(Padding(Text(text), (0, 0, 0, by), expand=False))
-
-
-def _size(size: float) -> str:
-    return f"{size / _MIB:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

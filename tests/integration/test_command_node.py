@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from mempressure.node import read_node
 from mempressure.process import pid_namespace, start_ticks
 from stack.processes import Processes, free_port
 from tests.actuator_process import Actuator
+from tests.terminal import Terminal
 from tests.waiting import until
 
 APPLICATION = """
@@ -214,24 +214,14 @@ def test_another_machine_is_not_mistaken_for_this_one(mempressure):
 
 def test_the_token_is_asked_for_on_a_terminal(actuator, shop, environment, tmp_path):
     token = actuator.token()
-    pid, terminal = pty.fork()
-    if pid == 0:  # a session of its own, whose terminal getpass opens
-        environment["MEMPRESSURE_STATE_DIR"] = str(tmp_path / "elsewhere")
-        command = [sys.executable, "-m", "mempressure", "unload", "statistics"]
-        os.execve(sys.executable, command, os.environ | environment)  # noqa: S606 -- there is nothing for a shell to do
-    shown = b""
-    while b"): " not in shown:
-        shown += os.read(terminal, 1000)
-    os.write(terminal, token.encode() + b"\n")
-    try:
-        while chunk := os.read(terminal, 1000):
-            shown += chunk
-    except OSError:  # as Linux says that the other end is closed
-        pass
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
-    assert b"was unloaded by stop" in shown
-    assert token.encode() not in shown
+    elsewhere = {"MEMPRESSURE_STATE_DIR": str(tmp_path / "elsewhere")}
+    command = [sys.executable, "-m", "mempressure", "unload", "statistics"]
+    terminal = Terminal(command, os.environ | environment | elsewhere)  # which getpass opens
+    terminal.read_until(b"): ")
+    terminal.type(token.encode() + b"\n")
+    assert terminal.wait() == 0, terminal.shown
+    assert b"was unloaded by stop" in terminal.shown
+    assert token.encode() not in terminal.shown
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)], ids=["text", "json"])
@@ -256,24 +246,13 @@ def test_watching_goes_on_until_it_is_interrupted(environment, mempressure, more
 
 
 def test_watching_on_a_terminal_leaves_it_as_it_was(environment, mempressure):
-    pid, terminal = pty.fork()
-    if pid == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        command = [sys.executable, "-m", "mempressure", "status", "--watch", "0.1"]
-        os.execve(sys.executable, command, os.environ | environment | {"TERM": "xterm"})  # noqa: S606 -- as above
-    shown = b""
-    while shown.count(b"unload_packages") < 2:
-        shown += os.read(terminal, 10000)
-    os.kill(pid, signal.SIGINT)
-    try:
-        while chunk := os.read(terminal, 10000):
-            shown += chunk
-    except OSError:  # as above
-        pass
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, shown
-    assert shown.index(b"\x1b[?1049h") < shown.rindex(b"\x1b[?1049l")
-    assert b"Traceback" not in shown
+    command = [sys.executable, "-m", "mempressure", "status", "--watch", "0.1"]
+    terminal = Terminal(command, os.environ | environment | {"TERM": "xterm"})
+    terminal.read_until(b"unload_packages", times=2)
+    os.kill(terminal.pid, signal.SIGINT)
+    assert terminal.wait() == 130, terminal.shown
+    assert terminal.shown.index(b"\x1b[?1049h") < terminal.shown.rindex(b"\x1b[?1049l")
+    assert b"Traceback" not in terminal.shown
 
 
 def test_a_reader_that_had_enough(environment, mempressure):

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from celery import Celery
 
 from mempressure.node import read_node
 from stack.processes import free_port
+from tests.terminal import Terminal
 from tests.waiting import until
 
 RUN = [sys.executable, "-m", "mempressure", "run"]
@@ -169,27 +169,14 @@ def test_ctrl_c_reaches_the_command_once(environment):
         print("first", flush=True)
         print("again", signal.sigtimedwait({signal.SIGINT}, 1))
     """
-    pid, terminal = pty.fork()
-    if pid == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        command = [*RUN, "--no-report", "--", sys.executable, "-c", code]
-        os.execve(sys.executable, command, environment)  # noqa: S606 -- there is nothing for a shell to do
-    shown = b""
-    while b"up" not in shown:
-        shown += os.read(terminal, 1000)
-    os.kill(pid, signal.SIGSTOP)  # two that are pending at the same time would count as one
-    os.write(terminal, b"\x03")
-    while b"first" not in shown:
-        shown += os.read(terminal, 1000)
-    os.kill(pid, signal.SIGCONT)
-    try:
-        while chunk := os.read(terminal, 1000):
-            shown += chunk
-    except OSError:  # as Linux says that the other end is closed
-        pass
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
-    assert b"again None" in shown
+    terminal = Terminal([*RUN, "--no-report", "--", sys.executable, "-c", code], environment)
+    terminal.read_until(b"up")
+    os.kill(terminal.pid, signal.SIGSTOP)  # two that are pending at the same time would count as one
+    terminal.type(b"\x03")
+    terminal.read_until(b"first")
+    os.kill(terminal.pid, signal.SIGCONT)
+    assert terminal.wait() == 0, terminal.shown
+    assert b"again None" in terminal.shown
 
 
 SERVICE = """
