@@ -119,6 +119,54 @@ def test_a_program_that_others_can_write_to_is_refused(write, tmp_path):
         load_actions(write(ONE.replace("/bin/true", str(program))))
 
 
+@pytest.mark.parametrize("link", ["file", "directory"])
+def test_a_link_that_others_can_replace_is_refused(tmp_path, write, link):
+    """Else whoever swings it after the check decides what runs as the actuator."""
+    (tmp_path / "own").mkdir(mode=0o755)
+    program = tmp_path / "own" / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (tmp_path / "open").mkdir()
+    named = tmp_path / "open" / "link"
+    named.symlink_to("../own/program" if link == "file" else "../own")
+    text = ONE.replace("/bin/true", str(named if link == "file" else named / "program"))
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ConfigurationError, match=r"open can be written to by others \(mode 0777\)"):
+        load_actions(write(text))
+    (tmp_path / "open").chmod(0o1777)
+    assert len(load_actions(write(text))) == 1
+    if os.geteuid() == 0:
+        os.lchown(named, 65534, -1)
+        with pytest.raises(ConfigurationError, match="open/link belongs to uid 65534"):
+            load_actions(write(text))
+
+
+def test_a_directory_further_up_that_others_can_write_to_is_refused(tmp_path):
+    folder = tmp_path / "open" / "closed"
+    folder.mkdir(parents=True, mode=0o755)
+    (folder / "actions.yml").write_text(ONE)
+    assert len(load_actions(folder / "actions.yml")) == 1
+    (tmp_path / "open").chmod(0o775)
+    with pytest.raises(ConfigurationError, match=r"open can be written to by others \(mode 0775\)"):
+        load_actions(folder / "actions.yml")
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop.yml").symlink_to("loop.yml")
+    with pytest.raises(ConfigurationError, match="Too many levels"):
+        load_actions(tmp_path / "loop.yml")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    ["{Authorization: 'Bearer secret-word}", "Bearer secret-word", "[Bearer secret-word]", "{A: {b: secret-word}}"],
+)
+def test_a_token_in_what_cannot_be_used_is_not_shown(write, headers):
+    with pytest.raises(ConfigurationError) as raised:
+        load_actions(write(f"actions:\n- name: a\n  http: {{url: 'http://h/', headers: {headers}}}\n"))
+    assert "secret-word" not in str(raised.value)
+
+
 def test_a_file_that_is_not_there_or_no_file(tmp_path):
     with pytest.raises(ConfigurationError, match="No such file"):
         load_actions(tmp_path / "none.yml")

@@ -70,6 +70,17 @@ def test_nobody_answers():
     assert "refused" in result.text
 
 
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("127.0.0.1:1", "refused"), ("127.0.0.1:99999", "InvalidURL"), ("name.invalid", "resolve")],
+)
+def test_what_may_be_secret_in_a_url_is_not_told(host, words):
+    result = call(HttpCall(url=f"http://user:secret-word@{host}/secret-word?key=secret-word"), CONTENT, timeout=5)
+    assert result.outcome == "failed"
+    assert words in result.text
+    assert "secret-word" not in result.text
+
+
 def test_a_password_file_is_not_looked_at(server, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
     (tmp_path / ".netrc").chmod(0o600)

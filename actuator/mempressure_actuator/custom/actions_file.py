@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,29 @@ def require_unwritable(path: Path, what: str) -> None:
     Raises:
         ConfigurationError: somebody can; the message says how to mend it.
     """
-    for place in (path, path.resolve().parent):
-        try:
-            status = place.stat()
-        except OSError as error:
-            raise ConfigurationError(f"{what}{path}: {error.strerror}") from None
+    try:
+        path.stat()  # it is there, and its links end somewhere
+        places = {place: place.lstat() for place in _way(path)}
+    except OSError as error:
+        raise ConfigurationError(f"{what}{path}: {error.strerror}") from None
+    for place, status in places.items():
         if status.st_uid not in (0, os.geteuid()):
             raise ConfigurationError(
                 f"{what}{place} belongs to uid {status.st_uid}, neither root nor {os.geteuid()}; chown it"
             )
+        # In a sticky directory only its owner replaces a file; the mode of a link says nothing.
         sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_mode & 0o022 and not sticky:
+        if status.st_mode & 0o022 and not sticky and not stat.S_ISLNK(status.st_mode):
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise ConfigurationError(f"{what}{place} can be written to by others (mode {mode}); chmod go-w {place}")
+
+
+def _way(path: Path) -> Iterator[Path]:
+    """Return every directory and link on the way to a file, and itself: whoever replaces one replaces the file."""
+    for place in (*reversed(path.parents), path):
+        yield place
+        if place.is_symlink():
+            yield from _way(place.parent / place.readlink())
 
 
 def _text(path: Path) -> str:
@@ -84,7 +95,15 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"actions file {path} is no YAML: {error}") from None
+        raise ConfigurationError(f"actions file {path} is no YAML: {_in_one_line(error)}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return where the YAML is wrong without the line itself, in which a token may be."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return type(error).__name__ if isinstance(error, yaml.YAMLError) else str(error)
+    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _check(action: CustomAction, where: str) -> None:
@@ -113,5 +132,7 @@ def _misfit(path: Path, error: str, content: Any) -> str:
         except (KeyError, IndexError, TypeError, ValueError):  # a key of a mapping, which has no place of its own
             break
     reason = reason[:1].lower() + reason[1:]
-    shown = f"{key}={value!r:.80}" if key and not isinstance(value, dict) else key or "the file"
+    # What headers hold is none of the log's business.
+    tells = key and not isinstance(value, dict) and "headers" not in key
+    shown = f"{key}={value!r:.80}" if tells else key or "the file"
     return f"actions file {path}: {shown} cannot be used: {reason}"

@@ -31,12 +31,21 @@ def call(target: HttpCall, content: Mapping[str, Any], *, timeout: float) -> Res
                 status = answer.status_code
         except requests.RequestException as error:
             if not deadline.passed and not isinstance(error, requests.Timeout):
-                return Result("failed", f"{type(error).__name__}: {error}"[:KEPT_BYTES])
+                return Result("failed", _why(error)[:KEPT_BYTES])
             deadline.passed = True
         if deadline.passed:  # headers that were cut off look like complete ones
             return Result("timeout", f"no answer within {timeout:g} s")
     words = f"status {status}" + (f": {said}" if said else "")
     return Result("done" if 200 <= status < 300 else "failed", words)
+
+
+def _why(error: Exception) -> str:
+    """Return what went wrong without path, query and headers: they may be secret, and everybody may read this."""
+    kind = type(error).__name__
+    if isinstance(error, ValueError):
+        return f"{kind}: the URL or a header cannot be used"
+    reason = getattr(error.args[0], "reason", None) if error.args else None  # urllib3 names the URL around it
+    return f"{kind}: {reason or error}"
 
 
 class _Deadline:
