@@ -86,7 +86,7 @@ class WebConfig:
     def _read_again(self) -> None:
         try:
             new = load(self._path)
-            self._require_same_protocol(new)
+            self._require_as_closed(new)
         except WebConfigError as error:
             # What it names may be put right without a change of the files that are looked at.
             self._next_try = time.monotonic() + _RETRY_SECONDS
@@ -98,11 +98,14 @@ class WebConfig:
         self._loaded, self._seen, self._error, self._next_try = new, new.read, "", math.inf
         _log.info("web configuration read again: path=%s", self._path)
 
-    def _require_same_protocol(self, new: Loaded) -> None:
+    def _require_as_closed(self, new: Loaded) -> None:
         if (new.tls is None) != (self._loaded.tls is None):
             raise WebConfigError(
                 f"{self._path}: tls_server_config was {'removed' if new.tls is None else 'added'}; restart for that"
             )
+        # Not by a file that an editor has just emptied and is about to fill.
+        if new.users is None and self._loaded.users is not None:
+            raise WebConfigError(f"{self._path}: basic_auth_users was removed: everybody could enter; restart for that")
 
 
 def load(path: str) -> Loaded:

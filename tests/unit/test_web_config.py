@@ -247,3 +247,14 @@ def test_tls_is_neither_added_nor_removed_without_a_restart(write, before, after
     write(after)
     assert (watched.config.current().tls is None) == (before == {})
     assert "restart for that" in str(watched.errors[0])
+
+
+@pytest.mark.parametrize("text", ["", "basic_auth_users:\n", "rate_limit: {}\n"])
+def test_a_file_that_is_just_being_written_lets_nobody_in(write, text):
+    watched = Watched(write({"basic_auth_users": {"ann": HASH}}))
+    write(text)
+    assert watched.config.current().users.accept("ann", "correct horse")
+    assert "basic_auth_users was removed: everybody could enter; restart for that" in str(watched.errors[0])
+    write({"basic_auth_users": {"bob": HASH}})
+    assert watched.config.current().users.accept("bob", "correct horse")
+    assert not watched.config.current().users.accept("ann", "correct horse")
