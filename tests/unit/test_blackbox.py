@@ -161,3 +161,16 @@ def test_where_nothing_can_be_written_the_loop_goes_on_and_it_is_told_once(box, 
     assert caplog.text.count("black box not written") == 1
     assert box.metrics.store_errors._value.get() == 3
     assert Path(state_dir).exists()
+
+
+def test_a_kill_is_told_and_recorded_where_no_report_can_be_written(box, look, cgroup, machine, state_dir, caplog):
+    (state_dir / "reports").write_text("in the way")
+    made = box()
+    look(made)
+    kill(cgroup, machine)
+    look(made, at=1e9 + 1)
+    assert "the kernel killed for want of memory: scope=app app='shop' kills=1" in caplog.text
+    assert "report=none, " in caplog.text
+    assert [entry.outcome for entry in box.entries] == ["reported"]
+    assert box.metrics.store_errors._value.get() == 1
+    assert box.metrics.oom_reports._value.get() == 0

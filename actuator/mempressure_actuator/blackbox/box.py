@@ -127,7 +127,11 @@ class BlackBox:
         )
         report = make_report(kill, evidence)
         self._metrics.oom_kills.labels(scope).inc(rise.count)
-        path = self._write_report(report)
+        try:
+            path: Path | str = self._write_report(report)
+        except (OSError, MempressureError) as error:  # the log and the history may still take what there is to tell
+            self._metrics.store_errors.inc()
+            path = f"none, {error}"
         _log.error(
             "the kernel killed for want of memory: scope=%s app=%r kills=%d why=%r report=%s",
             scope,
