@@ -13,6 +13,7 @@ import prometheus_client
 from mempressure import __version__
 from mempressure.configuration import Configuration, load_configuration
 from mempressure.errors import ConfigurationError, MempressureError
+from mempressure.memory import MeasureError, host_memory
 from mempressure.web import logs
 from mempressure.web.address import parse_listen_address
 from mempressure.web.listening import addresses, inherited, listen
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         actions = _actions(configuration)
         external_url = _external_url(flags.external_url)
         config = _web_config(flags.web_config)
+        _require_proc(flags.proc)
         if flags.check_config:
             return _checked(configuration, actions)
         listeners = inherited() if flags.systemd_socket else [listen(parse_listen_address(flags.address))]
@@ -171,6 +173,14 @@ def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> i
 def _complain(message: str, *, code: int) -> int:
     print(f"mempressure-actuator: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
     return code
+
+
+def _require_proc(path: str) -> None:
+    """Raise ConfigurationError where the host's memory cannot be read: nothing else would ever work."""
+    try:
+        host_memory(proc=path)
+    except MeasureError as error:
+        raise ConfigurationError(f"--path.procfs={path} cannot be used: {error}") from None
 
 
 def _external_url(text: str) -> str:

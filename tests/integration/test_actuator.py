@@ -469,6 +469,7 @@ def one_line(finished):
     [
         (["--web.listen-address=nonsense"], {}, "'nonsense'"),
         (["--web.listen-address=127.0.0.1:99999"], {}, "127.0.0.1:99999"),
+        (["--path.procfs=/nowhere"], {}, "--path.procfs=/nowhere cannot be used: /nowhere/meminfo cannot be read"),
         (["--log.level=loud"], {}, "loud"),
         (["--log.format=xml"], {}, "xml"),
         (["--nonsense"], {}, "--nonsense"),

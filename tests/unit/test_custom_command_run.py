@@ -31,6 +31,10 @@ def gone(pid):
         return True
 
 
+def test_what_it_writes_cannot_steer_a_terminal(run):
+    assert run(r"print('a\x1b[2Jb\nc')").text == "exit status 0: a\N{REPLACEMENT CHARACTER}[2Jb\nc"
+
+
 def test_what_it_is_told_are_data(run, tmp_path):
     out = tmp_path / "out"
     code = "import json, os, sys; json.dump([json.load(sys.stdin), dict(os.environ), sys.argv], open(sys.argv[1], 'w'))"

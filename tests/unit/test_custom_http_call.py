@@ -62,6 +62,13 @@ def test_a_long_answer_is_not_kept(server):
     assert len(call(HttpCall(url=server.url), CONTENT, timeout=5).text) < KEPT_BYTES + 100
 
 
+def test_what_it_answers_cannot_steer_a_terminal(server):
+    server.body = b"a\x1b]0;owned\x07\r\x9b\xff\nb\tc"
+    replaced = "\N{REPLACEMENT CHARACTER}"
+    expected = f"status 200: a{replaced}]0;owned{replaced * 4}\nb\tc"
+    assert call(HttpCall(url=server.url), CONTENT, timeout=5).text == expected
+
+
 def test_nobody_answers():
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mempressure_actuator.custom.definition import Result
+from mempressure_actuator.custom.definition import Result, readable
 
 MAX_OUTPUT_BYTES = 1 << 20
 """A command that writes more is killed."""
@@ -59,7 +59,7 @@ def run_command(
             with suppress(ProcessLookupError, PermissionError):  # macOS answers so for a zombie's group
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-    said = output.decode(errors="replace").strip()
+    said = readable(output)
     said = f": {said}" if said else ""
     if why == "timeout":
         return Result("timeout", f"killed with its process group after {timeout:g} s{said}")

@@ -66,6 +66,12 @@ class Result(msgspec.Struct, frozen=True):
     text: str
 
 
+def readable(said: bytes) -> str:
+    """Return what a command or a server said, as a terminal may be shown it: with no control sequences."""
+    text = said.decode(errors="replace").strip()
+    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def due(
     actions: Iterable[CustomAction],
     pressure: Pressure,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
 
-from mempressure_actuator.custom.definition import HttpCall, Result
+from mempressure_actuator.custom.definition import HttpCall, Result, readable
 
 KEPT_BYTES = 2048
 
@@ -27,7 +27,7 @@ def call(target: HttpCall, content: Mapping[str, Any], *, timeout: float) -> Res
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                said = next(answer.iter_content(KEPT_BYTES), b"").decode(errors="replace").strip()
+                said = readable(next(answer.iter_content(KEPT_BYTES), b""))
                 status = answer.status_code
         except requests.RequestException as error:
             if not deadline.passed and not isinstance(error, requests.Timeout):
