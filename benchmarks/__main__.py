@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, cycles, environment, exporter, footprint, hog, load, packages, reaction
+from benchmarks import calls, cycles, environment, exporter, footprint, hog, load, packages, reaction, webhooks
 from benchmarks.report import markdown, readme
 from benchmarks.targets import missed
 from stack.engines import ROOT
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "load": load.run,
     "reaction": reaction.run,
     "hog": hog.run,
+    "webhooks": webhooks.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"
