@@ -67,7 +67,7 @@ loader.close()
 def loaded(runtime_dir, tmp_path, monkeypatch):
     """A function that returns the names of the modules in a new worker that has done what it is given."""
     monkeypatch.setenv("MEMPRESSURE_RUNTIME_DIR", str(runtime_dir))
-    monkeypatch.setenv("MEMPRESSURE_CACHE_DIR", str(tmp_path))  # a user's own verdicts would be looked up, and cost more
+    monkeypatch.setenv("MEMPRESSURE_CACHE_DIR", str(tmp_path))  # own verdicts would be looked up, at a cost
 
     def loaded(use):
         script = SCRIPT.format(use=use)
