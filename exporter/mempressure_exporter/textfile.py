@@ -1,6 +1,8 @@
 """One scrape without a server, for node_exporter's textfile collector: a file, replaced whole."""
 
+import errno
 import os
+import stat
 from contextlib import suppress
 
 from mempressure_exporter.collectors import Collectors
@@ -24,8 +26,11 @@ def write(path: str, text: bytes) -> None:
     """Replace the file at `path`, readable by all, in one step: who reads it never sees half of it.
 
     Raises:
-        OSError: its directory is gone, full or not to be written to; what was there stays.
+        OSError: its directory is gone, full or not to be written to, or it is no regular file; what was there stays.
     """
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        # As root a device would be gone, for everybody: /dev/null among them.
+        raise OSError(errno.EINVAL, "there is something else than a regular file")
     folder, name = os.path.split(path)
     # Beside it, so that it can be renamed; without .prom at its end, or it would be read.
     new = os.path.join(folder, f".{name}.{os.getpid()}")

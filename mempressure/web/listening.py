@@ -1,6 +1,7 @@
 """The sockets that a service listens on: its own, or those that systemd hands over."""
 
 import os
+import re
 import socket
 from collections.abc import Iterable, MutableMapping
 
@@ -52,7 +53,7 @@ def inherited(environ: MutableMapping[str, str] | None = None) -> list[socket.so
     environ = os.environ if environ is None else environ
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not (count.isascii() and count.isdecimal()) or int(count) < 1:
+    if pid != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,5}", count):
         raise ConfigurationError(
             f"--web.systemd-socket: systemd passed no socket to this process (LISTEN_PID={pid!r:.20}, "
             f"LISTEN_FDS={count!r:.20}); start it by its socket unit"

@@ -46,3 +46,15 @@ def test_what_lies_ready_under_its_temporary_name_is_not_followed(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         textfile.write(str(tmp_path / "mempressure.prom"), b"new 2\n")
     assert elsewhere.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("elsewhere", path)])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, make):
+    """As root `--output=/dev/null` would take the machine's null device away."""
+    path = tmp_path / "mempressure.prom"
+    make(path)
+    kind = path.lstat().st_mode
+    with pytest.raises(OSError, match="something else than a regular file"):
+        textfile.write(str(path), b"new 2\n")
+    assert path.lstat().st_mode == kind
+    assert os.listdir(tmp_path) == [path.name]

@@ -22,6 +22,7 @@ TAKE = LISTEN + "LISTEN_PID=str(__import__('os').getpid())))[0].getsockname()[1]
         {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1"},
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"},
         {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "two"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "9" * 5000},
     ],
 )
 def test_sockets_of_nobody_or_somebody_else_are_not_taken(environ):
