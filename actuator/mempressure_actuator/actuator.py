@@ -75,6 +75,8 @@ class Actuator:
         self._settings = SettingsFile(
             state_directory, defaults=configuration.thresholds, on_damage=self.metrics.problems.inc
         )
+        self._settings_held = Settings(thresholds=configuration.thresholds)
+        self._settings_problem = ""
         self._monitor = MemoryMonitor(
             thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown
         )
@@ -159,9 +161,16 @@ class Actuator:
             self.metrics.store_errors.inc()
 
     def settings(self) -> Settings:
-        """Return what people set at run time."""
+        """Return what people set at run time; what was read last where the file cannot be, for the loop must go on."""
         with self._settings_lock:
-            return self._settings.read()
+            try:
+                self._settings_held, self._settings_problem = self._settings.read(), ""
+            except OSError as error:
+                self.metrics.problems.inc()
+                if str(error) != self._settings_problem:
+                    self._settings_problem = str(error)
+                    _log.error("settings not read, what held before still holds: reason=%s", error)
+            return self._settings_held
 
     def set_thresholds(self, values: Mapping[str, object]) -> Settings:
         """Set the four thresholds, none of them below the floor, and return the settings.
@@ -190,7 +199,7 @@ class Actuator:
             ConfigurationError: `change` refused.
         """
         with self._settings_lock:
-            settings = self._settings.update(change)
+            settings = self._settings_held = self._settings.update(change)
         self.loop.notify((), now=time.monotonic())
         return settings
 

@@ -457,6 +457,21 @@ def test_what_goes_wrong_inside_is_an_error_that_says_nothing_of_it(client, actu
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_settings_that_cannot_be_read_stop_nothing(client, auth, actuator, state_dir, caplog):
+    actuator.set_thresholds({"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.9})
+    (state_dir / "settings.json").rename(state_dir / "aside")
+    (state_dir / "settings.json").mkdir()
+    for path in ("/", BASE, BASE + "/memory/system-info", BASE + "/memory/settings"):
+        assert client.get(path).status_code == 200
+    actuator.loop.turn()
+    assert actuator.rules().thresholds.unload_packages == 0.7
+    assert caplog.text.count("settings not read, what held before still holds") == 1
+    url = BASE + "/memory/pressure-alerts/false"
+    assert client.post(url, headers=auth).status_code == 503
+    (state_dir / "settings.json").rmdir()
+    assert actuator.settings().thresholds.unload_packages == 0.8
+
+
 def test_a_host_that_cannot_be_measured_is_said(client, proc):
     (proc.root / "meminfo").unlink()
     status, code, message = error(client.get(BASE + "/memory/system-info"))
