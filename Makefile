@@ -29,7 +29,7 @@ format: .venv/.dev ## let ruff format the code
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
-bench: .venv/.bench need-bench-engines ## measure; writes benchmarks/results.json and docs/benchmarks.md
+bench: .venv/.bench need-bench-engines ## measure; writes benchmarks/results.json, docs/benchmarks.md, README's table
 	$(PY) -m benchmarks
 
 # `up` runs without the engines where they cannot be had; the others need them.
