@@ -282,10 +282,29 @@ class Store:
     def _connected(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreError(f"store {self._path}: it is closed")
+        self._hold()
         if self._writer is None:
             with self._read_lock:
                 return self._open()
         return self._writer
+
+    def _hold(self) -> None:
+        """See that lock and file are those on the disk: what a removed file takes is gone with the process.
+
+        Raises:
+            ConfigurationError: another actuator has made a lock of its own meanwhile.
+            OSError: the directory is gone, too.
+        """
+        lock = self._path.with_suffix(".lock")
+        if not _is_at(lock, os.fstat(self._owned)):
+            owned = own(lock)
+            os.close(self._owned)
+            self._owned = owned
+        if self._writer is not None and not _is_at(self._path, self._file):
+            _log.error("store removed, begun anew: path=%s", self._path)
+            self._on_damage()
+            with self._read_lock:
+                self._disconnect()
 
     def _reopen(self) -> None:
         """Find out what is wrong with the file, which is begun anew where it is damaged."""
@@ -305,6 +324,7 @@ class Store:
             interrupted = retention.mark_interrupted(writer, outcome=INTERRUPTED)
             writer.execute("COMMIT")
             row = writer.execute("SELECT received FROM heartbeat").fetchone()
+            self._file = os.stat(self._path)
             self._opened = opened.pop_all()
         self._writer, self._reader, self._leases = writer, reader, leases
         self._heartbeat = self._heartbeat if row is None else row[0]
@@ -321,6 +341,13 @@ class Store:
         if str(error) != self._failing:
             self._failing = str(error)
             _log.error("nothing can be stored, tried again each time: path=%s reason=%s", self._path, error)
+
+
+def _is_at(path: Path, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), opened)
+    except FileNotFoundError:
+        return False
 
 
 def _stored_leases(database: sqlite3.Connection) -> dict[Key, Lease]:

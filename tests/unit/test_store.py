@@ -331,6 +331,55 @@ def test_damage_that_is_found_at_work_costs_no_notification_and_no_lease(open_st
     assert open_store().leases == {LEASE.key: LEASE, other.key: other}
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_files_that_were_removed_at_work_are_made_anew_before_anything_is_acknowledged(open_store, path, caplog, whole):
+    """What is written to a removed file is gone with the process, and a removed lock keeps nobody out."""
+    store = open_store()
+    store.deliver([ALERT], keep(LEASE), received=2.0)
+    for file in list(path.parent.iterdir()):
+        if whole or file.suffix != ".lock":
+            file.unlink()
+    other = Lease(scope="app", app="shop", level="high", fingerprint="f2", starts_at=1.0, opened=2.0, expires=3.0)
+    store.deliver([ALERT], keep(other), received=3.0)
+    with sqlite3.connect(path) as found:
+        assert found.execute("SELECT count(*) FROM leases").fetchone() == (2,)
+        assert found.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
+    found.close()
+    assert caplog.text.count("store removed, begun anew") == 1
+    with pytest.raises(ConfigurationError, match="another actuator holds"):
+        Store(path)
+
+
+def test_who_lost_its_lock_to_another_actuator_stores_nothing(open_store, path):
+    store = open_store()
+    store.deliver([ALERT], keep(LEASE), received=2.0)
+    path.with_suffix(".lock").unlink()
+    other = open_store()
+    with pytest.raises(StoreError, match="another actuator holds"):
+        store.record(cycle(1))
+    assert told(other) == []
+    other.close()
+    store.record(cycle(1))
+    assert [kept["id"] for kept in told(store)] == ["c1"]
+
+
+def test_where_the_whole_directory_was_removed_nothing_is_acknowledged(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    store = Store(folder / "actuator.sqlite")
+    for file in list(folder.iterdir()):
+        file.unlink()
+    folder.rmdir()
+    with pytest.raises(StoreError, match="No such file"):
+        store.deliver([ALERT], keep(LEASE), received=2.0)
+    folder.mkdir()
+    store.deliver([ALERT], keep(LEASE), received=2.0)
+    store.close()
+    again = Store(folder / "actuator.sqlite")
+    assert again.leases == {LEASE.key: LEASE}
+    again.close()
+
+
 def test_damage_that_is_no_more_than_a_page_is_found_at_the_start(open_store, path, caplog):
     store = open_store()
     for number in range(50):
