@@ -23,6 +23,8 @@ ACT_SECONDS = 900.0
 """An unload is answered when it is done: two minutes at most for each of the apps that hold the package."""
 
 _MOST_TOKEN_BYTES = 4096
+_MOST_BYTES = 64 << 20
+"""Of an answer: a thousand cycles of the history with a hundred packages left alone in each are some 20 MB."""
 _STATUS = {401: UNAUTHORIZED, 404: UNKNOWN_PACKAGE, 400: 2, 413: 2, 415: 2}
 """The exit status for what the actuator refuses; `NO_ACTUATOR` for everything else."""
 
@@ -112,18 +114,20 @@ class Actuator:
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
-                data = response.read()
+                data = response.read(_MOST_BYTES + 1)
             except (OSError, http.client.HTTPException) as error:
                 what = "in time" if isinstance(error, TimeoutError) else f"as HTTP: {error!r}"
                 raise ActuatorError(f"{self.url} did not answer {what}; whether it acted is not known") from error
+        if len(data) > _MOST_BYTES:  # whoever it is, this machine's memory is not for that
+            raise ActuatorError(f"{self.url} answered more than {_MOST_BYTES} bytes; whether it acted is not known")
         return self._content(response.status, data)
 
     def _content(self, status: int, data: bytes) -> Any:
         try:
             content = json.loads(data)
             if content["status"] == "success":
-                return content["data"]
-            message = f"{content['error']['message']}"
+                return {**content["data"]}  # every answer is an object
+            message = "".join(each if each.isprintable() else " " for each in f"{content['error']['message']}")
         except (ValueError, TypeError, KeyError, RecursionError):
             raise ActuatorError(
                 f"what answers at {self.url} is no actuator of mempressure (HTTP {status}); "

@@ -94,12 +94,36 @@ def test_what_it_refuses_has_an_exit_status(server, status, exit_status):
     assert caught.value.exit_status == exit_status
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"status": "error", "error": 3}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"status": "error", "error": 3}',
+        b'{"status": "success", "data": []}',
+        b"[" * 100_000,
+    ],
+)
 def test_what_is_no_actuator_is_told_as_such(server, body):
     server.answer = (200, body)
     with pytest.raises(ActuatorError, match="no actuator of mempressure") as caught:
         asking(server).get("/api/packages")
     assert not isinstance(caught.value, NoActuatorError)
+
+
+def test_what_it_says_cannot_steer_a_terminal(server):
+    server.answer = (400, {"status": "error", "error": {"code": "x", "message": "a\x1b[2J\nb"}})
+    with pytest.raises(ActuatorError) as caught:
+        asking(server).get("/api/packages")
+    assert str(caught.value) == "the actuator refused: a [2J b"
+
+
+def test_an_answer_without_end_is_not_kept(server, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    server.answer = (200, {"status": "success", "data": {"n": "x" * 100}})
+    with pytest.raises(ActuatorError, match="answered more than 100 bytes; whether it acted is not known"):
+        asking(server).get("/api/packages")
 
 
 def test_nobody_answers_and_the_token_is_not_asked_for():
