@@ -145,6 +145,10 @@ class WorkerState(_Published):
     cgroup_oom_kill_events: float = UNKNOWN
     callback_failures: float = 0.0
     """Times that an `on_pressure` callback failed or took too long, since the worker started."""
+    host_deaths: float = 0.0
+    """Package hosts that ended without having been asked to, since the worker started."""
+    host_start_failures: float = 0.0
+    """Package hosts that did not come up, likewise."""
 
     packages: Sequence[PackageState] = field(default_factory=list)
 
@@ -184,6 +188,8 @@ WORKER_VALUES = (
     "cgroup_oom_events",
     "cgroup_oom_kill_events",
     "callback_failures",
+    "host_deaths",
+    "host_start_failures",
 )
 PACKAGE_OPTIONS = {f.name: f.type for f in fields(PackageState) if f.name not in PACKAGE_VALUES}
 WORKER_OPTIONS = {f.name: f.type for f in fields(WorkerState) if f.name not in WORKER_VALUES and f.name != "packages"}

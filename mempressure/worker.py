@@ -119,6 +119,9 @@ class ManagedWorker:
         worker.unsupported = unsupported
         callbacks = self._callbacks()
         worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
+        hosted = list(self._packages.isolated.values())
+        worker.host_deaths = float(sum(package.host_deaths for package in hosted))
+        worker.host_start_failures = float(sum(package.start_failures for package in hosted))
         worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
         return worker
 

@@ -11,17 +11,10 @@ from operator import attrgetter
 
 from mempressure.cgroup import EVENTS
 from mempressure.node import AppReading
-
-RETAIN_SECONDS = 3600.0
-"""How long a cgroup, and the totals of an app, are kept that nobody tells of any more."""
-
-MAX_CGROUPS = 10_000
-"""How many (app, cgroup) pairs are remembered; beyond it those unseen for longest are forgotten."""
+from mempressure_exporter.baselines import RETAIN_SECONDS, Baselines
 
 _STALLS = ("waiting", "stalled")
 _COUNTS = attrgetter(*(f"cgroup_{kind}_seconds" for kind in _STALLS), *(f"cgroup_{event}_events" for event in EVENTS))
-
-_Key = tuple[str, int | str]
 
 
 @dataclass(slots=True)
@@ -52,7 +45,7 @@ class CgroupCounters:
     def __init__(self, *, max_apps: int) -> None:
         self.totals: dict[str, CgroupTotals] = {}
         self._max_apps = max_apps
-        self._baselines: dict[_Key, tuple[float, tuple[float, ...]]] = {}
+        self._baselines = Baselines()
 
     def update(self, apps: Iterable[AppReading], *, now: float) -> None:
         """Add what the cgroups of these apps have counted since they were last seen."""
@@ -62,19 +55,9 @@ class CgroupCounters:
             totals = self.totals.setdefault(app.name, CgroupTotals())
             totals.seen = now
             for cgroup, counts in _counts(app).items():
-                key = (app.name, cgroup)
                 # First sight is no increase: the cgroup may be older than the app, and the app than the exporter.
-                _, before = self._baselines.pop(key, (now, counts))
-                totals.add(before, counts)
-                # Its workers tell of it a tick apart: the end of the one that told last must not look like a fall.
-                self._baselines[key] = (now, tuple(map(max, before, counts)))
-        self._forget(now)
-
-    def _forget(self, now: float) -> None:
-        for key, (seen, _) in list(self._baselines.items()):
-            if seen > now - RETAIN_SECONDS and len(self._baselines) <= MAX_CGROUPS:
-                break
-            del self._baselines[key]
+                totals.add(self._baselines.before((app.name, cgroup), counts, first=counts, now=now), counts)
+        self._baselines.forget(now)
         for name in [name for name, totals in self.totals.items() if totals.seen <= now - RETAIN_SECONDS]:
             del self.totals[name]
 

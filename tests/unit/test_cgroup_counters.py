@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.node import AppReading
-from mempressure_exporter import cgroup_counters
-from mempressure_exporter.cgroup_counters import RETAIN_SECONDS, CgroupCounters
+from mempressure_exporter import baselines
+from mempressure_exporter.baselines import RETAIN_SECONDS
+from mempressure_exporter.cgroup_counters import CgroupCounters
 
 STARTED = 1000.0
 
@@ -95,14 +96,14 @@ def test_what_nobody_tells_of_is_forgotten(app, monkeypatch):
     counters.update([app((7, 1, 0))], now=STARTED)
     counters.update([], now=STARTED + RETAIN_SECONDS - 1)
     assert counters.totals
-    assert counters._baselines
+    assert counters._baselines._seen
     counters.update([], now=STARTED + RETAIN_SECONDS)
     assert not counters.totals
-    assert not counters._baselines
-    monkeypatch.setattr(cgroup_counters, "MAX_CGROUPS", 3)
+    assert not counters._baselines._seen
+    monkeypatch.setattr(baselines, "MAX_BASELINES", 3)
     for second in range(10):
         counters.update([app((second, 1, 0), (100, second, 0))], now=STARTED + second)
-        assert len(counters._baselines) <= 3
+        assert len(counters._baselines._seen) <= 3
     assert counters.totals["shop"].events["oom_kill"] == 9
 
 

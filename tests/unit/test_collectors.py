@@ -124,6 +124,17 @@ def test_an_apps_memory(scrape, proc, publish_worker, state, expected):
     assert found["app_workers", "shop"] == 1
 
 
+def test_what_befell_an_apps_package_hosts_grows_from_the_first_scrape_on(scrape, proc, publish_worker):
+    proc.process(101)
+    names = ("app_package_host_deaths_total", "app_package_host_start_failures_total")
+    seen = []
+    for deaths, failures in ((3.0, 1.0), (4.0, 3.0)):
+        publish_worker(started=1.0, host_deaths=deaths, host_start_failures=failures)
+        found = scrape()
+        seen.append([found[name, "shop"] for name in names])
+    assert seen == [[0, 0], [1, 2]]
+
+
 def test_an_apps_pressure_and_events_grow_from_the_first_scrape_on(scrape, proc, publish_worker):
     told = {101: (2.5, 1.0), 102: (2.75, 1.0), 103: (-1.0, -1.0)}
     for pid, (waiting, kills) in told.items():
@@ -365,13 +376,13 @@ def test_series_beyond_the_bound_are_dropped_and_counted_and_the_first_ones_stay
 
 
 def test_of_too_many_apps_those_seen_first_stay_whatever_a_newcomer_is_called(configure, proc, publish_worker, clock):
-    running = Collectors(configure(), proc=proc.path, clock=clock, max_series=5)  # of which each app has 2
+    running = Collectors(configure(), proc=proc.path, clock=clock, max_series=9)  # of which each app has 4
     for number, name in enumerate(("shop", "till", "a-newcomer")):
         proc.process(101 + number)
         publish_worker(pid=101 + number, app=name)
         found = found_by(running)
     assert {name[1] for name in found if name[0] == "app_workers"} == {"shop", "till"}
-    assert found["series_dropped_total",] == 2
+    assert found["series_dropped_total",] == 4
 
 
 def test_collectors_that_are_off_do_nothing_and_those_asked_for_run_alone(configure, proc):

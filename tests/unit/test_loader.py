@@ -1,6 +1,8 @@
+import bisect
 import gc
 import importlib
 import os
+import signal
 import sys
 import threading
 import types
@@ -415,6 +417,15 @@ def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monke
         ]
     finally:
         loader.close()
+
+
+def test_a_package_host_that_is_killed_and_one_that_does_not_come_up_are_published(loader, functions, published):
+    assert functions.doubled(2)[0] == 4
+    os.kill(loader._packages.host_pids()["decimal"], signal.SIGKILL)
+    with pytest.raises(HostStartError, match="no_such_package_here"):
+        loader.isolated("no_such_package_here")(bisect.bisect)([1], 1)
+    state = until(lambda: (s := published()).host_deaths and s.host_start_failures and s, "both to be published")
+    assert (state.host_deaths, state.host_start_failures) == (1, 1)
 
 
 def test_objects_frozen_later_are_seen_when_a_trim_is_ordered(loader, published, ask):

@@ -1,4 +1,4 @@
-"""Applications: their limits and memory, its level and trend, and what their cgroups count."""
+"""Applications: their limits and memory, its level and trend, what their cgroups count, and their package hosts."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ from mempressure_exporter.bound import Bound
 from mempressure_exporter.cgroup_counters import CgroupCounters
 from mempressure_exporter.collectors.levels import level_samples
 from mempressure_exporter.exposition import Sample
+from mempressure_exporter.host_counters import HostCounters
 from mempressure_exporter.source import Source
 
 
@@ -19,6 +20,7 @@ class AppsCollector:
         self._bound = bound
         self._series: dict[str, Series] = {}
         self._counters = CgroupCounters(max_apps=bound.max_series)
+        self._hosts = HostCounters(started=source.clock(), max_apps=bound.max_series)
 
     def collect(self) -> Iterator[Sample]:
         """Return the samples of one scrape; raises UnsafeDirectoryError where no worker can be believed."""
@@ -28,6 +30,7 @@ class AppsCollector:
         names += [name for name in found if name not in self._series]
         apps, known, self._series = [found[name] for name in names], self._series, {}
         self._counters.update(apps, now=now)
+        self._hosts.update(apps, now=now)
         for app in apps:
             used = app.memory.used if app.memory else app.used_bytes
             self._series[app.name] = known.get(app.name, Series()).after(now, used, gap=SLOW_GAP_SECONDS)
@@ -35,6 +38,9 @@ class AppsCollector:
 
     def _counts(self, app: AppReading) -> Iterator[Sample]:
         label = (app.name,)
+        if (hosts := self._hosts.totals.get(app.name)) is not None:
+            yield "mempressure_app_package_host_deaths_total", label, hosts.deaths
+            yield "mempressure_app_package_host_start_failures_total", label, hosts.start_failures
         totals = self._counters.totals.get(app.name)
         if totals is None:
             return

@@ -1,0 +1,53 @@
+"""What befell the package hosts of an app's workers, from the exporter's start on.
+
+A worker counts from its own start and takes its numbers with it when it ends. Here each app's total grows by every
+increase that is seen in a worker: what it counted before the exporter started is none.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mempressure.node import AppReading
+from mempressure_exporter.baselines import RETAIN_SECONDS, Baselines
+
+
+@dataclass(slots=True)
+class HostTotals:
+    """What befell the package hosts of one app."""
+
+    deaths: float = 0.0
+    start_failures: float = 0.0
+    seen: float = 0.0
+
+
+class HostCounters:
+    """The totals of every app. Times are Unix seconds and passed in.
+
+    Args:
+        started: when the exporter started.
+        max_apps: how many apps are counted; those seen first stay.
+    """
+
+    def __init__(self, *, started: float, max_apps: int) -> None:
+        self.totals: dict[str, HostTotals] = {}
+        self._started = started
+        self._max_apps = max_apps
+        self._baselines = Baselines()
+
+    def update(self, apps: Iterable[AppReading], *, now: float) -> None:
+        """Add what the workers of these apps have counted since they were last seen."""
+        for app in apps:
+            if app.name not in self.totals and len(self.totals) >= self._max_apps:
+                continue
+            totals = self.totals.setdefault(app.name, HostTotals())
+            totals.seen = now
+            for worker in app.workers:
+                key = (app.name, worker.pid_namespace, worker.pid, worker.start_ticks)
+                counts = (worker.host_deaths, worker.host_start_failures)
+                first = counts if worker.started < self._started else (0.0, 0.0)
+                deaths, failures = self._baselines.before(key, counts, first=first, now=now)
+                totals.deaths += max(0.0, counts[0] - deaths)
+                totals.start_failures += max(0.0, counts[1] - failures)
+        self._baselines.forget(now)
+        for name in [name for name, totals in self.totals.items() if totals.seen <= now - RETAIN_SECONDS]:
+            del self.totals[name]
