@@ -9,7 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import calls, cycles, environment, exporter, footprint, hog, load, packages, reaction, webhooks
+from benchmarks import (
+    calls,
+    cycles,
+    environment,
+    exporter,
+    footprint,
+    highavailability,
+    hog,
+    load,
+    packages,
+    reaction,
+    webhooks,
+)
 from benchmarks.report import markdown, readme
 from benchmarks.targets import missed
 from stack.engines import ROOT
@@ -24,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "reaction": reaction.run,
     "hog": hog.run,
     "webhooks": webhooks.run,
+    "highavailability": highavailability.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"

@@ -16,7 +16,7 @@ PACKAGES = ("wave", "mailbox", "imaplib", "poplib", "ftplib")
 """What is isolated: names only, nothing of them is imported."""
 HELD_BYTES = 24 << 20
 ORDERS_VARIABLE = "HOARDER_ORDERS"
-"""Environment variable: the file of the orders' ids, one a line, each as often as the order was carried out."""
+"""Environment variable: the file of the orders (id, what, package), one a line, each as often as it was carried out."""
 
 _held = bytearray()
 
@@ -53,7 +53,7 @@ def _note_orders(path: Path) -> None:
     carry_out = ManagedWorker.carry_out
 
     def noted(worker: ManagedWorker, order: Any) -> Any:
-        os.write(descriptor, f"{order.id}\n".encode())
+        os.write(descriptor, f"{order.id} {order.op} {order.package}\n".encode())
         return carry_out(worker, order)
 
     setattr(ManagedWorker, "carry_out", noted)  # noqa: B010 -- it observes, and changes nothing

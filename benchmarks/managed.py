@@ -43,7 +43,6 @@ class Managed:
         self._processes = processes
         self._environ = environ
         self._actuator: Process | None = None
-        self._workers = 0
 
     @property
     def token(self) -> str:
@@ -73,8 +72,7 @@ class Managed:
 
     def start_hoarder(self, app: str, *, again: bool) -> Process:
         """Start a worker of its own app and wait until its five hosts hold memory."""
-        self._workers += 1
-        orders = self.directory / f"orders-{self._workers}"
+        orders = self.directory / f"orders-{app}"
         process = self._processes.start(
             f"hoarder-{app}",
             hoarder.command(again=again),
@@ -94,9 +92,9 @@ class Managed:
             else 0
         )
 
-    def orders(self) -> list[str]:
-        """Return the ids of the orders that were carried out, each as often as it was."""
-        return [line for path in sorted(self.directory.glob("orders-*")) for line in path.read_text().splitlines()]
+    def orders(self, app: str = "*") -> list[str]:
+        """Return the orders that were carried out (id, what, package), each as often as it was."""
+        return [line for path in sorted(self.directory.glob(f"orders-{app}")) for line in path.read_text().splitlines()]
 
     def ask(self, method: str, path: str, content: Any = None) -> tuple[int, Any]:
         """Make one request of the actuator with its token; return status and JSON, or None."""
