@@ -41,8 +41,8 @@ class Storm:
     kills: int = 0
     after_last_kill: int = 0
     seconds: float = 0.0
-    errors: int = 0
-    """Lines of the actuator's log at level error, and tracebacks."""
+    errors: list[str] = field(default_factory=list)
+    """Lines of the actuator's log at level error, or with a traceback."""
 
     @property
     def unexpected(self) -> int:
@@ -85,7 +85,7 @@ def run_storm(*, webhooks: int, kills: int, connections: int = 16, logs: Path = 
         storm.after_last_kill = len(orders) - before
         stored = {fingerprint for (fingerprint,) in node.stored("SELECT fingerprint FROM deliveries")}
         storm.lost = len(storm.acknowledged - stored)
-        storm.errors = node.log.count("level=error") + node.log.count("Traceback")
+        storm.errors = [line for line in node.log.splitlines() if "level=error" in line or "Traceback" in line]
     return storm
 
 

@@ -131,7 +131,7 @@ def _of_storm(storm: Storm) -> list[Target]:
         Target("orders carried out twice", storm.twice, 0),
         Target("orders carried out", storm.orders, KILLS, at_least=True),
         Target("answers other than 202, 4xx and 503", storm.unexpected + storm.gave_up, 0),
-        Target("errors in the log of the storm", storm.errors, 0),
+        Target("errors in the log of the storm", len(storm.errors), 0),
     ]
 
 
@@ -157,6 +157,7 @@ def _notes(storm: Storm, handled: Nonsense, answered: Nonsense) -> list[str]:
     ended = "none where the connection ended"
     return [
         f"Storm: {sent}; answers {_counts(storm.answers)}; {came}.",
+        *(f"In the log of the storm: {line}" for line in storm.errors[:3]),
         f"Nonsense: payloads {_counts(handled.answers)}; requests {_counts(answered.answers)}, {ended}.",
     ]
 
