@@ -107,7 +107,8 @@ class PackageTable:
         self._max_packages = max_packages
         self._workers: dict[_WorkerKey, _Worker] = {}  # the longest unseen first
         self._here: set[_WorkerKey] = set()
-        self._has_new_room = False  # for packages that were beyond the bound: whoever lives is taken in again
+        self._at_hand: set[_WorkerKey] = set()
+        """Of those that are here, who needs no taking in."""
         self.packages: dict[tuple[str, str], Package] = {}
         """By (app, package), in the order of their first sight."""
         self.series = 0
@@ -120,7 +121,7 @@ class PackageTable:
         for worker in workers:
             key = (worker.app, worker.pid_namespace, worker.pid, worker.start_ticks)
             known, packages = self._workers.pop(key, None), _published(worker)
-            if known is not None and known.packages.options is packages.options and key in self._here:
+            if known is not None and known.packages.options is packages.options and key in self._at_hand:
                 for place in packages.changed_since(known.packages):
                     self._hold(key, packages, place, _counts(known.packages.values(place)), changed)
                 known.packages, known.seen = packages, now
@@ -130,7 +131,7 @@ class PackageTable:
             here.add(key)
         for key in self._here - here:
             self._let_go(key, {each["name"] for each in self._workers[key].packages.options}, changed, now)
-        self._here = here
+        self._here = self._at_hand = here
         for name in changed:
             package = self.packages[name]
             self.series -= len(package.samples)
@@ -202,7 +203,7 @@ class PackageTable:
         for name in old:
             self.series -= len(self.packages.pop(name).samples)
         if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
-            self._here = set()
+            self._at_hand = set()
 
 
 def _published(worker: WorkerState) -> PublishedPackages:

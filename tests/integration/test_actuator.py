@@ -222,7 +222,8 @@ def test_what_cannot_be_stored_is_not_acknowledged(actuator):
     assert (status, content["error"]["code"]) == (503, "not_stored")
     assert actuator.metric("mempressure_actuator_leases") == 1
     assert actuator.metric('mempressure_actuator_webhooks_total{result="failed"}') == 1
-    assert actuator.metric("mempressure_actuator_store_errors_total") == 1
+    # What the loop decides meanwhile cannot be recorded either.
+    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
     resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
     assert notify(actuator, alert(app="till"))[0] == 202
     assert actuator.metric("mempressure_actuator_leases") == 2

@@ -222,3 +222,12 @@ def gauges(packages):
         if verdict := least_mild(each.verdict for each in packages if each.name == name):
             found["verdict", "shop", name, verdict] = 1
     return found
+
+
+def test_a_worker_that_leaves_when_others_get_room_is_let_go():
+    table = PackageTable(started=STARTED, max_packages=2)
+    table.update([worker(pid=1, app="a"), worker(pid=2, app="b")], now=STARTED)
+    for now in (STARTED + 1, STARTED + RETAIN_SECONDS + 1):  # what a had is forgotten
+        table.update([worker(pid=2, app="b")], now=now)
+    table.update([], now=STARTED + RETAIN_SECONDS + 2)
+    assert not table.packages["b", "pandas"].holders
