@@ -6,7 +6,7 @@ KIB = 1 << 10
 MOST_AGENT_KIB = 1200
 """Measured: 890 to 950."""
 MOST_ISOLATED_KIB = 1800
-"""Measured: 1290 to 1360."""
+"""Measured: 1290 to 1360; up to 1690 where much else runs."""
 
 
 def test_a_flask_worker_grows_by_little():
