@@ -2,7 +2,7 @@
 
 The processes do nothing, and the benchmark writes their state for them, between two scrapes: so each scrape meets a
 new second, however fast scrapes follow each other. In a second every worker's own memory changes, one package in fifty
-is used and holds a little more, and one is loaded or unloaded: the others are idle, as most packages are.
+of each is used and holds a little more, and one worker loads or unloads one: the others are idle, as most packages are.
 """
 
 import random
@@ -45,7 +45,7 @@ class Publishers:
 
     def advance(self) -> None:
         """Let a second pass."""
-        now = time.time()
+        now, busy = time.time(), self._random.choice(list(self._workers.values()))
         for path, worker in self._workers.items():
             worker.sampled = now
             worker.proportional_bytes = worker.private_bytes = self._random.uniform(50e6, 51e6) // 4096 * 4096
@@ -54,7 +54,8 @@ class Publishers:
                 package.uses += 1.0
                 package.last_used = now
                 package.memory_bytes += 4096.0
-            _load_or_unload(self._random.choice(worker.packages))
+            if worker is busy:
+                _load_or_unload(self._random.choice(worker.packages))
             publish(worker, path)
 
 

@@ -34,9 +34,12 @@ HOSTILE = "<img src=x onerror=document.title='taken'>\"'&amp;"
 """A name that a worker may publish: it can be printed."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium, driven by Playwright; gone with its driver when the tests are."""
+    """Debian's Chromium, driven by Playwright; gone with its driver when the module's tests are.
+
+    Playwright runs an event loop in this thread as long, beside which no other test could start one.
+    """
     program = find_program("chromium") or pytest.fail("chromium not found; run: scripts/install-engines chromium")
     expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
