@@ -241,7 +241,8 @@ def test_real_packages(mempressure, folder, package, function, works, why_not):
     (answer,) = json.loads(done.stdout)["packages"]
     verdict = answer["verdict"]
     results = {result["mechanism"]: result for result in verdict["results"]}
-    assert [name for name in results if results[name]["works"]] == works
+    reasons = {name: result["reason"] for name, result in results.items()}
+    assert [name for name in results if results[name]["works"]] == works, reasons
     assert answer["mechanism"] == works[0]
     assert all(results[name]["equal"] is True and results[name]["cycles"] == 4 for name in works)
     assert all(text in results[name]["reason"] for name, text in why_not.items())

@@ -29,7 +29,7 @@ def everything():
     gc.collect()
     return {{**held(), "bytes": private_bytes()}}
 
-for number in range(20):  # until the allocator has what it needs: 0.2 to 0.4 MB, then nothing in 400 cycles
+for number in range(40):  # until the allocator has what it needs: 0.2 to 0.6 MB, then nothing in 400 cycles
     cycle(number)
 before = everything()
 cycles = [cycle(number) for number in range({CYCLES})]
