@@ -45,6 +45,7 @@ NODE_EXPORTER_FLAGS = (
     "--collector.pressure",
 )
 LOGS = ROOT / "build" / "logs" / "bench"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where tmpfs is, as under /run, where workers publish
 START_SECONDS = 30.0
 
 
@@ -162,7 +163,11 @@ def _long_run(say: Callable[[str], None]) -> dict[str, float]:
 @contextlib.contextmanager
 def _running(node_exporter: str | None, series: int) -> Iterator[tuple[Publishers, Exporter, Exporter]]:
     """Start workers, our exporter and the rival; without one, ours stands for both."""
-    with tempfile.TemporaryDirectory(prefix="mp-") as directory, Processes(logs=LOGS, environ={}) as processes:
+    parent = str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(prefix="mp-", dir=parent) as directory,
+        Processes(logs=LOGS, environ={}) as processes,
+    ):
         runtime = Path(directory) / "runtime"
         environ = {
             "MEMPRESSURE_RUNTIME_DIR": str(runtime),
