@@ -47,5 +47,6 @@ def test_a_hundred_cycles_of_a_real_package_leave_the_worker_as_it_was(runtime_d
     before, after, wrong, least = json.loads(program.stdout)
     assert wrong == 0
     assert least > 10 << 20
-    assert after.pop("bytes") == pytest.approx(before.pop("bytes"), rel=0.02)
+    # Or the one step of the allocator's, some 0.2 MB, that comes at any time; a hundred of anything would be more.
+    assert after.pop("bytes") == pytest.approx(before.pop("bytes"), rel=0.02, abs=400 << 10)
     assert after == before
