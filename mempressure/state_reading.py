@@ -61,20 +61,22 @@ def decode(data: bytes, *, path: str = "") -> WorkerState:
 
 
 class PublishedPackages(Sequence[PackageState]):
-    """The packages of a worker as it published them: names and numbers apart, each put together when it is asked for.
+    """The packages of a worker as it published them: names and numbers apart, put together when one is asked for.
 
     A scrape looks at what changed only: putting 10,000 packages together takes 40 ms, finding those that changed 0.5.
+    Whoever looks at them again and again, as the control loop does in each turn, pays for that once.
 
     Args:
         options: of each package, as the catalog has them; shared between reads of one catalog, so not to be changed.
         numbers: of all of them, a `ROW` each.
     """
 
-    __slots__ = ("numbers", "options")
+    __slots__ = ("_whole", "numbers", "options")
 
     def __init__(self, options: Sequence[dict[str, Any]], numbers: bytes) -> None:
         self.options = options
         self.numbers = numbers
+        self._whole: list[PackageState] | None = None
 
     def __len__(self) -> int:
         return len(self.options)
@@ -84,11 +86,10 @@ class PublishedPackages(Sequence[PackageState]):
     @overload
     def __getitem__(self, index: slice) -> list[PackageState]: ...
     def __getitem__(self, index: int | slice) -> PackageState | list[PackageState]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        numbers: dict[str, Any] = dict(zip(PACKAGE_VALUES, self.values(place), strict=True))
-        return PackageState(**self.options[place], **numbers)
+        return self._put_together()[index]
+
+    def __iter__(self) -> Iterator[PackageState]:
+        return iter(self._put_together())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -111,6 +112,14 @@ class PublishedPackages(Sequence[PackageState]):
                 for start in range(block, min(end, len(now)), size):
                     if now[start : start + size] != then[start : start + size]:
                         yield start // size
+
+    def _put_together(self) -> list[PackageState]:
+        if self._whole is None:
+            named: Iterator[dict[str, Any]] = (
+                dict(zip(PACKAGE_VALUES, values, strict=True)) for values in ROW.iter_unpack(self.numbers)
+            )
+            self._whole = [PackageState(**each, **values) for each, values in zip(self.options, named, strict=True)]
+        return self._whole
 
 
 def _decode(data: bytes, path: str) -> WorkerState:
