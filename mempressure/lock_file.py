@@ -15,7 +15,7 @@ class LockFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         # Kept before it is locked: a child that is forked in between must know of it.
         self._descriptor: int | None = None
         self._held = False
@@ -29,7 +29,7 @@ class LockFile:
         if self._held and self._is_there():
             return True
         self.release()
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,6 +55,6 @@ class LockFile:
 
     def _is_there(self) -> bool:
         try:
-            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), os.lstat(self._path))
+            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False

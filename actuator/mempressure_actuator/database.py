@@ -1,6 +1,5 @@
-"""The SQLite file behind the store: its schema, its mode, who may use it, and what is wrong with it."""
+"""The SQLite file behind the store: its schema, its mode, and what is wrong with it."""
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -46,26 +45,6 @@ _LOG_BYTES = 4 << 20
 
 class DamagedError(sqlite3.DatabaseError):
     """The file's own check has found it damaged."""
-
-
-def own(path: Path) -> int:
-    """Lock `path` for as long as the descriptor that this returns is open.
-
-    Two actuators on one state would give the same workers orders twice.
-
-    Raises:
-        ConfigurationError: another actuator holds it.
-        OSError: it cannot be made.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigurationError(
-            f"another actuator holds {path}; end it, or set MEMPRESSURE_STATE_DIR to another directory"
-        ) from None
-    return descriptor
 
 
 def is_damage(error: Exception) -> bool:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from mempressure.cycle import Cycle
 from mempressure.errors import ConfigurationError, MempressureError
+from mempressure.lock_file import LockFile
 from mempressure_actuator import retention
 from mempressure_actuator.data import CycleDict
-from mempressure_actuator.database import connect, is_damage, may_pass, open_writer, own
+from mempressure_actuator.database import connect, is_damage, may_pass, open_writer
 from mempressure_actuator.history import HistoryQuery, read_history
 from mempressure_actuator.leases import Key, Lease
 
@@ -85,19 +86,20 @@ class Store:
         self._heartbeat: float | None = None
         self._failing = ""
         self._closed = False
+        self._lock = LockFile(path.with_suffix(".lock"))
         try:
-            self._owned = own(path.with_suffix(".lock"))
+            self._own()
         except OSError as error:
             raise ConfigurationError(f"store {path} cannot be opened: {error}") from error
         try:
             self._open()
         except (OSError, sqlite3.Error) as error:
             if not may_pass(error):
-                os.close(self._owned)
+                self._lock.release()
                 raise ConfigurationError(f"store {path} cannot be opened: {error}") from error
             self._fail(error)
         except BaseException:
-            os.close(self._owned)
+            self._lock.release()
             raise
 
     @property
@@ -227,7 +229,7 @@ class Store:
             if not self._closed:
                 self._closed = True
                 self._disconnect()
-                os.close(self._owned)
+                self._lock.release()
 
     def _write(self, step: Callable[[sqlite3.Connection], None], done: Callable[[], None] = lambda: None) -> None:
         """Do a step in a transaction of its own, then `done` before anybody else's.
@@ -295,16 +297,24 @@ class Store:
             ConfigurationError: another actuator has made a lock of its own meanwhile.
             OSError: the directory is gone, too.
         """
-        lock = self._path.with_suffix(".lock")
-        if not _is_at(lock, os.fstat(self._owned)):
-            owned = own(lock)
-            os.close(self._owned)
-            self._owned = owned
+        self._own()
         if self._writer is not None and not _is_at(self._path, self._file):
             _log.error("store removed, begun anew: path=%s", self._path)
             self._on_damage()
             with self._read_lock:
                 self._disconnect()
+
+    def _own(self) -> None:
+        """Hold the lock: two actuators on one state would give the same workers orders twice.
+
+        Raises:
+            ConfigurationError: another actuator holds it.
+            OSError: it cannot be made.
+        """
+        if not self._lock.take():
+            raise ConfigurationError(
+                f"another actuator holds {self._lock.path}; end it, or set MEMPRESSURE_STATE_DIR to another directory"
+            )
 
     def _reopen(self) -> None:
         """Find out what is wrong with the file, which is begun anew where it is damaged."""
