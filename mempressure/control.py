@@ -6,13 +6,14 @@ the loop opens a cycle for each when one is due, and ends it as soon as a new me
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from mempressure.action import Outcome
-from mempressure.cycle import Cycle, Pressure, record_of
+from mempressure.cycle import Cycle, Pressure, Scope, record_of
 from mempressure.memory import MemoryReading
 from mempressure.node import AppReading, NodeReading
+from mempressure.observation import Observation
 from mempressure.policy import Action, Experience, Plan, Rules, Skip, identity, make_plan
 from mempressure.quarantine import Key, Quarantined, current, judged
 from mempressure.ranking import Ageing, evicted, observed
@@ -83,16 +84,16 @@ class ControlLoop:
         self._critical_ratio = critical_ratio
         self._clock = clock
         self._sleep = sleep
-        self._ended: dict[tuple[str, str], float] = {}
-        self._futile: dict[tuple[str, str], tuple[str, frozenset[object]]] = {}
-        self._trends: dict[tuple[str, str], Series] = {}
-        self._left_alone: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
+        self._ended: dict[Scope, float] = {}
+        self._futile: dict[Scope, tuple[str, frozenset[object]]] = {}
+        self._trends: dict[Scope, Series] = {}
+        self._left_alone: dict[Scope, frozenset[tuple[str, str]]] = {}
         self._trimmed: dict[tuple[int, int], float] = {}
         self._ageing = Ageing()
         self._quarantine: dict[Key, Quarantined] = {}
         self._cycles = 0
-        self._heard: dict[tuple[str, str], float] = {}
-        self._skipped: dict[tuple[str, str], tuple[float, object]] = {}
+        self._heard: dict[Scope, float] = {}
+        self._skipped: dict[Scope, tuple[float, object]] = {}
 
     def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
         """Open a cycle for every scope that is under pressure and due; return those that acted."""
@@ -104,7 +105,20 @@ class ControlLoop:
                     cycles.append(cycle)
         return cycles
 
-    def end_episode(self, key: tuple[str, str]) -> None:
+    def held_since(self, observation: Observation, before: Mapping[Scope, float]) -> dict[Scope, float]:
+        """Return the scopes that have entered a threshold, and since when; the episodes of those that left end.
+
+        Args:
+            observation: as of now.
+            before: what this returned for the observation before.
+        """
+        scopes = [(report.scope, report.app) for report in observation.scopes if report.held]
+        held = {scope: before.get(scope, observation.sampled) for scope in scopes}
+        for scope in before.keys() - held.keys():  # no pressure would tell of their end
+            self.end_episode(scope)
+        return held
+
+    def end_episode(self, key: Scope) -> None:
         """Forget the pauses and refusals of a (scope, app) whose pressure has ended: the next begins without them."""
         for memory in (self._ended, self._futile, self._left_alone, self._skipped):
             memory.pop(key, None)

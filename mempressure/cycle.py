@@ -6,6 +6,9 @@ from typing import Any
 from mempressure.action import Outcome
 from mempressure.policy import Action, Skip
 
+Scope = tuple[str, str]
+"""What identifies a scope: "host" and "", or "app" and its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
@@ -23,7 +26,7 @@ class Pressure:
     """And its level."""
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Scope:
         """Return what identifies the scope."""
         return (self.scope, self.app)
 

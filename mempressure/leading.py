@@ -15,7 +15,7 @@ from mempressure.action import Executor, Outcome
 from mempressure.actuator_probe import answers
 from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
-from mempressure.cycle import Cycle, Pressure
+from mempressure.cycle import Cycle, Pressure, Scope
 from mempressure.directories import own_runtime_directory
 from mempressure.errors import MempressureError
 from mempressure.lock_file import LockFile
@@ -68,7 +68,7 @@ class LeadingLoop:
             record=_tell,
             critical_ratio=configuration.mempressure_critical_ratio,
         )
-        self._held: dict[tuple[str, str], float] = {}
+        self._held: dict[Scope, float] = {}
         self._state = ""
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="mempressure-control", daemon=True)
@@ -105,13 +105,7 @@ class LeadingLoop:
 
     def _lead(self) -> None:
         observation = self._monitor().observe(self._machine.look())
-        before, self._held = self._held, {}
-        for report in observation.scopes:
-            if report.held:
-                key = (report.scope, report.app)
-                self._held[key] = before.get(key, observation.sampled)
-        for key in before.keys() - self._held.keys():
-            self._control.end_episode(key)
+        self._held = self._control.held_since(observation, self._held)
         for (scope, app), since in sorted(self._held.items(), key=_host_first):
             if not self._stopping.is_set():
                 self._control.run([Pressure(scope, app, "autonomous", since)])
@@ -147,7 +141,7 @@ class LeadingLoop:
             self._lock.release()
 
 
-def _host_first(held: tuple[tuple[str, str], float]) -> tuple[bool, str]:
+def _host_first(held: tuple[Scope, float]) -> tuple[bool, str]:
     (scope, app), _ = held
     return scope != "host", app
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from mempressure.action import Outcome
 from mempressure.configuration import Configuration
 from mempressure.control import ControlLoop
-from mempressure.cycle import Pressure
+from mempressure.cycle import Pressure, Scope
 from mempressure.observation import Observation, ScopeReport
 from mempressure_actuator.heartbeat import Heartbeats
 from mempressure_actuator.metrics import Metrics
-from mempressure_actuator.pressures import Arrivals, Look, Scope, pressures
+from mempressure_actuator.pressures import Arrivals, Look, pressures
 from mempressure_actuator.standstill import Standstill
 
 _log = logging.getLogger(__name__)
@@ -136,12 +136,7 @@ class LoopThread:
         self._settle_autonomy(alerts_enabled=observation.alerts_enabled)
         self._log_pressure(observation)
         reports = {(report.scope, report.app): report for report in observation.scopes}
-        before, self._held = self._held, {}
-        for scope, report in reports.items():
-            if report.held:
-                self._held[scope] = before.get(scope, observation.sampled)
-        for scope in before.keys() - self._held.keys():  # no pressure below would tell the control loop of its end
-            self._control.end_episode(scope)
+        self._held = self._control.held_since(observation, self._held)
         stalled = time.monotonic() - self._stalled_at < REFLEX_SECONDS
         reflex = [scope for scope in self._held if stalled and "emergency" in reports[scope].held]
         found = pressures(leases, self._held, reflex=reflex, autonomous=bool(self._autonomous))

@@ -5,14 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mempressure.cycle import Pressure
+from mempressure.cycle import Pressure, Scope
 from mempressure.node import NodeReading
 from mempressure.observation import Observation
 from mempressure.thresholds import ALERT_LEVELS
 from mempressure_actuator.leases import Lease
-
-Scope = tuple[str, str]
-"""Scope and app."""
 
 
 class Look(NamedTuple):

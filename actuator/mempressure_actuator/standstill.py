@@ -4,12 +4,11 @@ import logging
 import time
 from collections.abc import Iterable
 
-from mempressure.cycle import Cycle, Pressure
+from mempressure.cycle import Cycle, Pressure, Scope
 from mempressure.node import NodeReading
 from mempressure.observation import Observation
 from mempressure_actuator.brakes import Futility, Loads, loads_of
 from mempressure_actuator.metrics import Metrics
-from mempressure_actuator.pressures import Scope
 
 _log = logging.getLogger(__name__)
 

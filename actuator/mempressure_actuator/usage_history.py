@@ -7,6 +7,7 @@ the eye, and keep the highest usage of each interval, so that what raised an ale
 import threading
 from collections import deque
 
+from mempressure.cycle import Scope
 from mempressure.observation import Observation
 
 KEPT_SECONDS = 3600.0
@@ -14,8 +15,6 @@ SAMPLE_SECONDS = 15.0
 MAX_SCOPES = 200
 """Beyond these, apps are not kept: with all of them 200 x 241 samples take some 5 MB."""
 
-Scope = tuple[str, str]
-"""Scope and app."""
 UsageSample = tuple[float, float]
 """The Unix time at which an interval began, and the highest usage in it, a ratio."""
 

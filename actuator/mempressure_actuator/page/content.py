@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from mempressure.cycle import Scope
 from mempressure.inventory import AppDict, PackageDict
 from mempressure.observation import Observation, ScopeReport
 from mempressure.quantities import UNKNOWN, duration, part, size
 from mempressure.thresholds import PressureLevel, pressure_level
 from mempressure_actuator.data import ActionDict, CycleDict, UnloadedDict
 from mempressure_actuator.page.chart import Chart, draw
-from mempressure_actuator.usage_history import Scope, UsageSample
+from mempressure_actuator.usage_history import UsageSample
 
 _STEADY = "steady"
 _MOST_REASONS = 3
