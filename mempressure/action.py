@@ -7,7 +7,7 @@ where it is not.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mempressure.client import give_order
@@ -38,6 +38,20 @@ class Outcome:
     duration_seconds: float
     dry_run: bool = False
     """Whether it was only decided on."""
+
+    @property
+    def result(self) -> str:
+        """Return done, skipped, failed or dry_run."""
+        return result_of(self.workers, self.errors, dry_run=self.dry_run)
+
+
+def result_of(workers: int, errors: Sequence[str], *, dry_run: bool) -> str:
+    """Return done, skipped, failed or dry_run: in one word, what an action brought."""
+    if dry_run:
+        return "dry_run"
+    if workers:
+        return "done"
+    return "failed" if errors else "skipped"
 
 
 class Executor:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mempressure.action import Outcome
+from mempressure.action import Outcome, result_of
 from mempressure.policy import Action, Skip
 
 Scope = tuple[str, str]
@@ -55,11 +55,7 @@ class ActionRecord:
     @property
     def result(self) -> str:
         """Return done, skipped, failed or dry_run."""
-        if self.dry_run:
-            return "dry_run"
-        if self.workers:
-            return "done"
-        return "failed" if self.errors else "skipped"
+        return result_of(self.workers, self.errors, dry_run=self.dry_run)
 
 
 @dataclass(slots=True, kw_only=True)

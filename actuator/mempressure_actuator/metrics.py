@@ -29,15 +29,6 @@ _ACTION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 _REACTION_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
 
-def action_result(outcome: Outcome) -> str:
-    """Return done, failed, skipped or dry_run, as an action's record says it."""
-    if outcome.dry_run:
-        return "dry_run"
-    if outcome.workers:
-        return "done"
-    return "failed" if outcome.errors else "skipped"
-
-
 class Metrics:
     """Every metric, in a registry of its own.
 
@@ -158,7 +149,7 @@ class Metrics:
 
     def observe_action(self, action: Action, outcome: Outcome) -> None:
         """Count one action and what it brought."""
-        self.actions.labels(action.mechanism, action_result(outcome)).inc()
+        self.actions.labels(action.mechanism, outcome.result).inc()
         self.action_duration.labels(action.mechanism).observe(outcome.duration_seconds)
         self.reclaimed.labels(action.mechanism).inc(outcome.reclaimed_bytes)
         if outcome.dry_run:
