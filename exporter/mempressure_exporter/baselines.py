@@ -1,8 +1,10 @@
-"""What counts stood at when they were last seen, so that totals grow by what they have grown since."""
+"""What counts stood at when they were last seen, and the totals of apps that grow by what those have grown since."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 Counts = tuple[float, ...]
+Totals = TypeVar("Totals")
 
 RETAIN_SECONDS = 3600.0
 """How long what nobody tells of any more is remembered."""
@@ -30,3 +32,32 @@ class Baselines:
             if seen > now - RETAIN_SECONDS and len(self._seen) <= MAX_BASELINES:
                 break
             del self._seen[key]
+
+
+class AppTotals(Generic[Totals]):
+    """What was counted of each app, for as long as something tells of it. Times are Unix seconds and passed in.
+
+    Args:
+        make: returns the totals of an app that is seen for the first time.
+        max_apps: how many apps are counted; those seen first stay.
+    """
+
+    def __init__(self, make: Callable[[], Totals], *, max_apps: int) -> None:
+        self._make = make
+        self._max_apps = max_apps
+        self._seen: dict[str, float] = {}
+        self.by_app: dict[str, Totals] = {}
+
+    def of(self, app: str, *, now: float) -> Totals | None:
+        """Return the totals of an app that is there now; None where there are too many already."""
+        if app not in self.by_app:
+            if len(self.by_app) >= self._max_apps:
+                return None
+            self.by_app[app] = self._make()
+        self._seen[app] = now
+        return self.by_app[app]
+
+    def forget(self, now: float) -> None:
+        """Forget the apps that were not there for long."""
+        for app in [app for app, seen in self._seen.items() if seen <= now - RETAIN_SECONDS]:
+            del self._seen[app], self.by_app[app]

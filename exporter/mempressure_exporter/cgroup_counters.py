@@ -5,13 +5,13 @@ at 0 with the exporter, or with the app, and grows by every increase that is see
 once however many workers live in it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 from mempressure.cgroup import EVENTS
 from mempressure.node import AppReading
-from mempressure_exporter.baselines import RETAIN_SECONDS, Baselines
+from mempressure_exporter.baselines import AppTotals, Baselines
 
 _STALLS = ("waiting", "stalled")
 _COUNTS = attrgetter(*(f"cgroup_{kind}_seconds" for kind in _STALLS), *(f"cgroup_{event}_events" for event in EVENTS))
@@ -25,7 +25,6 @@ class CgroupTotals:
     """By kind: waiting and stalled."""
     events: dict[str, float] = field(default_factory=dict)
     """By event, of `EVENTS`."""
-    seen: float = 0.0
 
     def add(self, before: tuple[float, ...], counts: tuple[float, ...]) -> None:
         """Add what a cgroup's counts grew by; one that was not known before begins at 0."""
@@ -43,23 +42,24 @@ class CgroupCounters:
     """
 
     def __init__(self, *, max_apps: int) -> None:
-        self.totals: dict[str, CgroupTotals] = {}
-        self._max_apps = max_apps
+        self._apps = AppTotals(CgroupTotals, max_apps=max_apps)
         self._baselines = Baselines()
+
+    @property
+    def totals(self) -> Mapping[str, CgroupTotals]:
+        """Return the totals by app."""
+        return self._apps.by_app
 
     def update(self, apps: Iterable[AppReading], *, now: float) -> None:
         """Add what the cgroups of these apps have counted since they were last seen."""
         for app in apps:
-            if app.name not in self.totals and len(self.totals) >= self._max_apps:
+            if (totals := self._apps.of(app.name, now=now)) is None:
                 continue
-            totals = self.totals.setdefault(app.name, CgroupTotals())
-            totals.seen = now
             for cgroup, counts in _counts(app).items():
                 # First sight is no increase: the cgroup may be older than the app, and the app than the exporter.
                 totals.add(self._baselines.before((app.name, cgroup), counts, first=counts, now=now), counts)
         self._baselines.forget(now)
-        for name in [name for name, totals in self.totals.items() if totals.seen <= now - RETAIN_SECONDS]:
-            del self.totals[name]
+        self._apps.forget(now)
 
 
 def _counts(app: AppReading) -> dict[int | str, tuple[float, ...]]:

@@ -4,11 +4,11 @@ A worker counts from its own start and takes its numbers with it when it ends. H
 increase that is seen in a worker: what it counted before the exporter started is none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mempressure.node import AppReading
-from mempressure_exporter.baselines import RETAIN_SECONDS, Baselines
+from mempressure_exporter.baselines import AppTotals, Baselines
 
 
 @dataclass(slots=True)
@@ -17,7 +17,6 @@ class HostTotals:
 
     deaths: float = 0.0
     start_failures: float = 0.0
-    seen: float = 0.0
 
 
 class HostCounters:
@@ -29,18 +28,20 @@ class HostCounters:
     """
 
     def __init__(self, *, started: float, max_apps: int) -> None:
-        self.totals: dict[str, HostTotals] = {}
         self._started = started
-        self._max_apps = max_apps
+        self._apps = AppTotals(HostTotals, max_apps=max_apps)
         self._baselines = Baselines()
+
+    @property
+    def totals(self) -> Mapping[str, HostTotals]:
+        """Return the totals by app."""
+        return self._apps.by_app
 
     def update(self, apps: Iterable[AppReading], *, now: float) -> None:
         """Add what the workers of these apps have counted since they were last seen."""
         for app in apps:
-            if app.name not in self.totals and len(self.totals) >= self._max_apps:
+            if (totals := self._apps.of(app.name, now=now)) is None:
                 continue
-            totals = self.totals.setdefault(app.name, HostTotals())
-            totals.seen = now
             for worker in app.workers:
                 key = (app.name, worker.pid_namespace, worker.pid, worker.start_ticks)
                 counts = (worker.host_deaths, worker.host_start_failures)
@@ -49,5 +50,4 @@ class HostCounters:
                 totals.deaths += max(0.0, counts[0] - deaths)
                 totals.start_failures += max(0.0, counts[1] - failures)
         self._baselines.forget(now)
-        for name in [name for name, totals in self.totals.items() if totals.seen <= now - RETAIN_SECONDS]:
-            del self.totals[name]
+        self._apps.forget(now)

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from mempressure.state import PACKAGE_VALUES, WorkerState, least_mild
 from mempressure.state_reading import PublishedPackages
+from mempressure_exporter.baselines import RETAIN_SECONDS
 from mempressure_exporter.counters import NOTHING, Counts, PackageTotals
 from mempressure_exporter.exposition import Sample
 
@@ -18,9 +19,6 @@ REMEMBER_SECONDS = 600.0
 
 MAX_REMEMBERED = 100_000
 """How many (worker, package) pairs are remembered; beyond it the workers unseen for longest are forgotten."""
-
-RETAIN_SECONDS = 3600.0
-"""How long a package is kept that no worker has any more."""
 
 _LOADED, _MEMORY, _LAST_USED = map(PACKAGE_VALUES.index, ("loaded", "memory_bytes", "last_used"))
 _counted = itemgetter(*map(PACKAGE_VALUES.index, ("loads", "refaults", "load_seconds", "unloads", "reclaimed_bytes")))

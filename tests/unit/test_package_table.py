@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from mempressure.state import UNKNOWN, PackageState, WorkerState, encode, least_mild
 from mempressure.state_reading import decode
 from mempressure_exporter import package_table
-from mempressure_exporter.package_table import REMEMBER_SECONDS, RETAIN_SECONDS, PackageTable
+from mempressure_exporter.baselines import RETAIN_SECONDS
+from mempressure_exporter.package_table import REMEMBER_SECONDS, PackageTable
 
 STARTED = 1000.0
 
