@@ -29,6 +29,10 @@ class MemoryCgroup:
         """Set its limit to so many bytes, for memory and swap together where swap is counted."""
         (self.path / "memory.limit_in_bytes").write_text(str(size))
 
+    def drop_cache(self) -> None:
+        """Have the kernel take back what its processes only have cached, so that `used` is what they hold."""
+        (self.path / "memory.force_empty").write_text("0")
+
     @property
     def used(self) -> int:
         """Return its working set in bytes."""
