@@ -54,14 +54,14 @@ def _reason(course: Course) -> str:
         return "the result after unloading and loading again differs from the first"
     if median(size for size, _ in course.cycles) < LEAST_BYTES:
         return "it gives nothing back: the package adds no memory of its own"
-    growth = _growth(course.levels)
-    if growth > 0:
-        return f"memory is not flat: it grew by {growth / (len(course.levels) - 2) / 2**20:.1f} MiB a cycle"
+    grown = growth(course.levels)
+    if grown > 0:
+        return f"memory is not flat: it grew by {grown / (len(course.levels) - 2) / 2**20:.1f} MiB a cycle"
     return ""
 
 
-def _growth(levels: Sequence[int]) -> float:
-    """Return by how much memory grew over all cycles but the first, 0 where that counts as flat.
+def growth(levels: Sequence[int]) -> float:
+    """Return by how many bytes memory grew over all cycles but the first, 0 where that counts as flat.
 
     By the robust slope: what one cycle holds by chance is no growth (sympy's levels swing by 1.7 MB, and stay).
     """
@@ -69,5 +69,5 @@ def _growth(levels: Sequence[int]) -> float:
     if len(later) < 2:
         return 0.0
     each = slope(list(enumerate(later)))
-    growth = float(later[-1] - later[0]) if each is None else each * (len(later) - 1)
-    return growth if growth > max(FLAT_BYTES, FLAT_RATIO * later[0]) else 0.0
+    grown = float(later[-1] - later[0]) if each is None else each * (len(later) - 1)
+    return grown if grown > max(FLAT_BYTES, FLAT_RATIO * later[0]) else 0.0

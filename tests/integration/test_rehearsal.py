@@ -240,7 +240,16 @@ def test_a_package_that_leaks_each_time_it_is_loaded_is_not_evicted(write):
     write(heavy=BALLAST + "import sys\nsys.__dict__.setdefault('kept_by_heavy', []).append(b'y' * (2 << 20))\n")
     verdict = rehearse(cycles=3)
     assert "memory is not flat: it grew by 2.0 MiB a cycle" in verdict.result("evict").reason
+    assert verdict.result("evict").cycles == 9
     assert verdict.result("recycle").works
+
+
+def test_a_package_that_keeps_something_of_its_first_loads_only_is_evicted_after_more_cycles(write):
+    keeps = "kept = sys.__dict__.setdefault('kept_by_heavy', [])\nlen(kept) < 4 and kept.append(b'y' * (2 << 20))\n"
+    write(heavy=BALLAST + "import sys\n" + keeps)
+    verdict = rehearse(cycles=3)
+    assert verdict.result("evict").reason == ""
+    assert 3 < verdict.result("evict").cycles <= 9
 
 
 def test_a_package_whose_state_of_before_matters_is_not_evicted(write):
