@@ -8,11 +8,13 @@ supervisor, workers and package hosts against the budget; with neither it has no
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.liveness import is_alive
+from mempressure.living import LivingProcesses
 from mempressure.memory import MemoryReading, host_memory
 from mempressure.process import pid_namespace
 from mempressure.state import WorkerState, state_file_names
@@ -76,16 +78,31 @@ def read_node(
 
 
 def read_apps(
-    runtime: Path, *, proc: str = "/proc", now: float, on_problem: Callable[[MempressureError], None]
+    runtime: Path,
+    *,
+    proc: str = "/proc",
+    now: float,
+    on_problem: Callable[[MempressureError], None],
+    living: LivingProcesses | None = None,
 ) -> dict[str, AppReading]:
-    """Read what the workers published, as `read_node` does, without measuring the host; `now` is in Unix seconds.
+    """Read what the workers published, as `read_node` does, without measuring the host.
+
+    Args:
+        runtime: the runtime directory; absent means no apps.
+        proc: where the kernel's files are.
+        now: Unix seconds.
+        on_problem: told of every file that is skipped because it cannot be believed.
+        living: what remembers the processes that live, for whoever reads again and again.
 
     Raises:
         UnsafeDirectoryError: the runtime directory is open to others.
     """
+    if living is not None:
+        living.begin_round()
+    alive = partial(living.is_alive if living else is_alive, proc=proc, namespace=pid_namespace(proc=proc), now=now)
     apps: dict[str, AppReading] = {}
     for uid, directory in user_directories(runtime, on_problem=on_problem):
-        for name, workers in _living_workers(directory, uid, proc=proc, now=now, on_problem=on_problem).items():
+        for name, workers in _living_workers(directory, uid, alive=alive, on_problem=on_problem).items():
             if name in apps:
                 problem = f"app {name!r} of uid {uid} is ignored: the name belongs to uid {apps[name].uid}"
                 on_problem(StateError(f"{problem}; set another MEMPRESSURE_APP for one of them"))
@@ -128,7 +145,7 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
 
 
 def _living_workers(
-    directory: Path, uid: int, *, proc: str, now: float, on_problem: Callable[[MempressureError], None]
+    directory: Path, uid: int, *, alive: Callable[[WorkerState], bool], on_problem: Callable[[MempressureError], None]
 ) -> dict[str, list[WorkerState]]:
     apps: dict[str, list[WorkerState]] = {}
     try:
@@ -138,7 +155,6 @@ def _living_workers(
     except OSError as error:
         on_problem(StateError(f"{directory} cannot be listed: {error.strerror}; chmod go+rx {directory}"))
         return apps
-    namespace = pid_namespace(proc=proc)
     for path in paths:
         try:
             worker = load(path, owner=uid)
@@ -150,6 +166,6 @@ def _living_workers(
         except OSError as error:
             on_problem(StateError(f"{path} cannot be read: {error.strerror}"))
             continue
-        if is_alive(worker, proc=proc, namespace=namespace, now=now):
+        if alive(worker):
             apps.setdefault(worker.app, []).append(worker)
     return apps

@@ -7,8 +7,6 @@ increase; what one did that started after it is, from 0 on.
 
 from dataclasses import dataclass, field
 
-from mempressure_exporter.exposition import Sample
-
 IN_WORKER_MECHANISMS = ("stop", "evict")
 """The mechanisms that a worker lives to count; `recycle` ends it, so the actuator counts that."""
 
@@ -43,15 +41,12 @@ class PackageTotals:
             self.unloads[mechanism] += grown[3]
             self.reclaimed_bytes[mechanism] += grown[4]
 
-    def samples(self, named: tuple[str, str]) -> list[Sample]:
-        """Return the counters of a package, which is named by its app and its own name."""
-        samples: list[Sample] = [
-            ("mempressure_package_loads_total", named, self.loads),
-            ("mempressure_package_refaults_total", named, self.refaults),
-            ("mempressure_package_load_seconds_total", named, self.load_seconds),
-        ]
-        for mechanism, count in self.unloads.items():
-            labels = (*named, mechanism)
-            samples.append(("mempressure_package_unloads_total", labels, count))
-            samples.append(("mempressure_package_reclaimed_bytes_total", labels, self.reclaimed_bytes[mechanism]))
-        return samples
+    def values(self) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """Return the totals in the order of the fields above, each by mechanism, empty where it is of all of them."""
+        return (
+            (("", self.loads),),
+            (("", self.refaults),),
+            (("", self.load_seconds),),
+            tuple(self.unloads.items()),
+            tuple(self.reclaimed_bytes.items()),
+        )

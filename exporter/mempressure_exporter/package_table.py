@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from mempressure.state import PACKAGE_VALUES, WorkerState, least_mild
-from mempressure.state_reading import PublishedPackages
+from mempressure.published_packages import PublishedPackages
+from mempressure.state import PACKAGE_VALUES, WorkerState
 from mempressure_exporter.baselines import RETAIN_SECONDS
-from mempressure_exporter.counters import NOTHING, Counts, PackageTotals
-from mempressure_exporter.exposition import Sample
+from mempressure_exporter.counters import NOTHING, Counts
+from mempressure_exporter.package_series import Package, WorkerKey
 
 REMEMBER_SECONDS = 600.0
 """How long a worker that is not seen is remembered: a hung one comes back with what was counted already."""
@@ -22,56 +22,6 @@ MAX_REMEMBERED = 100_000
 
 _LOADED, _MEMORY, _LAST_USED = map(PACKAGE_VALUES.index, ("loaded", "memory_bytes", "last_used"))
 _counted = itemgetter(*map(PACKAGE_VALUES.index, ("loads", "refaults", "load_seconds", "unloads", "reclaimed_bytes")))
-
-Line = tuple[Sample, str, str]
-"""A sample, what its line starts with, and its line."""
-
-_WorkerKey = tuple[str, str, int, int]
-_Holding = tuple[bool, float, str, float, str]
-"""Whether a worker has it loaded, its memory in bytes and where that is from, its last use, its verdict."""
-
-
-@dataclass(slots=True)
-class Package:
-    """One package of one app: who holds it now, and what was counted since the exporter started."""
-
-    app: str
-    name: str
-    totals: PackageTotals = field(default_factory=PackageTotals)
-    holders: dict[_WorkerKey, _Holding] = field(default_factory=dict)
-    left: float = 0.0
-    """When its last holder was gone, in Unix seconds."""
-    samples: list[Sample] = field(default_factory=list)
-    """As of the last update."""
-    text: tuple[str, ...] | None = None
-    """The samples as they are printed, a text a family; None until somebody writes it."""
-    lines: list[Line] = field(default_factory=list)
-    """The samples that were written last."""
-
-    def add_up(self) -> None:
-        """Make the samples anew from what the holders say."""
-        named = (self.app, self.name)
-        memory: dict[str, float] = {}
-        loaded, last_used, verdict = 0, -1.0, ""
-        for is_loaded, size, source, used, its_verdict in self.holders.values():
-            loaded += is_loaded
-            if size >= 0:
-                memory[source] = memory.get(source, 0.0) + size
-            if used > last_used:  # noqa: PLR1730 -- max() takes four times as long
-                last_used = used
-            # Workers that started before and after a check differ for a while: then the most cautious is shown.
-            if its_verdict != verdict:
-                verdict = least_mild((its_verdict, verdict))
-        samples: list[Sample] = [
-            ("mempressure_package_memory_bytes", (*named, source), size) for source, size in memory.items()
-        ]
-        if self.holders:
-            samples.append(("mempressure_package_loaded_workers", named, loaded))
-        if last_used >= 0:
-            samples.append(("mempressure_package_last_used_timestamp_seconds", named, last_used))
-        if verdict:
-            samples.append(("mempressure_package_verdict", (*named, verdict), 1))
-        self.samples, self.text = samples + self.totals.samples(named), None
 
 
 @dataclass(slots=True)
@@ -103,9 +53,9 @@ class PackageTable:
     def __init__(self, *, started: float, max_packages: int) -> None:
         self._started = started
         self._max_packages = max_packages
-        self._workers: dict[_WorkerKey, _Worker] = {}  # the longest unseen first
-        self._here: set[_WorkerKey] = set()
-        self._at_hand: set[_WorkerKey] = set()
+        self._workers: dict[WorkerKey, _Worker] = {}  # the longest unseen first
+        self._here: set[WorkerKey] = set()
+        self._at_hand: set[WorkerKey] = set()
         """Of those that are here, who needs no taking in."""
         self.packages: dict[tuple[str, str], Package] = {}
         """By (app, package), in the order of their first sight."""
@@ -132,13 +82,13 @@ class PackageTable:
         self._here = self._at_hand = here
         for name in changed:
             package = self.packages[name]
-            self.series -= len(package.samples)
-            package.add_up()
-            self.series += len(package.samples)
+            self.series -= package.series
+            package.update()
+            self.series += package.series
         self._forget(now)
 
     def _meet(
-        self, key: _WorkerKey, worker: WorkerState, known: _Worker | None, changed: set[tuple[str, str]], now: float
+        self, key: WorkerKey, worker: WorkerState, known: _Worker | None, changed: set[tuple[str, str]], now: float
     ) -> _Worker:
         """Take in a worker that is new, was not seen for a while, or has other packages than before."""
         packages = _published(worker)
@@ -155,7 +105,7 @@ class PackageTable:
 
     def _hold(
         self,
-        key: _WorkerKey,
+        key: WorkerKey,
         packages: PublishedPackages,
         place: int,
         before: Counts,
@@ -179,7 +129,7 @@ class PackageTable:
         package.totals.add(options["mechanism"], before, _counts(values))
         changed.add(name)
 
-    def _let_go(self, key: _WorkerKey, names: Iterable[str], changed: set[tuple[str, str]], now: float) -> None:
+    def _let_go(self, key: WorkerKey, names: Iterable[str], changed: set[tuple[str, str]], now: float) -> None:
         for name in names:
             package = self.packages.get((key[0], name))
             if package is not None and package.holders.pop(key, None) is not None:
@@ -199,7 +149,7 @@ class PackageTable:
             n for n, package in self.packages.items() if not package.holders and package.left <= now - RETAIN_SECONDS
         ]
         for name in old:
-            self.series -= len(self.packages.pop(name).samples)
+            self.series -= self.packages.pop(name).series
         if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
             self._at_hand = set()
 

@@ -1,6 +1,5 @@
 """What the exporter answers at each path."""
 
-import html
 import sys
 import threading
 from collections.abc import Mapping
@@ -8,9 +7,9 @@ from http import HTTPStatus
 
 from mempressure import __version__
 from mempressure.web.messages import TEXT, Answer, Request, Response, plain
-from mempressure.web.pages import compressed
 from mempressure_exporter import selection
 from mempressure_exporter.collectors import Collectors
+from mempressure_exporter.compression import compressed
 from mempressure_exporter.exposition import Exposition
 from mempressure_exporter.families import FAMILIES
 from mempressure_exporter.negotiation import negotiated
@@ -30,9 +29,6 @@ def pages(
     exposition = Exposition(FAMILIES)
     at_once = threading.Semaphore(max_requests or sys.maxsize)
     one_at_a_time = threading.Lock()
-    landing = _LANDING_PAGE.format(
-        version=html.escape(__version__), metrics=html.escape(telemetry_path), healthy=HEALTHY, ready=READY
-    ).encode()
 
     def metrics(request: Request) -> Response:
         if not at_once.acquire(blocking=False):
@@ -53,11 +49,19 @@ def pages(
         return compressed(request, Response(200, form.value, text))
 
     return {
-        "/": lambda _: Response(200, "text/html; charset=utf-8", landing),
+        "/": lambda _: Response(200, "text/html; charset=utf-8", _landing_page(telemetry_path)),
         HEALTHY: lambda _: Response(200, TEXT, f"{program} is healthy\n".encode()),
         READY: lambda _: Response(200, TEXT, f"{program} is ready\n".encode()),
         telemetry_path: metrics,
     }
+
+
+def _landing_page(telemetry_path: str) -> bytes:
+    import html  # 0.3 of 20 MB, for a page that is seldom looked at
+
+    return _LANDING_PAGE.format(
+        version=html.escape(__version__), metrics=html.escape(telemetry_path), healthy=HEALTHY, ready=READY
+    ).encode()
 
 
 _LANDING_PAGE = """\

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError
+from mempressure.living import LivingProcesses
 from mempressure.node import AppReading, read_apps
 from mempressure.state import WorkerState
 from mempressure_exporter.problems import Problems
@@ -36,6 +37,7 @@ class Source:
         self.sysfs = sysfs
         self.clock = clock
         self._problems = problems
+        self._living = LivingProcesses()
         self._read: list[AppReading] | MempressureError | None = None
 
     @property
@@ -55,7 +57,13 @@ class Source:
         """
         if self._read is None:
             try:
-                apps = read_apps(self.runtime, proc=self.proc, now=self.clock(), on_problem=self._problems.survived)
+                apps = read_apps(
+                    self.runtime,
+                    proc=self.proc,
+                    now=self.clock(),
+                    on_problem=self._problems.survived,
+                    living=self._living,
+                )
                 self._read = sorted(apps.values(), key=lambda app: app.name)
             except MempressureError as error:
                 self._problems.count(error)
@@ -67,3 +75,7 @@ class Source:
     def workers(self) -> list[WorkerState]:
         """Return the workers of all apps; raises as `apps` does."""
         return [worker for app in self.apps() for worker in app.workers]
+
+    def close(self) -> None:
+        """Give back what is kept open between scrapes."""
+        self._living.close()

@@ -1,4 +1,5 @@
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from mempressure.errors import UnsafeDirectoryError
 from mempressure.liveness import FRESH_SECONDS
+from mempressure.living import LivingProcesses
 from mempressure.memory import MeasureError, MemoryReading
-from mempressure.node import app_memory, proportional_bytes, read_node
+from mempressure.node import app_memory, proportional_bytes, read_apps, read_node
+from mempressure.process import pid_namespace, start_ticks
 from mempressure.state import UNKNOWN, WorkerState
 from mempressure.state_reading import StateError
 
@@ -257,3 +260,16 @@ def test_an_app_uses_at_least_its_workers_and_at_most_everything(workers):
     reading = app_memory(workers)
     assert (reading is None) == (not any(worker.budget_bytes for worker in workers))
     assert reading is None or reading.used == used
+
+
+def test_who_reads_again_and_again_sees_a_worker_end(runtime_dir, publish_worker):
+    living = LivingProcesses()
+    with subprocess.Popen(["/bin/sleep", "600"]) as process:
+        ticks = start_ticks(process.pid)
+        publish_worker(pid=process.pid, start_ticks=ticks, pid_namespace=pid_namespace())
+        for lives in (True, True, False):
+            if not lives:
+                process.kill()
+                process.wait()
+            apps = read_apps(runtime_dir, now=NOW, on_problem=pytest.fail, living=living)
+            assert list(apps) == (["shop"] if lives else [])

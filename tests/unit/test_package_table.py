@@ -6,6 +6,7 @@ from mempressure.state import UNKNOWN, PackageState, WorkerState, encode, least_
 from mempressure.state_reading import decode
 from mempressure_exporter import package_table
 from mempressure_exporter.baselines import RETAIN_SECONDS
+from mempressure_exporter.package_series import PACKAGE_FAMILIES
 from mempressure_exporter.package_table import REMEMBER_SECONDS, PackageTable
 
 STARTED = 1000.0
@@ -199,11 +200,13 @@ def test_whatever_changes_the_gauges_are_those_of_the_workers_that_live(history)
         workers = [published(*packages, pid=pid) for pid, packages in step.items()]
         table.update(workers, now=STARTED + number)
         found = {
-            (name.removeprefix("mempressure_package_"), *labels): value
+            (name.removeprefix("mempressure_package_"), "shop", each.name, *filter(None, [label])): value
             for each in table.packages.values()
-            for name, labels, value in each.samples
+            for name, values in zip(PACKAGE_FAMILIES, each.values, strict=True)
+            for label, value in values
             if not name.endswith("_total")
         }
+        assert table.series == sum(each.series for each in table.packages.values())
         assert found == gauges([package for packages in step.values() for package in packages])
 
 

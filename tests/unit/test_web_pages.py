@@ -1,16 +1,10 @@
-import gzip
-
-import pytest
-
 from mempressure.web.headers import Headers
 from mempressure.web.messages import Request, Response
-from mempressure.web.pages import compressed, serve_pages, takes_gzip
-
-TEXT = b"mempressure_host_memory_total_bytes 1\n" * 100
+from mempressure.web.pages import serve_pages
 
 
-def request(method="GET", path="/", **headers):
-    return Request(method, path, "", Headers((name.replace("_", "-"), value) for name, value in headers.items()))
+def request(method="GET", path="/"):
+    return Request(method, path, "", Headers())
 
 
 def test_pages_are_found_by_exact_path_and_read_only():
@@ -18,36 +12,3 @@ def test_pages_are_found_by_exact_path_and_read_only():
     assert [answer(request(path=path)).status for path in ("/there", "/there/", "/", "/There")] == [200, 404, 404, 404]
     refused = answer(request("POST", "/there"))
     assert (refused.status, refused.headers) == (405, (("Allow", "GET, HEAD"),))
-
-
-@pytest.mark.parametrize(
-    ("header", "takes"),
-    [
-        ("gzip", True),
-        ("deflate, GZIP;q=0.5, br", True),
-        ("x-gzip", True),
-        ("*", True),
-        ("gzip;q=1.000", True),
-        ("gzip ; q=0.001", True),
-        ("", False),
-        ("identity", False),
-        ("gzip;q=0", False),
-        ("gzip;q=0.000, *", False),
-        ("*;q=0", False),
-        ("gzipped", False),
-        ("gzip;q=high", False),
-        ("gzip;level=9", False),
-    ],
-)
-def test_who_takes_gzip(header, takes):
-    assert takes_gzip(header) is takes
-
-
-def test_what_is_compressed_is_the_same_and_says_so():
-    plain = Response(200, "text/plain", TEXT)
-    answer = compressed(request(Accept_Encoding="gzip"), plain)
-    assert gzip.decompress(answer.body) == TEXT
-    assert len(answer.body) < len(TEXT) / 5
-    assert dict(answer.headers) == {"Vary": "Accept-Encoding", "Content-Encoding": "gzip"}
-    assert compressed(request(), plain) == plain._replace(headers=(("Vary", "Accept-Encoding"),))
-    assert compressed(request(Accept_Encoding="gzip"), plain._replace(body=b"short")).body == b"short"

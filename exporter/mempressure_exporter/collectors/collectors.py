@@ -103,6 +103,7 @@ class Collectors:
         return samples
 
     def close(self) -> None:
-        """Stop what runs between scrapes."""
+        """Stop what runs, and close what is open, between scrapes."""
+        self._source.close()
         if self._wakeups is not None:
             self._wakeups.close()

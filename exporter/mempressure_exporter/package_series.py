@@ -1,0 +1,80 @@
+"""One package of one app: who holds it now, what was counted of it, and its series as they are printed.
+
+A scrape prints what it printed before but for the packages that changed, and of those it writes the numbers anew:
+labels are sorted and escaped once.
+"""
+
+from dataclasses import dataclass, field
+
+from mempressure.state import least_mild
+from mempressure_exporter.counters import PackageTotals
+from mempressure_exporter.exposition import line_start, number
+from mempressure_exporter.families import FAMILIES
+
+PACKAGE_FAMILIES = {family.name: family for family in FAMILIES if family.name.startswith("mempressure_package_")}
+"""The families of the series of a package, in the order of printing."""
+
+WorkerKey = tuple[str, str, int, int]
+"""App, PID namespace, pid and start of a worker."""
+
+Holding = tuple[bool, float, str, float, str]
+"""Whether a worker has it loaded, its memory in bytes and where that is from, its last use, its verdict."""
+
+Values = tuple[tuple[str, float], ...]
+"""What a family prints of a package: the value by the label after the package's name, empty where there is none."""
+
+_EMPTY: tuple[Values, ...] = ((),) * len(PACKAGE_FAMILIES)
+
+
+@dataclass(slots=True)
+class Package:
+    """One package of one app; `update` brings `texts` up to date with the holders and the totals."""
+
+    app: str
+    name: str
+    totals: PackageTotals = field(default_factory=PackageTotals)
+    holders: dict[WorkerKey, Holding] = field(default_factory=dict)
+    left: float = 0.0
+    """When its last holder was gone, in Unix seconds."""
+    values: tuple[Values, ...] = _EMPTY
+    """By family, in their order."""
+    texts: tuple[str, ...] = ("",) * len(PACKAGE_FAMILIES)
+    """The same as it is printed, a line a series."""
+    series: int = 0
+    """How many those are."""
+
+    def update(self) -> None:
+        """Make the series anew where what they tell has changed."""
+        before, self.values = self.values, (*self._gauges(), *self.totals.values())
+        self.texts = tuple(map(self._text, PACKAGE_FAMILIES, self.texts, before, self.values))
+        self.series = sum(map(len, self.values))
+
+    def _gauges(self) -> tuple[Values, Values, Values, Values]:
+        memory: dict[str, float] = {}
+        loaded, last_used, verdict = 0, -1.0, ""
+        for is_loaded, size, source, used, its_verdict in self.holders.values():
+            loaded += is_loaded
+            if size >= 0:
+                memory[source] = memory.get(source, 0.0) + size
+            if used > last_used:  # noqa: PLR1730 -- max() takes four times as long
+                last_used = used
+            # Workers that started before and after a check differ for a while: then the most cautious is shown.
+            if its_verdict != verdict:
+                verdict = least_mild((its_verdict, verdict))
+        return (
+            tuple(memory.items()),
+            (("", loaded),) if self.holders else (),
+            (("", last_used),) if last_used >= 0 else (),
+            ((verdict, 1),) if verdict else (),
+        )
+
+    def _text(self, family: str, text: str, before: Values, values: Values) -> str:
+        if values == before:
+            return text
+        if len(values) == len(before) == 1 and values[0][0] == before[0][0]:
+            # What stands before a value stays. To make it takes three times as long as all the rest.
+            return f"{text.rpartition(' ')[0]} {number(values[0][1])}\n"
+        return "".join(f"{self._start(family, label)} {number(value)}\n" for label, value in values)
+
+    def _start(self, family: str, label: str) -> str:
+        return line_start(PACKAGE_FAMILIES[family], (self.app, self.name, label) if label else (self.app, self.name))
