@@ -154,7 +154,8 @@ class Stage:
 
         self.load()
         first = last = self._used() if self.module else ""
-        levels, cycles = [_settled_bytes()], []
+        levels = [_settled_bytes()]
+        cycles: list[list[float]] = []
         self._step("used")
         while len(cycles) < self.cycles or (growth(levels) > 0 and len(cycles) < _IN_DOUBT * self.cycles):
             try:
