@@ -83,16 +83,12 @@ def _drive(system: System, load: Load, story: Story) -> dict[str, Any]:
         "used_ratio_after": after,
         "reclaimed_bytes": sum(row["reclaimed_bytes"] for row in unloads(by_webhook)),
         "crossed_at": crossed,
-        "webhook_at": min((cycle["pressure_since"] for cycle in by_webhook if _entered(cycle)), default=None),
+        # The first that led to an unload: the alert of 60 % may still be the newest when usage passes 80 %.
+        "webhook_at": min((cycle["pressure_since"] for cycle in by_webhook if unloads([cycle])), default=None),
         "freed_at": freed,
         "unloads": unloads(by_webhook),
         "exit_ratio": leave,
     }
-
-
-def _entered(cycle: dict[str, Any]) -> bool:
-    """Return whether a cycle was opened for an alert of unload_packages or above, not for the warning before it."""
-    return cycle["alert_level"] in ("medium", "high", "emergency")
 
 
 def _fill(observer: Observer, story: Story, enter: float) -> float:

@@ -88,7 +88,7 @@ def test_the_demo_proves_that_the_memory_comes_back_and_no_request_fails(stack, 
     assert figures["used_ratio_after"] < 0.75
     assert figures["failed_requests"] == 0
     assert figures["requests"] > 1000
-    # The warning is told, too: where usage climbs slowly its webhook comes before the crossing of the next threshold.
+    # Where usage climbs slowly, the warning's webhook comes before the crossing of the next threshold.
     assert max(figures["crossed_at"], figures["webhook_at"]) < figures["freed_at"]
     assert figures["reclaimed_bytes"] == sum(row["reclaimed_bytes"] for row in figures["unloads"])
     assert {row["mechanism"] for row in figures["unloads"]} == {"stop", "recycle"}
