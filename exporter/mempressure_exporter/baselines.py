@@ -23,7 +23,7 @@ class Baselines:
         """Note the counts of `key`, and return those before: `first` where it was not known."""
         _, before = self._seen.pop(key, (now, first))
         # Who tells of it may lag behind who told last, which must not look like a fall.
-        self._seen[key] = (now, tuple(map(max, before, counts)))
+        self._seen[key] = (now, counts if counts == before else tuple(map(max, before, counts)))
         return before
 
     def forget(self, now: float) -> None:

@@ -15,6 +15,9 @@ Counts = tuple[float, ...]
 
 NOTHING: Counts = (0.0, 0.0, 0.0, 0.0, 0.0)
 
+Values = tuple[tuple[str, float], ...]
+"""What a family prints of a package: the value by the label after the package's name, empty where there is none."""
+
 
 @dataclass(slots=True)
 class PackageTotals:
@@ -26,12 +29,14 @@ class PackageTotals:
     unloads: dict[str, float] = field(default_factory=dict)
     """By mechanism, of `IN_WORKER_MECHANISMS` only; from 0 on, so that the first increase shows."""
     reclaimed_bytes: dict[str, float] = field(default_factory=dict)
+    values: tuple[Values, ...] = ((("", 0.0),), (("", 0.0),), (("", 0.0),), (), ())
+    """All of the above, in their order."""
 
     def add(self, mechanism: str, before: Counts, now: Counts) -> None:
         """Add what a worker's counts grew by; one that fell was set back to 0 on the way, as Prometheus reads it."""
         if mechanism in IN_WORKER_MECHANISMS and mechanism not in self.unloads:
             self.unloads[mechanism] = self.reclaimed_bytes[mechanism] = 0.0
-        if now == before:
+        elif now == before:
             return
         grown = [new - old if new >= old else new for old, new in zip(before, now, strict=True)]
         self.loads += grown[0]
@@ -40,10 +45,7 @@ class PackageTotals:
         if mechanism in IN_WORKER_MECHANISMS:
             self.unloads[mechanism] += grown[3]
             self.reclaimed_bytes[mechanism] += grown[4]
-
-    def values(self) -> tuple[tuple[tuple[str, float], ...], ...]:
-        """Return the totals in the order of the fields above, each by mechanism, empty where it is of all of them."""
-        return (
+        self.values = (
             (("", self.loads),),
             (("", self.refaults),),
             (("", self.load_seconds),),

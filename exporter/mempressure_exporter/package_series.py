@@ -7,11 +7,11 @@ labels are sorted and escaped once.
 from dataclasses import dataclass, field
 
 from mempressure.state import least_mild
-from mempressure_exporter.counters import PackageTotals
+from mempressure_exporter.counters import PackageTotals, Values
 from mempressure_exporter.exposition import line_start, number
-from mempressure_exporter.families import FAMILIES
+from mempressure_exporter.families import FAMILIES, Family
 
-PACKAGE_FAMILIES = {family.name: family for family in FAMILIES if family.name.startswith("mempressure_package_")}
+PACKAGE_FAMILIES = tuple(family for family in FAMILIES if family.name.startswith("mempressure_package_"))
 """The families of the series of a package, in the order of printing."""
 
 WorkerKey = tuple[str, str, int, int]
@@ -19,9 +19,6 @@ WorkerKey = tuple[str, str, int, int]
 
 Holding = tuple[bool, float, str, float, str]
 """Whether a worker has it loaded, its memory in bytes and where that is from, its last use, its verdict."""
-
-Values = tuple[tuple[str, float], ...]
-"""What a family prints of a package: the value by the label after the package's name, empty where there is none."""
 
 _EMPTY: tuple[Values, ...] = ((),) * len(PACKAGE_FAMILIES)
 
@@ -38,16 +35,18 @@ class Package:
     """When its last holder was gone, in Unix seconds."""
     values: tuple[Values, ...] = _EMPTY
     """By family, in their order."""
-    texts: tuple[str, ...] = ("",) * len(PACKAGE_FAMILIES)
+    texts: list[str] = field(default_factory=lambda: [""] * len(PACKAGE_FAMILIES))
     """The same as it is printed, a line a series."""
     series: int = 0
     """How many those are."""
 
     def update(self) -> None:
         """Make the series anew where what they tell has changed."""
-        before, self.values = self.values, (*self._gauges(), *self.totals.values())
-        self.texts = tuple(map(self._text, PACKAGE_FAMILIES, self.texts, before, self.values))
-        self.series = sum(map(len, self.values))
+        before, self.values = self.values, (*self._gauges(), *self.totals.values)
+        for place, (old, new) in enumerate(zip(before, self.values, strict=True)):
+            if new != old:
+                self.texts[place] = self._text(place, old, new)
+                self.series += len(new) - len(old)
 
     def _gauges(self) -> tuple[Values, Values, Values, Values]:
         memory: dict[str, float] = {}
@@ -68,13 +67,12 @@ class Package:
             ((verdict, 1),) if verdict else (),
         )
 
-    def _text(self, family: str, text: str, before: Values, values: Values) -> str:
-        if values == before:
-            return text
+    def _text(self, place: int, before: Values, values: Values) -> str:
         if len(values) == len(before) == 1 and values[0][0] == before[0][0]:
             # What stands before a value stays. To make it takes three times as long as all the rest.
-            return f"{text.rpartition(' ')[0]} {number(values[0][1])}\n"
+            return f"{self.texts[place].rpartition(' ')[0]} {number(values[0][1])}\n"
+        family = PACKAGE_FAMILIES[place]
         return "".join(f"{self._start(family, label)} {number(value)}\n" for label, value in values)
 
-    def _start(self, family: str, label: str) -> str:
-        return line_start(PACKAGE_FAMILIES[family], (self.app, self.name, label) if label else (self.app, self.name))
+    def _start(self, family: Family, label: str) -> str:
+        return line_start(family, (self.app, self.name, label) if label else (self.app, self.name))

@@ -27,7 +27,7 @@ def test_whatever_changes_it_prints_what_the_exposition_would(name, steps):
         before = now
         package.update()
         samples = [
-            (family, ("a b", name, *filter(None, [label])), value)
+            (family.name, ("a b", name, *filter(None, [label])), value)
             for family, values in zip(PACKAGE_FAMILIES, package.values, strict=True)
             for label, value in values
         ]
@@ -41,7 +41,7 @@ def test_whatever_changes_it_prints_what_the_exposition_would(name, steps):
 def test_a_package_that_nobody_holds_tells_what_was_counted_only():
     package = Package("shop", "pandas")
     package.update()
-    assert [name for name, text in zip(PACKAGE_FAMILIES, package.texts, strict=True) if text] == [
+    assert [family.name for family, text in zip(PACKAGE_FAMILIES, package.texts, strict=True) if text] == [
         "mempressure_package_loads_total",
         "mempressure_package_refaults_total",
         "mempressure_package_load_seconds_total",

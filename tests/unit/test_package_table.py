@@ -200,11 +200,11 @@ def test_whatever_changes_the_gauges_are_those_of_the_workers_that_live(history)
         workers = [published(*packages, pid=pid) for pid, packages in step.items()]
         table.update(workers, now=STARTED + number)
         found = {
-            (name.removeprefix("mempressure_package_"), "shop", each.name, *filter(None, [label])): value
+            (family.name.removeprefix("mempressure_package_"), "shop", each.name, *filter(None, [label])): value
             for each in table.packages.values()
-            for name, values in zip(PACKAGE_FAMILIES, each.values, strict=True)
+            for family, values in zip(PACKAGE_FAMILIES, each.values, strict=True)
             for label, value in values
-            if not name.endswith("_total")
+            if family.kind == "gauge"
         }
         assert table.series == sum(each.series for each in table.packages.values())
         assert found == gauges([package for packages in step.values() for package in packages])

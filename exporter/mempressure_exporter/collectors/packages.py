@@ -27,6 +27,6 @@ class PackagesCollector:
             # In the order of first sight: which packages are left out does not change by itself.
             shown = self._bound.fitting(shown, size=attrgetter("series"))
         texts = [package.texts for package in shown]
-        for name, parts in zip(PACKAGE_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
+        for family, parts in zip(PACKAGE_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
             if text := "".join(parts):
-                yield Lines(name, text)
+                yield Lines(family.name, text)
