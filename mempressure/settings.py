@@ -67,7 +67,7 @@ class SettingsFile:
         self._path = directory / "settings.json"
         self._defaults = defaults
         self._seen: tuple[int, int, int] | None = None
-        self._settings = Settings(thresholds=defaults)
+        self._settings = self._unset = Settings(thresholds=defaults)
         self.problem: SettingsError | None = None
         """What was wrong with the file when it was read last."""
 
@@ -83,7 +83,7 @@ class SettingsFile:
                     self._seen = _identity(os.fstat(file.fileno()))
                     self._settings = self._parsed(file.read())
         except FileNotFoundError:
-            self._seen, self._settings, self.problem = None, Settings(thresholds=self._defaults), None
+            self._seen, self._settings, self.problem = None, self._unset, None
         return self._settings
 
     def update(self, change: Callable[[Settings], Settings]) -> Settings:

@@ -63,7 +63,9 @@ def _decode(data: bytes, path: str) -> WorkerState:
     for place in packages.changed:  # the others were found to be possible when they came
         _check(packages.values(place))
     read.numbers = packages.numbers
-    return WorkerState(**read.worker, **dict(zip(WORKER_VALUES, measured, strict=True)), packages=packages)
+    fields = read.worker.copy()
+    fields.update(zip(WORKER_VALUES, measured, strict=True))
+    return WorkerState(**fields, packages=packages)
 
 
 def _check(values: Iterable[float]) -> None:

@@ -59,10 +59,11 @@ class Exposition:
                 continue
             name, labels, value = sample
             family = families[name]
-            start = family.starts.get(labels)
-            if start is None:
-                start = family.start(labels)
-            lines[name].append(f"{start} {number(value)}\n")
+            last = family.last.get(labels)
+            # The same object, as truth values, levels and settings are: equality would take 0.0 for -0.0.
+            if last is None or last[0] is not value:
+                last = family.write(labels, value)
+            lines[name].append(last[1])
         text = []
         for name, family in families.items():
             if found := lines[name]:
@@ -87,17 +88,23 @@ class _FamilyText:
             Format.TEXT: f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n",
             Format.OPENMETRICS: f"# HELP {name} {quoted}\n# TYPE {name} {family.kind}\n",
         }
-        self.starts: dict[tuple[str, ...], str] = {}
+        self._starts: dict[tuple[str, ...], str] = {}
+        self.last: dict[tuple[str, ...], tuple[float, str]] = {}
+        """The value and the line that were written last, by labels."""
 
-    def start(self, labels: tuple[str, ...]) -> str:
-        """Make and keep a series' name with its labels."""
-        start = self.starts[labels] = line_start(self._family, labels)
-        return start
+    def write(self, labels: tuple[str, ...], value: float) -> tuple[float, str]:
+        """Write a series' line and keep it."""
+        start = self._starts.get(labels)
+        if start is None:
+            start = self._starts[labels] = line_start(self._family, labels)
+        last = self.last[labels] = (value, f"{start} {number(value)}\n")
+        return last
 
     def forget_if_more_than(self, limit: int) -> None:
         """Drop what is kept where most of it must belong to series that are gone."""
-        if len(self.starts) > limit:
-            self.starts.clear()
+        if len(self._starts) > limit:
+            self._starts.clear()
+            self.last.clear()
 
 
 def line_start(family: Family, labels: tuple[str, ...]) -> str:

@@ -46,8 +46,9 @@ class HostCounters:
                 key = (app.name, worker.pid_namespace, worker.pid, worker.start_ticks)
                 counts = (worker.host_deaths, worker.host_start_failures)
                 first = counts if worker.started < self._started else (0.0, 0.0)
-                deaths, failures = self._baselines.before(key, counts, first=first, now=now)
-                totals.deaths += max(0.0, counts[0] - deaths)
-                totals.start_failures += max(0.0, counts[1] - failures)
+                before = self._baselines.before(key, counts, first=first, now=now)
+                if counts != before:
+                    totals.deaths += max(0.0, counts[0] - before[0])
+                    totals.start_failures += max(0.0, counts[1] - before[1])
         self._baselines.forget(now)
         self._apps.forget(now)

@@ -137,7 +137,8 @@ def test_series_that_are_gone_are_not_kept_for_ever(monkeypatch):
     for scrape in range(100):
         text = writer.render([("things_total", (f"app-{scrape}",), 1)])
         assert f'{{app="app-{scrape}"}} 1.0\n'.encode() in text
-        assert len(writer._families["things_total"].starts) <= 13
+        assert len(writer._families["things_total"]._starts) <= 13
+        assert len(writer._families["things_total"].last) <= 13
 
 
 def test_the_documentation_lists_every_family_as_it_is():
@@ -147,3 +148,11 @@ def test_the_documentation_lists_every_family_as_it_is():
         f"| `{family.name}` | {family.kind} | {', '.join(f'`{label}`' for label in family.labels)} | {family.help} |"
         for family in FAMILIES
     ]
+
+
+@pytest.mark.parametrize("values", [(0.0, -0.0, 0.0), (True, 1, 1.0, False), (math.nan, math.nan), (1e6, 1e6, 1e6 + 1)])
+def test_a_line_that_was_kept_tells_what_is(values):
+    writer = Exposition([COUNTED])
+    for value in values:
+        fresh = Exposition([COUNTED]).render([("things_total", ("shop",), value)])
+        assert writer.render([("things_total", ("shop",), value)]) == fresh

@@ -36,5 +36,6 @@ class FeaturesCollector:
             workers = self._source.workers()
         except MempressureError:  # the collectors of apps and packages tell of it
             return
+        lacked = {name for worker in workers for name in worker.unsupported}
         for name in features.CHECKS if workers else ():
-            yield "mempressure_feature_supported", (name,), all(name not in worker.unsupported for worker in workers)
+            yield "mempressure_feature_supported", (name,), name not in lacked

@@ -1,9 +1,9 @@
 """Thresholds and switches, as they are configured or were set at run time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mempressure.configuration import Configuration
-from mempressure.settings import SettingsFile
+from mempressure.settings import Settings, SettingsFile
 from mempressure.thresholds import THRESHOLD_NAMES
 from mempressure_exporter.exposition import Sample
 from mempressure_exporter.problems import Problems
@@ -16,12 +16,20 @@ class SettingsCollector:
         self._configuration = configuration
         self._problems = problems
         self._settings = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
+        self._shown: Settings | None = None
+        self._samples: list[Sample] = []
+        """Of the settings that are shown: they seldom change."""
 
-    def collect(self) -> Iterator[Sample]:
-        """Yield the samples of one scrape; raises OSError where the settings are there and cannot be read."""
+    def collect(self) -> Sequence[Sample]:
+        """Return the samples of one scrape; raises OSError where the settings are there and cannot be read."""
         settings = self._settings.read()
         if self._settings.problem is not None:  # it has been logged
             self._problems.count(self._settings.problem)
+        if settings is not self._shown:
+            self._samples, self._shown = list(self._told(settings)), settings
+        return self._samples
+
+    def _told(self, settings: Settings) -> Iterator[Sample]:
         for name in THRESHOLD_NAMES:
             yield "mempressure_threshold_ratio", (name, "enter"), settings.thresholds.enter(name)
             yield "mempressure_threshold_ratio", (name, "exit"), settings.thresholds.exit(name)
