@@ -72,7 +72,9 @@ class LoopThread:
         self._autonomous = ""
         self._held: dict[Scope, float] = {}
         self._under: dict[Scope, float] = {}
-        self._arrived: float | None = None
+        self._arrived: dict[Scope, float] = {}
+        self._heeded: Scope | None = None
+        """Whose alert the present cycle is for, until that has given memory back."""
         self._last_error = ("", 0.0)
         self._stalled = False
         self._stalled_at = -REFLEX_SECONDS
@@ -121,13 +123,17 @@ class LoopThread:
 
     def observe_action(self, outcome: Outcome) -> None:
         """Note how long after its notification an action of the present cycle gave memory back."""
-        if self._arrived is not None and outcome.reclaimed_bytes > 0:
-            self._metrics.reaction_duration.observe(time.monotonic() - self._arrived)
-            self._arrived = None
+        if self._heeded is None or outcome.reclaimed_bytes <= 0:
+            return
+        # A turn sees an alert as soon as it is stored, which may be before it is told of its arrival.
+        arrived = self._arrived.pop(self._heeded, None) or self.arrivals.pop(self._heeded)
+        self._heeded = None
+        if arrived is not None:
+            self._metrics.reaction_duration.observe(time.monotonic() - arrived)
 
     def turn(self) -> None:
         """Look once at everything, and run a cycle for each scope that is under pressure and due."""
-        arrived = self.arrivals.take()
+        self._arrived = self.arrivals.take()
         fresh, self._stalled = self._stalled, False
         if fresh:
             self._stalled_at = time.monotonic()
@@ -147,11 +153,11 @@ class LoopThread:
             if self._stopping.is_set():
                 break
             with self._acting:
-                self._arrived = arrived.get(pressure.key)
+                self._heeded = pressure.key if pressure.trigger == "webhook" else None
                 try:
                     cycles = self._control.run([pressure])
                 finally:
-                    self._arrived = None
+                    self._heeded = None
             for cycle in cycles:
                 self._standstill.note(cycle, *self._look(False)[:2])
         self._metrics.last_turn.set_to_current_time()

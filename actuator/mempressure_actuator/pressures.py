@@ -62,6 +62,11 @@ class Arrivals:
             for scope in scopes:
                 self._first.setdefault(scope, now)
 
+    def pop(self, scope: Scope) -> float | None:
+        """Return when the first for one scope arrived since it was taken, and forget that; None where none did."""
+        with self._lock:
+            return self._first.pop(scope, None)
+
     def take(self) -> dict[Scope, float]:
         """Return what arrived since the last call."""
         with self._lock:

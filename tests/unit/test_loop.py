@@ -5,12 +5,14 @@ import time
 
 import pytest
 
+from mempressure.action import Outcome
 from mempressure.configuration import load_configuration
 from mempressure.control import ControlLoop
 from mempressure.monitor import MemoryMonitor
 from mempressure.policy import Rules
 from mempressure.thresholds import Thresholds
 from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.leases import Lease
 from mempressure_actuator.loop import LoopThread
 from mempressure_actuator.metrics import Metrics
 from mempressure_actuator.pressures import Look
@@ -36,7 +38,13 @@ def cycles():
 
 
 @pytest.fixture
-def loop(machine, cycles):
+def leases():
+    """Those that live; whoever adds one says when it is told of."""
+    return []
+
+
+@pytest.fixture
+def loop(machine, cycles, leases):
     """The actuator's loop, autonomous because alerts are turned off."""
     monitor = MemoryMonitor()
     monitor.enable_memory_pressure_alerts(False)
@@ -44,7 +52,7 @@ def loop(machine, cycles):
 
     def look(_fresh):
         reading = machine.look()
-        return Look(reading, monitor.observe(reading), [])
+        return Look(reading, monitor.observe(reading), list(leases))
 
     return LoopThread(
         ControlLoop(machine, rules=lambda: rules, record=cycles.append, clock=machine.clock, sleep=machine.sleep),
@@ -71,6 +79,49 @@ def test_an_episode_leaves_neither_its_pause_nor_what_was_futile_in_it_to_the_ne
     loop.turn()
     assert (cycles[0].scope, cycles[0].trigger) == ("host", "autonomous")
     assert cycles[0].actions
+
+
+@pytest.mark.parametrize("told", ["before", "during the look", "during the cycle", "never"])
+def test_a_reaction_is_measured_from_the_arrival_whenever_the_loop_is_told_of_it(loop, machine, leases, told):
+    """An alert is seen as soon as it is stored, and its arrival told a moment after that."""
+
+    def arrive(when):
+        if when == told:
+            loop.notify([("host", "")], now=time.monotonic() - 5)
+
+    def look(fresh, look=loop._look):
+        times = {"starts_at": machine.now, "opened": machine.now, "expires": machine.now + 60}
+        leases[:] = [Lease(scope="host", app="", level="medium", fingerprint="f", **times)]
+        arrive("during the look")
+        return look(fresh)
+
+    def carry_out(action, carry_out=machine.carry_out, **options):
+        arrive("during the cycle")
+        outcome = carry_out(action, **options)
+        loop.observe_action(outcome)
+        return outcome
+
+    loop._look, machine.carry_out = look, carry_out
+    arrive("before")
+    loop.turn()
+    count, total = (_reactions(loop, kind) for kind in ("count", "sum"))
+    assert count == (told != "never")
+    assert not count or 5 <= total < 10
+
+
+def test_what_a_request_gives_back_is_no_reaction_whatever_the_cycle_before_did(loop, machine, leases):
+    times = {"starts_at": machine.now, "opened": machine.now, "expires": machine.now + 60}
+    scopes = [("host", ""), ("app", "shop")]
+    leases += [Lease(scope=scope, app=app, level="medium", fingerprint="f", **times) for scope, app in scopes]
+    loop.notify(scopes, now=time.monotonic())
+    machine.frees = False
+    loop.turn()
+    loop.observe_action(Outcome(MIB, 1, (), (), 0.1))
+    assert _reactions(loop, "count") == 0
+
+
+def _reactions(loop, kind):
+    return loop._metrics.registry.get_sample_value(f"mempressure_actuator_reaction_duration_seconds_{kind}")
 
 
 def test_while_it_stops_freed_memory_is_waited_for_no_more_busily_than_before(actuator):
