@@ -84,8 +84,7 @@ def pressure(path: str) -> PressureReading | None:
         MeasureError: the file is there and does not read as PSI.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read(1024)
+        text = _contents(path, 1024)
     except OSError:  # absent, or CONFIG_PSI_DEFAULT_DISABLED answers EOPNOTSUPP
         return None
     totals = {}
@@ -102,8 +101,7 @@ def pressure(path: str) -> PressureReading | None:
 
 def _meminfo(path: str) -> dict[bytes, int]:
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read(16384)
+        text = _contents(path, 16384)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         folder = os.path.dirname(path)
@@ -116,6 +114,15 @@ def _meminfo(path: str) -> dict[bytes, int]:
             if number and number[0].isdigit():
                 fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
     return fields
+
+
+def _contents(path: str, size: int) -> bytes:
+    # Not `open`, which takes 4 us of the 20: each scrape and each turn of the control loop reads both files.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def _host_memory_by_psutil() -> MemoryReading:
