@@ -244,7 +244,9 @@ def test_real_packages(mempressure, folder, package, function, works, why_not):
     reasons = {name: result["reason"] for name, result in results.items()}
     assert [name for name in results if results[name]["works"]] == works, reasons
     assert answer["mechanism"] == works[0]
-    assert all(results[name]["equal"] is True and results[name]["cycles"] == 4 for name in works)
+    assert all(results[name]["equal"] is True for name in works)
+    most = {"evict": 12}  # where chance lets memory seem to grow
+    assert all(4 <= results[name]["cycles"] <= most.get(name, 4) for name in works)
     assert all(text in results[name]["reason"] for name, text in why_not.items())
     added = verdict["loaded_bytes"] - verdict["baseline_bytes"]
     assert added > 8 << 20
