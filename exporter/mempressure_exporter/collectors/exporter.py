@@ -1,6 +1,6 @@
 """The exporter itself: its version, the node's name, what it left out."""
 
-import platform
+import sys
 from collections.abc import Iterator
 
 from mempressure import __version__
@@ -21,7 +21,7 @@ class ExporterCollector:
     def collect(self) -> Iterator[Sample]:
         """Yield the samples of one scrape."""
         yield "mempressure_node_info", (self._node,), 1
-        yield "mempressure_exporter_build_info", (__version__, platform.python_version()), 1
+        yield "mempressure_exporter_build_info", (__version__, sys.version.partition(" ")[0]), 1
         yield "mempressure_series_dropped_total", (), self._bound.dropped
         for kind, count in self._problems.counts.items():
             yield "mempressure_exporter_problems_total", (kind,), count
