@@ -33,7 +33,7 @@ class PublishedPackages(Sequence[PackageState]):
     def __init__(self, options: Sequence[dict[str, Any]], numbers: bytes, *, before: bytes = b"") -> None:
         self.options = options
         self.numbers = numbers
-        self.changed: Sequence[int] = list(_changed(numbers, before)) if before else range(len(options))
+        self.changed: Sequence[int] = _changed(numbers, before) if before else range(len(options))
         self._before = before
         self._whole: list[PackageState] | None = None
 
@@ -75,11 +75,12 @@ class PublishedPackages(Sequence[PackageState]):
         return self._whole
 
 
-def _changed(now: bytes, before: bytes) -> Iterator[int]:
-    size = ROW.size
+def _changed(now: bytes, before: bytes) -> list[int]:
+    places, size = [], ROW.size
     for block in range(0, len(now), _BLOCK * size):
         end = block + _BLOCK * size
         if now[block:end] != before[block:end]:
             for start in range(block, min(end, len(now)), size):
                 if now[start : start + size] != before[start : start + size]:
-                    yield start // size
+                    places.append(start // size)  # noqa: PERF401 -- with the slices' bounds in it, nobody reads it
+    return places

@@ -59,6 +59,8 @@ class PackageTable:
         """Of those that are here, who needs no taking in."""
         self.packages: dict[tuple[str, str], Package] = {}
         """By (app, package), in the order of their first sight."""
+        self._unheld: set[tuple[str, str]] = set()
+        """Those that no worker holds."""
         self.series = 0
         """Of all packages together."""
 
@@ -119,6 +121,7 @@ class PackageTable:
             if len(self.packages) >= self._max_packages:
                 return
             package = self.packages[name] = Package(*name)
+        self._unheld.discard(name)
         package.holders[key] = (
             values[_LOADED] > 0,
             values[_MEMORY],
@@ -135,8 +138,20 @@ class PackageTable:
             if package is not None and package.holders.pop(key, None) is not None:
                 package.left = now
                 changed.add((key[0], name))
+                if not package.holders:
+                    self._unheld.add((key[0], name))
 
     def _forget(self, now: float) -> None:
+        if len(self._workers) > len(self._here):
+            self._forget_workers(now)
+        old = [name for name in self._unheld if self.packages[name].left <= now - RETAIN_SECONDS]
+        for name in old:
+            self._unheld.remove(name)
+            self.series -= self.packages.pop(name).series
+        if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
+            self._at_hand = set()
+
+    def _forget_workers(self, now: float) -> None:
         remembered = sum(worker.remembered for worker in self._workers.values())
         for key, worker in list(self._workers.items()):
             is_recent = worker.seen > now - REMEMBER_SECONDS
@@ -145,13 +160,6 @@ class PackageTable:
                 break
             del self._workers[key]
             remembered -= worker.remembered
-        old = [
-            n for n, package in self.packages.items() if not package.holders and package.left <= now - RETAIN_SECONDS
-        ]
-        for name in old:
-            self.series -= self.packages.pop(name).series
-        if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
-            self._at_hand = set()
 
 
 def _published(worker: WorkerState) -> PublishedPackages:

@@ -131,6 +131,15 @@ def test_workers_and_totals_that_nobody_saw_for_long_are_forgotten():
     assert not table.packages
 
 
+def test_a_package_that_is_held_again_is_not_forgotten():
+    table = PackageTable(started=STARTED, max_packages=100)
+    table.update([worker(pid=1, loads=1)], now=STARTED)
+    table.update([], now=STARTED + 1)
+    for now in (STARTED + 2, STARTED + RETAIN_SECONDS + 10):
+        table.update([worker(pid=2, loads=1)], now=now)
+    assert table.packages["shop", "pandas"].totals.loads == 2
+
+
 def test_of_too_many_workers_the_longest_unseen_are_forgotten_and_the_living_never(monkeypatch):
     monkeypatch.setattr(package_table, "MAX_REMEMBERED", 3)
     table = PackageTable(started=STARTED, max_packages=100)
