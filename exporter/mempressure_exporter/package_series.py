@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from mempressure.state import least_mild
 from mempressure_exporter.counters import PackageTotals, Values
-from mempressure_exporter.exposition import line_start, number
-from mempressure_exporter.families import FAMILIES, Family
+from mempressure_exporter.exposition import line, renewed
+from mempressure_exporter.families import FAMILIES
 
 PACKAGE_FAMILIES = tuple(family for family in FAMILIES if family.name.startswith("mempressure_package_"))
 """The families of the series of a package, in the order of printing."""
@@ -69,10 +69,6 @@ class Package:
 
     def _text(self, place: int, before: Values, values: Values) -> str:
         if len(values) == len(before) == 1 and values[0][0] == before[0][0]:
-            # What stands before a value stays. To make it takes three times as long as all the rest.
-            return f"{self.texts[place].rpartition(' ')[0]} {number(values[0][1])}\n"
-        family = PACKAGE_FAMILIES[place]
-        return "".join(f"{self._start(family, label)} {number(value)}\n" for label, value in values)
-
-    def _start(self, family: Family, label: str) -> str:
-        return line_start(family, (self.app, self.name, label) if label else (self.app, self.name))
+            return renewed(self.texts[place], values[0][1])
+        named, family = (self.app, self.name), PACKAGE_FAMILIES[place]
+        return "".join(line(family, (*named, label) if label else named, value) for label, value in values)
