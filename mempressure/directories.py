@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from mempressure.errors import UnsafeDirectoryError
@@ -81,7 +82,7 @@ def user_directories(
         return
     uids = [int(name) for name in names if name.isascii() and name.isdecimal() and name == str(int(name))]
     for uid in sorted(uids):
-        directory = runtime / str(uid)
+        directory = _user_directory(runtime, uid)
         try:
             require_private(directory, owner=uid)
         except FileNotFoundError:  # its user's last worker has just ended
@@ -90,6 +91,12 @@ def user_directories(
             on_problem(problem)
             continue
         yield uid, directory
+
+
+@lru_cache(maxsize=64)
+def _user_directory(runtime: Path, uid: int) -> Path:
+    # A path that was used knows its text: a new one costs a scrape 20 us.
+    return runtime / str(uid)
 
 
 def require_private(path: Path, *, owner: int) -> None:

@@ -8,6 +8,7 @@ import select
 from collections.abc import Hashable
 
 from mempressure.liveness import is_alive
+from mempressure.process import pid_namespace
 from mempressure.state import WorkerState
 
 MAX_PROCESSES = 256
@@ -20,29 +21,38 @@ class LivingProcesses:
     """The processes of workers that were alive when they were last asked for; to be used by one thread at a time.
 
     The kernel tells of the end of all of them in one call of 3 us. Looking one up in `/proc` takes 10 to 20.
+
+    Args:
+        proc: where the kernel's files are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, proc: str = _OWN_PROC) -> None:
+        self._proc = proc
+        self._namespace = ""
+        self._now = 0.0
         self._descriptors: dict[Hashable, int] = {}
         self._asked: set[Hashable] = set()
         self._poll = select.poll()
 
-    def begin_round(self) -> None:
-        """Forget those that ended since the last round, and those that nobody asked for in it."""
+    def begin_round(self, *, now: float) -> None:
+        """Forget those that ended since the last round, and those that nobody asked for in it; now is Unix seconds."""
+        self._now = now
+        if not self._namespace:  # a process stays in the one that it began in
+            self._namespace = pid_namespace(proc=self._proc)
         ended = {descriptor for descriptor, _ in self._poll.poll(0)}
         for worker, descriptor in list(self._descriptors.items()):
             if descriptor in ended or worker not in self._asked:
                 self._forget(worker)
         self._asked.clear()
 
-    def is_alive(self, worker: WorkerState, *, proc: str = _OWN_PROC, namespace: str | None = None, now: float) -> bool:
+    def is_alive(self, worker: WorkerState) -> bool:
         """Return whether a worker's process still runs, as `liveness.is_alive` does; as of the round's beginning."""
         key = (worker.pid, worker.start_ticks, worker.pid_namespace)
         if key not in self._descriptors:
-            if not is_alive(worker, proc=proc, namespace=namespace, now=now):
+            if not self._look_up(worker):
                 return False
-            if proc == _OWN_PROC and worker.pid_namespace == namespace:
-                self._watch(key, worker, namespace, now)
+            if self._proc == _OWN_PROC and worker.pid_namespace == self._namespace:
+                self._watch(key, worker)
         self._asked.add(key)
         return True
 
@@ -51,7 +61,10 @@ class LivingProcesses:
         for worker in list(self._descriptors):
             self._forget(worker)
 
-    def _watch(self, key: Hashable, worker: WorkerState, namespace: str, now: float) -> None:
+    def _look_up(self, worker: WorkerState) -> bool:
+        return is_alive(worker, proc=self._proc, namespace=self._namespace, now=self._now)
+
+    def _watch(self, key: Hashable, worker: WorkerState) -> None:
         if len(self._descriptors) >= MAX_PROCESSES:
             return
         try:
@@ -59,7 +72,7 @@ class LivingProcesses:
         except OSError:  # it has just ended, the kernel is older than 5.3, or there is no descriptor left
             return
         # Between the look and the descriptor it may have ended, and another have got its pid.
-        if is_alive(worker, namespace=namespace, now=now):
+        if self._look_up(worker):
             self._descriptors[key] = descriptor
             self._poll.register(descriptor, select.POLLIN)
         else:

@@ -40,7 +40,8 @@ class MemoryReading(NamedTuple):
         return self.swap_used / self.swap_total if self.swap_total else 0.0
 
 
-_MEMINFO_FIELDS = {b"MemTotal", b"MemFree", b"MemAvailable", b"Cached", b"SwapTotal", b"SwapFree"}
+_MEMINFO_FIELDS = ("MemTotal", "MemFree", "MemAvailable", "Cached", "SwapTotal", "SwapFree")
+_MEMINFO_STARTS = {name: f"\n{name}:".encode() for name in _MEMINFO_FIELDS}
 
 
 class PressureReading(NamedTuple):
@@ -61,19 +62,19 @@ def host_memory(*, proc: str = "/proc") -> MemoryReading:
     path = f"{proc}/meminfo"
     fields = _meminfo(path)
     try:
-        total = fields[b"MemTotal"]
+        total = fields["MemTotal"]
         # Before Linux 3.14 there is no MemAvailable; free and page cache come nearest.
-        if (available := fields.get(b"MemAvailable", -1)) < 0:
-            available = fields[b"MemFree"] + fields.get(b"Cached", 0)
+        if (available := fields.get("MemAvailable", -1)) < 0:
+            available = fields["MemFree"] + fields.get("Cached", 0)
     except KeyError as error:
-        raise MeasureError(f"{path} has no {error.args[0].decode()}; is {proc} a proc file system?") from None
-    swap_total = fields.get(b"SwapTotal", 0)
+        raise MeasureError(f"{path} has no {error.args[0]}; is {proc} a proc file system?") from None
+    swap_total = fields.get("SwapTotal", 0)
     return MemoryReading(
         total=total,
         # Inside some containers the two come from different views.
         available=min(available, total),
         swap_total=swap_total,
-        swap_free=min(fields.get(b"SwapFree", 0), swap_total),
+        swap_free=min(fields.get("SwapFree", 0), swap_total),
     )
 
 
@@ -99,20 +100,18 @@ def pressure(path: str) -> PressureReading | None:
     return PressureReading(totals.get(b"some", 0.0), totals.get(b"full", 0.0))
 
 
-def _meminfo(path: str) -> dict[bytes, int]:
+def _meminfo(path: str) -> dict[str, int]:
     try:
-        text = _contents(path, 16384)
+        text = b"\n" + _contents(path, 16384)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         folder = os.path.dirname(path)
         raise MeasureError(f"{path} cannot be read: {reason}; is {folder} a proc file system?") from error
     fields = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(b":")
-        if name in _MEMINFO_FIELDS:
-            number = value.split()
-            if number and number[0].isdigit():
-                fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
+    for name, start in _MEMINFO_STARTS.items():  # to look for six lines takes half as long as to look at all fifty
+        number = text.partition(start)[2].partition(b"\n")[0].split()
+        if number and number[0].isdigit():
+            fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
     return fields
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from mempressure.directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.liveness import is_alive
-from mempressure.living import LivingProcesses
 from mempressure.memory import MemoryReading, host_memory
 from mempressure.process import pid_namespace
 from mempressure.state import WorkerState, state_file_names
@@ -73,33 +72,24 @@ def read_node(
         UnsafeDirectoryError: the runtime directory is open to others.
     """
     now = clock()
-    apps = read_apps(runtime, proc=proc, now=now, on_problem=on_problem)
+    alive = partial(is_alive, proc=proc, namespace=pid_namespace(proc=proc), now=now)
+    apps = read_apps(runtime, alive=alive, on_problem=on_problem)
     return NodeReading(now, host_memory(proc=proc), apps)
 
 
 def read_apps(
-    runtime: Path,
-    *,
-    proc: str = "/proc",
-    now: float,
-    on_problem: Callable[[MempressureError], None],
-    living: LivingProcesses | None = None,
+    runtime: Path, *, alive: Callable[[WorkerState], bool], on_problem: Callable[[MempressureError], None]
 ) -> dict[str, AppReading]:
     """Read what the workers published, as `read_node` does, without measuring the host.
 
     Args:
         runtime: the runtime directory; absent means no apps.
-        proc: where the kernel's files are.
-        now: Unix seconds.
+        alive: tells whether the worker that published a state still runs; the others are left out.
         on_problem: told of every file that is skipped because it cannot be believed.
-        living: what remembers the processes that live, for whoever reads again and again.
 
     Raises:
         UnsafeDirectoryError: the runtime directory is open to others.
     """
-    if living is not None:
-        living.begin_round()
-    alive = partial(living.is_alive if living else is_alive, proc=proc, namespace=pid_namespace(proc=proc), now=now)
     apps: dict[str, AppReading] = {}
     for uid, directory in user_directories(runtime, on_problem=on_problem):
         for name, workers in _living_workers(directory, uid, alive=alive, on_problem=on_problem).items():

@@ -78,7 +78,7 @@ class SettingsFile:
             OSError: the file is there and cannot be read.
         """
         try:
-            if self._seen is None or _identity(os.stat(self._path)) != self._seen:
+            if _identity(os.stat(self._path)) != self._seen:
                 with open(self._path, "rb") as file:
                     self._seen = _identity(os.fstat(file.fileno()))
                     self._settings = self._parsed(file.read())

@@ -5,16 +5,16 @@ Apart from `mempressure.state`, which writes them: a worker reads no state but a
 
 import errno
 import json
+import math
 import os
 import struct
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mempressure.errors import MempressureError
-from mempressure.published_packages import ROW, PublishedPackages
+from mempressure.published_packages import ROW, Blocks, PublishedPackages
 from mempressure.state import (
     HEADER,
     MAGIC,
@@ -36,40 +36,31 @@ class StateError(MempressureError, ValueError):
     """A state file is not what a worker of this version writes."""
 
 
-def decode(data: bytes, *, path: str = "") -> WorkerState:
+def decode(data: bytes) -> WorkerState:
     """Return the state that `encode` wrote.
-
-    Args:
-        data: a state file.
-        path: where it was read, for what seldom changes to be parsed only when it changes.
 
     Raises:
         StateError: the bytes are no state file, damaged, or hold a value that cannot be.
     """
-    try:
-        return _decode(data, path)
-    except RecursionError:  # a user may publish anything, a hundred thousand brackets too
-        raise StateError("state file: its catalog is nested too deep") from None
+    return _decoded(_parsed(data), data)
 
 
-def _decode(data: bytes, path: str) -> WorkerState:
-    end = _end_of_catalog(data)
-    read = _reads.of(data, end, path)
-    if len(data) - end != _WORKER.size + ROW.size * len(read.packages):
-        raise StateError(f"state file: {(len(data) - end) // 8} values do not fit {len(read.packages)} packages")
-    measured = _WORKER.unpack_from(data, end)
-    packages = PublishedPackages(read.packages, data[end + _WORKER.size :], before=read.numbers)
+def _decoded(read: "_Read", data: bytes) -> WorkerState:
+    """Return the state in a file with this catalog; `data` may end with the values."""
+    measured = _WORKER.unpack_from(data, HEADER.size)
+    packages = PublishedPackages(read.packages, data, start=HEADER.size + _WORKER.size, before=read.blocks)
     _check(measured)
     for place in packages.changed:  # the others were found to be possible when they came
         _check(packages.values(place))
-    read.numbers = packages.numbers
+    read.blocks = packages.blocks
     fields = read.worker.copy()
     fields.update(zip(WORKER_VALUES, measured, strict=True))
     return WorkerState(**fields, packages=packages)
 
 
-def _check(values: Iterable[float]) -> None:
-    if not all(UNKNOWN <= value <= _LARGEST for value in values):  # false for NaN
+def _check(values: tuple[float, ...]) -> None:
+    # Where one is NaN, order says nothing, but the sum is NaN as well. To ask each takes four times as long.
+    if min(values) < UNKNOWN or max(values) > _LARGEST or math.isnan(sum(values)):
         raise StateError("state file: a value is not finite, negative or absurdly large")
 
 
@@ -87,99 +78,115 @@ def load(path: Path | str, *, owner: int) -> WorkerState:
             raise StateError(f"{path}: not a regular file of uid {owner}") from error
         raise
     try:
-        status = os.fstat(descriptor)
-        if status.st_uid != owner or (status.st_mode & 0o170000) != 0o100000:
-            raise StateError(f"{path}: not a regular file of uid {owner}")
-        if status.st_size > MAX_FILE_BYTES:
-            raise StateError(f"{path}: {status.st_size} bytes are more than the {MAX_FILE_BYTES} allowed")
-        # Not as many as allowed: a buffer of 4 MiB for a file of 10 KB costs 30 us.
-        data = os.read(descriptor, status.st_size + 1)
-    finally:
-        os.close(descriptor)
-    try:
-        worker = decode(data, path=str(path))
+        return _read(descriptor, str(path), owner)
     except StateError as error:
         raise StateError(f"{path}: {error}") from error
-    if str(path).rpartition("/")[2].partition(".")[0].partition("-")[0] != str(worker.pid):
-        raise StateError(f"{path}: speaks for worker {worker.pid}; a worker's file has its own pid for a name")
-    return worker
+    finally:
+        os.close(descriptor)
 
 
-def _end_of_catalog(data: bytes) -> int:
-    """Return where the values of a file begin."""
-    if len(data) < HEADER.size:
-        raise StateError("state file: too short")
-    magic, catalog_length, count = HEADER.unpack_from(data)
-    if magic != MAGIC:
-        raise StateError(f"state file: starts with {magic!r}, not {MAGIC!r}")
-    end: int = HEADER.size + catalog_length
-    if len(data) != end + 8 * count:
-        raise StateError("state file: its length does not fit its header")
-    return end
+def _read(descriptor: int, path: str, owner: int) -> WorkerState:
+    """Read a file; of its catalog nothing where that is known."""
+    status = os.fstat(descriptor)
+    if status.st_uid != owner or (status.st_mode & 0o170000) != 0o100000:
+        raise StateError(f"not a regular file of uid {owner}")
+    size = status.st_size
+    if size > MAX_FILE_BYTES:
+        raise StateError(f"{size} bytes are more than the {MAX_FILE_BYTES} allowed")
+    known = _reads.of(path)
+    if known is not None and known.size == size:
+        data = os.pread(descriptor, known.end, 0)
+        if len(data) == known.end and data.startswith(known.header):
+            return _decoded(known, data)
+    # Not as many as allowed: a buffer of 4 MiB for a file of 10 KB costs 30 us.
+    data = os.pread(descriptor, size + 1, 0)
+    read = _parsed(data)
+    pid = read.worker["pid"]
+    if path.rpartition("/")[2].partition(".")[0].partition("-")[0] != str(pid):
+        raise StateError(f"speaks for worker {pid}; a worker's file has its own pid for a name")
+    _reads.keep(path, read)
+    return _decoded(read, data)
 
 
 @dataclass(slots=True)
 class _Read:
-    """A file as it was read last: the catalog's bytes and what they say, not to be changed, and the numbers."""
+    """A file as it was read last: what its catalog says, not to be changed, and the numbers."""
 
-    text: bytes
+    header: bytes
+    """By which the catalog is known."""
+    end: int
+    """Where the values end and the catalog begins."""
+    size: int
     worker: dict[str, Any]
     packages: list[dict[str, Any]]
-    numbers: bytes = b""
-    """Of the packages; they were checked. Empty until then."""
+    blocks: Blocks = ()
+    """Of the packages' numbers; they were checked. None until then."""
 
 
 class _Reads:
     """What was read last, by file: parsing and checking a catalog is 0.5 of the 0.6 ms that 50 packages cost."""
 
-    MOST_BYTES = 4 << 20
-    """Of catalogs that are kept; some 150 bytes a package, and as much again for its numbers."""
+    MOST_BYTES = 8 << 20
+    """Of the files whose reads are kept; some 300 bytes a package."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Read] = {}
         self._lock = threading.Lock()
 
-    def of(self, data: bytes, end: int, path: str) -> _Read:
-        """Return the last read of a file with this catalog, which ends there; one without numbers if there was none."""
-        known = self._kept.get(path) if path else None
-        # In place: to copy a catalog takes longer than to compare it.
-        if known and len(known.text) == end - HEADER.size and data.startswith(known.text, HEADER.size):
-            return known
-        read = _parsed(data[HEADER.size : end])
-        if path:
-            with self._lock:
-                read.packages = self._alike(read.packages)
-                self._keep(path, read)
-        return read
+    def of(self, path: str) -> _Read | None:
+        """Return the last read of a file, if it is kept."""
+        return self._kept.get(path)
+
+    def keep(self, path: str, read: _Read) -> None:
+        """Keep the read of a file, and as much of the others' as there is room for; the oldest go first."""
+        with self._lock:
+            read.packages = self._alike(read.packages)
+            self._kept.pop(path, None)
+            self._kept[path] = read
+            size = sum(kept.size for kept in self._kept.values())
+            for oldest in list(self._kept):
+                if size <= self.MOST_BYTES:
+                    break
+                size -= self._kept.pop(oldest).size
 
     def _alike(self, packages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the same packages of another worker, where one has them: an app's workers are alike."""
         return next((kept.packages for kept in self._kept.values() if kept.packages == packages), packages)
 
-    def _keep(self, path: str, read: _Read) -> None:
-        self._kept.pop(path, None)
-        self._kept[path] = read
-        size = sum(len(kept.text) for kept in self._kept.values())
-        for oldest in list(self._kept):
-            if size <= self.MOST_BYTES:
-                break
-            size -= len(self._kept.pop(oldest).text)
-
 
 _reads = _Reads()
 
 
-def _parsed(text: bytes) -> _Read:
+def _parsed(data: bytes) -> _Read:
+    """Return what the header and the catalog of a file say."""
+    if len(data) < HEADER.size:
+        raise StateError("state file: too short")
+    magic, count, length, _ = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise StateError(f"state file: starts with {magic!r}, not {MAGIC!r}")
+    end = HEADER.size + 8 * count
+    if len(data) != end + length:
+        raise StateError("state file: its length does not fit its header")
+    worker, packages = _catalog(data[end:])
+    if 8 * count != _WORKER.size + ROW.size * len(packages):
+        raise StateError(f"state file: {count} values do not fit {len(packages)} packages")
+    return _Read(data[: HEADER.size], end, len(data), worker, packages)
+
+
+def _catalog(text: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what a catalog says of the worker, and of each package."""
     try:
         catalog = json.loads(text)
     except ValueError as error:
         raise StateError(f"state file: its catalog is no JSON: {error}") from error
+    except RecursionError:  # a user may publish anything, a hundred thousand brackets too
+        raise StateError("state file: its catalog is nested too deep") from None
     if not isinstance(catalog, dict):
         raise StateError("state file: its catalog is no object")
     packages = catalog.pop("packages", None)
     if not isinstance(packages, list):
         raise StateError("state file: its catalog has no list of packages")
-    return _Read(text, _options(catalog, WORKER_OPTIONS), [_options(options, PACKAGE_OPTIONS) for options in packages])
+    return _options(catalog, WORKER_OPTIONS), [_options(options, PACKAGE_OPTIONS) for options in packages]
 
 
 def _options(given: Any, expected: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from mempressure.configuration import Configuration
 from mempressure.errors import MempressureError
@@ -33,17 +32,13 @@ class Source:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.configuration = configuration
+        self.runtime = configuration.runtime_directory
         self.proc = proc
         self.sysfs = sysfs
         self.clock = clock
         self._problems = problems
-        self._living = LivingProcesses()
+        self._living = LivingProcesses(proc=proc)
         self._read: list[AppReading] | MempressureError | None = None
-
-    @property
-    def runtime(self) -> Path:
-        """Return the runtime directory."""
-        return self.configuration.runtime_directory
 
     def begin_scrape(self) -> None:
         """Forget what was read for the scrape before."""
@@ -57,13 +52,8 @@ class Source:
         """
         if self._read is None:
             try:
-                apps = read_apps(
-                    self.runtime,
-                    proc=self.proc,
-                    now=self.clock(),
-                    on_problem=self._problems.survived,
-                    living=self._living,
-                )
+                self._living.begin_round(now=self.clock())
+                apps = read_apps(self.runtime, alive=self._living.is_alive, on_problem=self._problems.survived)
                 self._read = sorted(apps.values(), key=lambda app: app.name)
             except MempressureError as error:
                 self._problems.count(error)

@@ -320,7 +320,7 @@ def test_a_damaged_state_file_costs_its_own_worker_only(scrape, proc, publish_wo
         proc.process(pid)
         publish_worker(pid=pid)
     damaged = runtime_dir / str(os.geteuid()) / "102.state"
-    damaged.write_bytes(b"MPSTATE1 and no more")
+    damaged.write_bytes(b"MPSTATE2 and no more, though it is long")
     for count in (1, 2):
         found = scrape()
         assert found["app_workers", "shop"] == 1

@@ -64,13 +64,14 @@ def file_of(catalog, values):
     import struct
 
     text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
-    return HEADER.pack(MAGIC, len(text), len(values)) + text + struct.pack(f"<{len(values)}d", *values)
+    head = HEADER.pack(MAGIC, len(values), len(text), hash(text))
+    return head + struct.pack(f"<{len(values)}d", *values) + text
 
 
 def catalog_of(make_worker, **changes):
     data = encode(make_worker(pid=666, app="liar", packages=["pandas"]))
-    _, length, _ = HEADER.unpack_from(data)
-    return json.loads(data[HEADER.size : HEADER.size + length]) | changes
+    _, count, _, _ = HEADER.unpack_from(data)
+    return json.loads(data[HEADER.size + 8 * count :]) | changes
 
 
 VALUES = [0.0] * (len(WORKER_VALUES) + len(PACKAGE_VALUES))

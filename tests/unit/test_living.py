@@ -17,10 +17,9 @@ def watch():
     """Asks about workers, a round a call."""
     processes = LivingProcesses()
 
-    def ask(*workers, **options):
-        processes.begin_round()
-        options = {"namespace": NAMESPACE, "now": time.time(), **options}
-        return [processes.is_alive(worker, **options) for worker in workers]
+    def ask(*workers, now=None):
+        processes.begin_round(now=time.time() if now is None else now)
+        return [processes.is_alive(worker) for worker in workers]
 
     ask.descriptors = lambda: len(processes._descriptors)
     yield ask
@@ -80,14 +79,10 @@ def test_a_pid_that_another_process_has_now_is_not_alive(watch, start, make_work
     assert watch.descriptors() == 1
 
 
-def test_those_that_cannot_be_watched_are_looked_up(watch, start, make_worker, proc, monkeypatch):
+def test_those_that_cannot_be_watched_are_looked_up(watch, start, make_worker, monkeypatch):
     elsewhere = make_worker(pid=1, pid_namespace="pid:[1]", sampled=100.0)
     assert watch(elsewhere, now=101.0) == [True]
     assert watch(elsewhere, now=201.0) == [False]  # only what it said lately counts
-    ticks = start_ticks(os.getpid())
-    proc.process(os.getpid(), start_ticks=ticks)
-    there = make_worker(pid=os.getpid(), start_ticks=ticks)
-    assert watch(there, proc=proc.path, namespace=there.pid_namespace) == [True]  # by a /proc that is not this one's
     assert watch.descriptors() == 0
     monkeypatch.setattr(living, "MAX_PROCESSES", 1)
     (first, _), (second, process) = start(), start()
@@ -97,6 +92,19 @@ def test_those_that_cannot_be_watched_are_looked_up(watch, start, make_worker, p
     process.kill()
     process.wait()
     assert watch(first, second) == [True, False]
+
+
+def test_by_a_proc_that_is_not_this_ones_processes_are_looked_up(make_worker, proc):
+    ticks = start_ticks(os.getpid())
+    worker = make_worker(pid=os.getpid(), start_ticks=ticks)
+    proc.process(os.getpid(), start_ticks=ticks)
+    processes = LivingProcesses(proc=proc.path)
+    processes.begin_round(now=0.0)
+    assert processes._namespace == worker.pid_namespace
+    assert processes.is_alive(worker)
+    assert processes._descriptors == {}
+    proc.process(os.getpid(), start_ticks=ticks + 1)
+    assert not processes.is_alive(worker)
 
 
 def test_a_kernel_without_descriptors_of_processes_costs_a_look(watch, start, monkeypatch):

@@ -127,7 +127,7 @@ def test_what_cannot_be_believed_is_told_and_the_others_are_read(read, publish_w
     (own / "2.state").symlink_to(own / "101.state")
     (own / "3.state").symlink_to("/nowhere")
     os.mkfifo(own / "4.state")
-    (own / "5.state").write_bytes(b"MPSTATE1" + (100_000).to_bytes(4, "little") + bytes(4) + b"[" * 100_000)
+    (own / "5.state").write_bytes(b"MPSTATE2" + bytes(4) + (100_000).to_bytes(4, "little") + bytes(8) + b"[" * 100_000)
     problems = []
 
     assert list(read(problems).apps) == ["shop"]
@@ -271,5 +271,6 @@ def test_who_reads_again_and_again_sees_a_worker_end(runtime_dir, publish_worker
             if not lives:
                 process.kill()
                 process.wait()
-            apps = read_apps(runtime_dir, now=NOW, on_problem=pytest.fail, living=living)
+            living.begin_round(now=NOW)
+            apps = read_apps(runtime_dir, alive=living.is_alive, on_problem=pytest.fail)
             assert list(apps) == (["shop"] if lives else [])

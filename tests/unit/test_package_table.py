@@ -1,15 +1,21 @@
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.state import UNKNOWN, PackageState, WorkerState, encode, least_mild
-from mempressure.state_reading import decode
+from mempressure.state import UNKNOWN, PackageState, WorkerState, least_mild, publish
+from mempressure.state_reading import load
 from mempressure_exporter import package_table
 from mempressure_exporter.baselines import RETAIN_SECONDS
 from mempressure_exporter.package_series import PACKAGE_FAMILIES
 from mempressure_exporter.package_table import REMEMBER_SECONDS, PackageTable
 
 STARTED = 1000.0
+_STATES = tempfile.TemporaryDirectory()
+"""Where they are published: what was read last is kept by file."""
 
 
 def package(name="pandas", mechanism="stop", source="process", **values):
@@ -20,7 +26,10 @@ def published(*packages, pid=1, started=STARTED + 1, app="shop", ticks=7, namesp
     state = WorkerState(
         app=app, pid=pid, start_ticks=ticks, pid_namespace=namespace, started=started, packages=packages
     )
-    return decode(encode(state), path=f"{namespace}/{app}/{pid}.state")
+    path = Path(_STATES.name, app, namespace, f"{pid}.state")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(state, path)
+    return load(path, owner=os.geteuid())
 
 
 def worker(*, pid=1, started=STARTED + 1, app="shop", ticks=7, namespace="pid:[1]", **values):

@@ -1,10 +1,12 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.published_packages import ROW, PublishedPackages
-from mempressure.state import PACKAGE_VALUES, PackageState, WorkerState, encode
-from mempressure.state_reading import decode
+from mempressure.state import PACKAGE_VALUES, PackageState, WorkerState, publish
+from mempressure.state_reading import load
 
 USES = PACKAGE_VALUES.index("uses")
 
@@ -14,32 +16,46 @@ def numbers(*uses):
     return b"".join(ROW.pack(*(float(each) if place == USES else 0.0 for place in range(16))) for each in uses)
 
 
+def published(*uses, before=()):
+    """The same as they were published, after something else and before it."""
+    options = [{} for _ in uses]
+    return PublishedPackages(options, b"head" + numbers(*uses) + b"catalog", start=4, before=before)
+
+
 @given(st.data())
 def test_what_changed_is_found_wherever_it_stands(data):
     count = data.draw(st.integers(0, 40))
     changes = data.draw(st.sets(st.integers(0, count - 1))) if count else set()
-    before = numbers(*[1.0] * count)
-    now = numbers(*[2.0 if place in changes else 1.0 for place in range(count)])
-    options = [{} for _ in range(count)]
-    published = PublishedPackages(options, now, before=before)
-    assert list(published.changed) == sorted(changes)
+    before = published(*[1.0] * count)
+    now = published(*[2.0 if place in changes else 1.0 for place in range(count)], before=before.blocks)
+    assert list(now.changed) == sorted(changes)
+    assert [now.values(place)[USES] for place in range(count)] == [1.0 + (place in changes) for place in range(count)]
+    assert list(now.changed_since(before)) == sorted(changes)
     # Of another read than that which it was compared with, too.
-    assert list(published.changed_since(PublishedPackages(options, numbers(*[3.0] * count)))) == list(range(count))
-    assert list(published.changed_since(PublishedPackages(options, before))) == sorted(changes)
+    assert list(now.changed_since(published(*[3.0] * count))) == list(range(count))
+    assert list(now.changed_since(published(*[1.0] * count))) == sorted(changes)
+
+
+def test_what_did_not_change_is_not_kept_twice():
+    before = published(*[1.0] * 20)
+    now = published(*[1.0] * 19, 2.0, before=before.blocks)
+    assert [mine is other for mine, other in zip(now.blocks, before.blocks, strict=True)] == [True, True, False]
+    assert b"".join(now.blocks) == numbers(*[1.0] * 19, 2.0)
 
 
 def test_without_an_earlier_read_all_have_changed():
-    assert list(PublishedPackages([{}, {}], numbers(1, 1)).changed) == [0, 1]
+    assert list(published(1, 1).changed) == [0, 1]
 
 
 @pytest.mark.parametrize("reads", [1, 2, 3])
-def test_reads_between_two_looks_hide_nothing(reads):
+def test_reads_between_two_looks_hide_nothing(tmp_path, reads):
     """Somebody else may read the file in between: then what changed is found by comparing."""
 
     def read(uses):
         packages = [PackageState(name="a", mechanism="stop", source="process", timeout=1.0, uses=uses)]
         worker = WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0, packages=packages)
-        return decode(encode(worker), path="reads_between").packages
+        publish(worker, tmp_path / "1.state")
+        return load(tmp_path / "1.state", owner=os.geteuid()).packages
 
     first = read(1.0)
     for uses in range(2, 2 + reads):

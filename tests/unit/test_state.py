@@ -25,7 +25,7 @@ from mempressure.state import (
 )
 from mempressure.state_reading import MAX_FILE_BYTES, StateError, decode, load
 
-HEADER = struct.Struct("<8sII")
+HEADER = struct.Struct("<8sIIq")
 ME = os.geteuid()
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=MAX_NAME_LENGTH) | st.just("a b")
@@ -65,14 +65,14 @@ def path(tmp_path):
 
 
 def parts(data):
-    _, length, _ = HEADER.unpack_from(data)
-    end = HEADER.size + length
-    return json.loads(data[HEADER.size : end]), list(struct.unpack(f"<{(len(data) - end) // 8}d", data[end:]))
+    _, count, _, _ = HEADER.unpack_from(data)
+    return json.loads(data[HEADER.size + 8 * count :]), list(struct.unpack_from(f"<{count}d", data, HEADER.size))
 
 
 def joined(catalog, values):
     text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
-    return HEADER.pack(b"MPSTATE1", len(text), len(values)) + text + struct.pack(f"<{len(values)}d", *values)
+    head = HEADER.pack(b"MPSTATE2", len(values), len(text), hash(text))
+    return head + struct.pack(f"<{len(values)}d", *values) + text
 
 
 @given(workers)
@@ -109,9 +109,9 @@ def test_any_bytes_are_refused(garbage):
         decode(garbage)
 
 
-@given(st.binary(max_size=100), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_any_header_is_read_or_refused(garbage, length, count):
-    read_or_refuse(HEADER.pack(b"MPSTATE1", length, count) + garbage)
+@given(st.binary(max_size=100), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1))
+def test_any_header_is_read_or_refused(garbage, count, length, known_by):
+    read_or_refuse(HEADER.pack(b"MPSTATE2", count, length, known_by) + garbage)
 
 
 @given(
@@ -329,8 +329,8 @@ def test_a_file_that_is_too_large_is_not_read(path):
 
 
 def test_a_damaged_file_is_named(path):
-    path.write_bytes(b"MPSTATE0" + bytes(8))
-    with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE1'"):
+    path.write_bytes(b"MPSTATE0" + bytes(16))
+    with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE2'"):
         load(path, owner=ME)
 
 
@@ -354,7 +354,9 @@ def test_a_catalog_is_parsed_again_where_it_changed_only(tmp_path, worker):
     first = load(path, owner=ME).packages
     worker.sampled += 1
     publish(worker, path)
-    assert load(path, owner=ME).packages.options is first.options
+    again = load(path, owner=ME).packages
+    assert again.options is first.options
+    assert again.blocks[0] is first.blocks[0]
     worker.packages[0].verdict = "stop"
     publish(worker, path)
     assert load(path, owner=ME).packages[0].verdict == "stop"
@@ -365,6 +367,33 @@ def test_a_catalog_is_parsed_again_where_it_changed_only(tmp_path, worker):
     catalog, values = parts(path.read_bytes())
     path.write_bytes(joined(json.dumps(catalog, separators=(",", ":")).encode() + b"}", values))
     with pytest.raises(StateError, match="its catalog is no JSON"):
+        load(path, owner=ME)
+
+
+def test_of_a_catalog_that_is_known_nothing_is_read(path, worker, monkeypatch):
+    publish(worker, path)
+    size, read = path.stat().st_size, []
+
+    def pread(descriptor, count, offset, pread=os.pread):
+        read.append(count)
+        return pread(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert load(path, owner=ME) == load(path, owner=ME) == worker
+    assert read == [size + 1, HEADER.size + 8 * (len(WORKER_VALUES) + 2 * len(PACKAGE_VALUES))]
+
+
+def test_a_file_whose_catalog_is_known_is_as_long_as_its_header_says(path, worker, monkeypatch):
+    publish(worker, path)
+    assert load(path, owner=ME) == worker
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(StateError, match="length does not fit its header"):
+        load(path, owner=ME)
+    path.write_bytes(whole)
+    assert load(path, owner=ME) == worker
+    monkeypatch.setattr(os, "pread", lambda *_: whole[:40])  # cut while it was read
+    with pytest.raises(StateError, match="length does not fit its header"):
         load(path, owner=ME)
 
 
@@ -383,7 +412,7 @@ def test_catalogs_that_are_kept_are_bounded(tmp_path, worker, monkeypatch):
         worker.pid = pid
         publish(worker, tmp_path / f"{pid}.state")
         assert load(tmp_path / f"{pid}.state", owner=ME).pid == pid
-    assert sum(len(read.text) for read in state_reading._reads._kept.values()) <= 4000
+    assert sum(read.size for read in state_reading._reads._kept.values()) <= 4000
 
 
 def test_a_value_that_cannot_be_is_refused_wherever_it_changes(tmp_path, worker):
