@@ -5,7 +5,7 @@ exporter's 23. Nor with its leniency: what could be read in two ways, by a proxy
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import BinaryIO, NamedTuple
 
@@ -27,13 +27,16 @@ class HeadError(ValueError):
 class Headers:
     """Headers of a request, in their order; names are found in any case."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_values")
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
         self._items = list(items)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._items:
+            self._values.setdefault(name.lower(), []).append(value)
 
     def __contains__(self, name: str) -> bool:
-        return any(key.lower() == name.lower() for key, _ in self._items)
+        return name.lower() in self._values
 
     def items(self) -> Iterator[tuple[str, str]]:
         """Return names and values, as they were sent."""
@@ -43,10 +46,9 @@ class Headers:
         """Return the first value of a header, or `default`."""
         return next(iter(self.get_all(name)), default)
 
-    def get_all(self, name: str) -> list[str]:
+    def get_all(self, name: str) -> Sequence[str]:
         """Return every value of a header."""
-        name = name.lower()
-        return [value for key, value in self._items if key.lower() == name]
+        return self._values.get(name.lower(), ())
 
 
 class Head(NamedTuple):
@@ -56,6 +58,8 @@ class Head(NamedTuple):
     target: str
     version: tuple[int, int]
     headers: Headers
+    raw: bytes
+    """All of it as it arrived."""
 
     @property
     def keeps_alive(self) -> bool:
@@ -71,24 +75,25 @@ def read_head(file: BinaryIO) -> Head:
         HeadError: they are none.
         EOFError: the client broke off.
     """
-    line = _read_line(file)
+    raw: list[bytes] = []
+    line = _read_line(file, raw)
     match = _LINE.fullmatch(line)
     if match is None:
         raise HeadError(HTTPStatus.BAD_REQUEST, f"{line[:60]!r} is no request of HTTP/1.1")
     version = int(match[3]), int(match[4])
     if version[0] != 1:
         raise HeadError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{match[3]}.{match[4]} is not spoken, HTTP/1.1 is")
-    headers = Headers(_read_headers(file))
+    headers = Headers(_read_headers(file, raw))
     if len(headers.get_all("Host")) > 1:
         raise HeadError(HTTPStatus.BAD_REQUEST, "there are several headers Host; send one")
     if version < (1, 1) and "Transfer-Encoding" in headers:  # which proxies of that age pass on unread
         raise HeadError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send Content-Length")
-    return Head(match[1], match[2], version, headers)
+    return Head(match[1], match[2], version, headers, b"".join(raw))
 
 
-def _read_headers(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _read_headers(file: BinaryIO, raw: list[bytes]) -> Iterator[tuple[str, str]]:
     count = 0
-    while line := _read_line(file):
+    while line := _read_line(file, raw):
         name, colon, value = line.partition(":")
         if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
             raise HeadError(HTTPStatus.BAD_REQUEST, f"{line[:60]!r} is no header")
@@ -98,8 +103,9 @@ def _read_headers(file: BinaryIO) -> Iterator[tuple[str, str]]:
         yield name, value.strip(" \t")
 
 
-def _read_line(file: BinaryIO) -> str:
+def _read_line(file: BinaryIO, raw: list[bytes]) -> str:
     line = file.readline()
     if not line.endswith(b"\n"):
         raise EOFError
+    raw.append(line)
     return line[:-1].removesuffix(b"\r").decode("latin-1")

@@ -3,6 +3,8 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,15 +49,19 @@ def gate():
 def start(gate):
     with ExitStack() as stack:
 
-        def start(address=LOOPBACK, **limits):
+        def start(address=LOOPBACK, *, headers=(), **limits):
+            config = SimpleNamespace(current=lambda: SimpleNamespace(tls=None, headers=headers))
             pages = {
                 "/hello": lambda request: Response(200, "text/plain", b"hello " + request.query.encode()),
                 "/header": lambda request: Response(200, "text/plain", request.headers.get("accept").encode()),
                 "/large": lambda request: Response(200, "text/plain", bytes(64 << 20)),
                 "/broken": broken,
+                "/headers": lambda request: Response(
+                    200, "text/plain", b"", (("X-Frame-Options", "page"), ("X-Page", "page"), ("Server", "page"))
+                ),
                 "/late": gate,
             }
-            server = Server([listen(address)], serve_pages(pages), limits=Limits(**limits))
+            server = Server([listen(address)], serve_pages(pages), limits=Limits(**limits), config=config)
             server.start()
             stack.callback(server.stop)
             return server
@@ -116,6 +122,35 @@ def test_many_requests_on_one_connection(start, client):
     assert one.ask(b"GET /header HTTP/1.1\r\nAccept: some/thing\r\n\r\n")[2] == b"some/thing"
     one.socket.sendall(GET + GET)
     assert [one.response()[0], one.response()[0]] == [200, 200]
+
+
+def test_the_same_request_again_is_answered_once_and_one_that_begins_alike_is_another(start, client):
+    """A head that came before is not taken apart again."""
+    one = client(start())
+    for _ in range(3):
+        assert one.ask()[::2] == (200, b"hello ")
+    one.socket.sendall(GET[:20])  # in two parts
+    one.socket.sendall(GET[20:])
+    assert one.response()[::2] == (200, b"hello ")
+    status, headers, _ = one.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert (status, headers["connection"]) == (200, "close")
+    assert one.has_ended()  # and there was no answer too many
+
+
+def test_the_time_is_that_of_the_answer(start, client):
+    one = client(start())
+    for _ in range(2):
+        _, headers, _ = one.ask()
+        assert abs(parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 2
+        until(lambda told=headers["date"]: one.ask()[1]["date"] != told, "the next second")
+
+
+def test_of_headers_that_say_otherwise_the_operators_win_then_the_pages(start, client):
+    one = client(start(headers=(("x-page", "operator"), ("Date", "never"))))
+    _, headers, _ = one.ask(GET.replace(b"hello", b"headers"))
+    assert (headers["x-page"], headers["x-frame-options"], headers["server"]) == ("operator", "page", "mempressure")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["date"] != "never"
 
 
 def test_who_keeps_a_connection(start, client):
