@@ -5,9 +5,9 @@ are the formats; for gauges and counters they differ in the lines of comment and
 never changes in a series' life, so it is made once and kept.
 """
 
-import math
 from collections.abc import Iterable
 from enum import Enum
+from math import isfinite, isnan
 from typing import NamedTuple
 
 from mempressure_exporter.families import Family
@@ -42,7 +42,10 @@ class Exposition:
     """
 
     def __init__(self, families: Iterable[Family]) -> None:
-        self._families = {family.name: _FamilyText(family) for family in families}
+        self._families = {family.name: family for family in families}
+        self._heads = {form: {name: _head(each, form) for name, each in self._families.items()} for form in Format}
+        self._last: dict[tuple[str, tuple[str, ...]], tuple[float, str]] = {}
+        """Of each series, by its family's name and its labels, the value and the line that were written last."""
 
     def render(self, samples: Iterable[Sample | Lines], form: Format = Format.TEXT) -> bytes:
         """Return the text of the samples; a family without a sample is left out.
@@ -51,57 +54,46 @@ class Exposition:
             KeyError: a sample belongs to no family.
             ValueError: a sample has more or fewer labels than its family.
         """
-        families = self._families
-        lines: dict[str, list[str]] = {name: [] for name in families}
+        lines: dict[str, list[str]] = {name: [] for name in self._families}
         for sample in samples:
             if isinstance(sample, Lines):
                 lines[sample.family].append(sample.text)
                 continue
             name, labels, value = sample
-            family = families[name]
-            last = family.last.get(labels)
+            last = self._last.get((name, labels))
             # The same object, as truth values, levels and settings are: equality would take 0.0 for -0.0.
             if last is None or last[0] is not value:
-                last = family.write(labels, value)
+                last = self._write(name, labels, value)
             lines[name].append(last[1])
         text = []
-        for name, family in families.items():
+        for name, head in self._heads[form].items():
             if found := lines[name]:
-                text.append(family.heads[form])
+                text.append(head)
                 text += found
-                family.forget_if_more_than(2 * len(found) + _SPARE_SERIES)
         if form is Format.OPENMETRICS:
             text.append("# EOF\n")
+        if len(self._last) > 2 * len(text) + _SPARE_SERIES:  # most of it belongs to series that are gone
+            self._last.clear()
         return "".join(text).encode()
 
-
-class _FamilyText:
-    """What is the same in every scrape: the family's HELP and TYPE lines, and of its series all but the values."""
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-        described = family.help.replace("\\", r"\\").replace("\n", r"\n")
-        # OpenMetrics names a counter's family without what its samples end in, and escapes quotes.
-        stem, quoted = family.name.removesuffix("_total"), described.replace('"', r"\"")
-        name = stem if family.kind == "counter" else family.name
-        self.heads = {
-            Format.TEXT: f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n",
-            Format.OPENMETRICS: f"# HELP {name} {quoted}\n# TYPE {name} {family.kind}\n",
-        }
-        self.last: dict[tuple[str, ...], tuple[float, str]] = {}
-        """The value and the line that were written last, by labels."""
-
-    def write(self, labels: tuple[str, ...], value: float) -> tuple[float, str]:
+    def _write(self, name: str, labels: tuple[str, ...], value: float) -> tuple[float, str]:
         """Write a series' line and keep it."""
-        before = self.last.get(labels)
-        text = line(self._family, labels, value) if before is None else renewed(before[1], value)
-        last = self.last[labels] = (value, text)
+        before = self._last.get((name, labels))
+        text = line(self._families[name], labels, value) if before is None else renewed(before[1], value)
+        last = self._last[name, labels] = (value, text)
         return last
 
-    def forget_if_more_than(self, limit: int) -> None:
-        """Drop what is kept where most of it must belong to series that are gone."""
-        if len(self.last) > limit:
-            self.last.clear()
+
+def _head(family: Family, form: Format) -> str:
+    """Return the HELP and TYPE lines of a family."""
+    described = family.help.replace("\\", r"\\").replace("\n", r"\n")
+    if form is Format.TEXT:
+        return f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n"
+    # OpenMetrics names a counter's family without what its samples end in, and escapes quotes.
+    name, quoted = family.name, described.replace('"', r"\"")
+    if family.kind == "counter":
+        name = name.removesuffix("_total")
+    return f"# HELP {name} {quoted}\n# TYPE {name} {family.kind}\n"
 
 
 def line(family: Family, labels: tuple[str, ...], value: float) -> str:
@@ -124,19 +116,13 @@ def renewed(line: str, value: float) -> str:
 def number(value: float) -> str:
     """Return a value as Go writes it: +Inf, NaN, and an exponent from 1e+06 on."""
     value = float(value)
-    if -math.inf < value < 1e6:
+    if 1e6 <= value < 1e16:
+        whole, _, fraction = repr(value).partition(".")
+        mantissa = f"{whole[0]}.{whole[1:]}{fraction}".rstrip("0.")
+        return f"{mantissa}e+{len(whole) - 1:02d}"
+    if isfinite(value):
         return repr(value)
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    text = repr(value)
-    whole, point, fraction = text.partition(".")
-    if not point or "e" in fraction:  # so large that Python writes an exponent itself
-        return text
-    digits = (whole + fraction).rstrip("0")
-    mantissa = f"{digits[0]}.{digits[1:]}".rstrip(".")
-    return f"{mantissa}e+{len(whole) - 1:02d}"
+    return "NaN" if isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def _escaped(value: str) -> str:

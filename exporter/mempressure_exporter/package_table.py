@@ -4,7 +4,7 @@ Most packages are idle most of the time, and that is what keeps a scrape cheap: 
 each, finding what changed takes 1 ms, reading and adding them all up again 60.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -12,7 +12,7 @@ from mempressure.published_packages import PublishedPackages
 from mempressure.state import PACKAGE_VALUES, WorkerState
 from mempressure_exporter.baselines import RETAIN_SECONDS
 from mempressure_exporter.counters import NOTHING, Counts
-from mempressure_exporter.package_series import Package, WorkerKey
+from mempressure_exporter.package_series import ALL_FAMILIES, Package, WorkerKey
 
 REMEMBER_SECONDS = 600.0
 """How long a worker that is not seen is remembered: a hung one comes back with what was counted already."""
@@ -64,8 +64,12 @@ class PackageTable:
         self.series = 0
         """Of all packages together."""
 
-    def update(self, workers: Iterable[WorkerState], *, now: float) -> None:
-        """Bring every package up to date with the workers that live now."""
+    def update(self, workers: Iterable[WorkerState], *, now: float) -> Collection[int]:
+        """Bring every package up to date with the workers that live now.
+
+        Returns:
+            The places, in `PACKAGE_FAMILIES`, of the families that have changed.
+        """
         changed: set[tuple[str, str]] = set()
         here = set()
         for worker in workers:
@@ -82,12 +86,13 @@ class PackageTable:
         for key in self._here - here:
             self._let_go(key, {each["name"] for each in self._workers[key].packages.options}, changed, now)
         self._here = self._at_hand = here
+        stale: set[int] = set()
         for name in changed:
             package = self.packages[name]
             self.series -= package.series
-            package.update()
+            stale.update(package.update())
             self.series += package.series
-        self._forget(now)
+        return ALL_FAMILIES if self._forget(now) else stale
 
     def _meet(
         self, key: WorkerKey, worker: WorkerState, known: _Worker | None, changed: set[tuple[str, str]], now: float
@@ -122,12 +127,15 @@ class PackageTable:
                 return
             package = self.packages[name] = Package(*name)
         self._unheld.discard(name)
-        package.holders[key] = (
-            values[_LOADED] > 0,
-            values[_MEMORY],
-            options["source"],
-            values[_LAST_USED],
-            options["verdict"],
+        package.hold(
+            key,
+            (
+                values[_LOADED] > 0,
+                int(values[_MEMORY]),
+                options["source"],
+                values[_LAST_USED],
+                options["verdict"],
+            ),
         )
         package.totals.add(options["mechanism"], before, _counts(values))
         changed.add(name)
@@ -135,13 +143,13 @@ class PackageTable:
     def _let_go(self, key: WorkerKey, names: Iterable[str], changed: set[tuple[str, str]], now: float) -> None:
         for name in names:
             package = self.packages.get((key[0], name))
-            if package is not None and package.holders.pop(key, None) is not None:
-                package.left = now
+            if package is not None and package.let_go(key, now=now):
                 changed.add((key[0], name))
                 if not package.holders:
                     self._unheld.add((key[0], name))
 
-    def _forget(self, now: float) -> None:
+    def _forget(self, now: float) -> bool:
+        """Forget workers and packages that were gone for long; return whether there were such packages."""
         if len(self._workers) > len(self._here):
             self._forget_workers(now)
         old = [name for name in self._unheld if self.packages[name].left <= now - RETAIN_SECONDS]
@@ -150,6 +158,7 @@ class PackageTable:
             self.series -= self.packages.pop(name).series
         if old:  # there is room for those that were beyond the bound: whoever lives is taken in again
             self._at_hand = set()
+        return bool(old)
 
     def _forget_workers(self, now: float) -> None:
         remembered = sum(worker.remembered for worker in self._workers.values())

@@ -197,6 +197,14 @@ def test_packages_that_were_beyond_the_bound_come_in_when_there_is_room():
     assert table.packages["b", "pandas"].totals.loads == 0  # as of a worker that was there before it was counted
 
 
+def test_memory_is_summed_in_whole_bytes():
+    """Sums are kept up to date: what fractions add up to would depend on the order of the changes."""
+    table = PackageTable(started=STARTED, max_packages=100)
+    for size in (0.1, 2.0**60, 0.3, 7.9):
+        table.update([worker(pid=1, memory_bytes=size), worker(pid=2, memory_bytes=0.2)], now=STARTED)
+    assert table.packages["shop", "pandas"].values[0] == (("process", 7),)
+
+
 held = st.builds(
     package,
     st.sampled_from(["pandas", "sympy", "numpy"]),

@@ -1,11 +1,11 @@
 """Packages, summed over the workers that hold them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from mempressure_exporter.bound import Bound
 from mempressure_exporter.exposition import Lines
-from mempressure_exporter.package_series import PACKAGE_FAMILIES, Package
+from mempressure_exporter.package_series import ALL_FAMILIES, PACKAGE_FAMILIES, Package
 from mempressure_exporter.package_table import PackageTable
 from mempressure_exporter.source import Source
 
@@ -17,16 +17,21 @@ class PackagesCollector:
         self._source = source
         self._bound = bound
         self._table = PackageTable(started=source.clock(), max_packages=bound.max_series)
+        self._texts = [""] * len(PACKAGE_FAMILIES)
+        self._bounded = False
 
-    def collect(self) -> Iterator[Lines]:
+    def collect(self) -> Sequence[Lines]:
         """Return the series of one scrape; raises UnsafeDirectoryError where no worker can be believed."""
         table = self._table
-        table.update(self._source.workers(), now=self._source.clock())
+        stale = table.update(self._source.workers(), now=self._source.clock())
         shown: Iterable[Package] = table.packages.values()
-        if table.series > self._bound.max_series:
+        bounded, self._bounded = self._bounded, table.series > self._bound.max_series
+        if self._bounded:
             # In the order of first sight: which packages are left out does not change by itself.
             shown = self._bound.fitting(shown, size=attrgetter("series"))
-        texts = [package.texts for package in shown]
-        for family, parts in zip(PACKAGE_FAMILIES, zip(*texts, strict=True), strict=bool(texts)):
-            if text := "".join(parts):
-                yield Lines(family.name, text)
+        if bounded or self._bounded:
+            stale = ALL_FAMILIES
+        by_family = tuple(zip(*map(attrgetter("texts"), shown), strict=True))
+        for place in stale:
+            self._texts[place] = "".join(by_family[place]) if by_family else ""
+        return [Lines(family.name, text) for family, text in zip(PACKAGE_FAMILIES, self._texts, strict=True) if text]
