@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mempressure.conversions import boolean, choice, directory, label, number, size, subset, uids, url
+from mempressure.conversions import boolean, choice, directory, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ SETTINGS = (
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME", number(0, 86400), 60.0, "seconds a worker lives before it may be recycled"
     ),
     Setting("MEMPRESSURE_LONGEST_REQUEST", number(0, 86400), 0.0, "seconds the longest request takes; 0: not told"),
-    Setting("MEMPRESSURE_RECYCLES_PER_MINUTE", number(0, 1000), 10.0, "workers of an app recycled in a minute at most"),
-    Setting("MEMPRESSURE_FUTILE_CYCLES", number(1, 1000), 5.0, "cycles in a row that bring nothing before it pauses"),
+    Setting("MEMPRESSURE_RECYCLES_PER_MINUTE", whole(0, 1000), 10, "workers of an app recycled in a minute at most"),
+    Setting("MEMPRESSURE_FUTILE_CYCLES", whole(1, 1000), 5, "cycles in a row that bring nothing before it pauses"),
     Setting("MEMPRESSURE_FUTILE_PAUSE", number(0, 86400), 60.0, "seconds that such a pause lasts at most"),
     Setting("MEMPRESSURE_THRESHOLD_FLOOR", number(0, 1), 0.3, "the lowest threshold that may be set through the API"),
     Setting("MEMPRESSURE_DRY_RUN", subset(*DRY_RUN_CHOICES), (), "mechanisms that are decided on but not carried out"),
@@ -217,13 +217,18 @@ def _converted(setting: Setting, text: str, origin: str) -> Any:
 def _file_values(environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     path = environ.get("MEMPRESSURE_CONFIG") or DEFAULT_FILE
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        os.stat(path)
+        from mempressure.config_files import read_text  # most workers have no file
+
+        text = read_text(path)
     except FileNotFoundError:
         if environ.get("MEMPRESSURE_CONFIG"):
             raise ConfigurationError(f"MEMPRESSURE_CONFIG={path}: there is no such file") from None
         return path, {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
     content = _parsed(path, text)
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds a {type(content).__name__}; send keys and values, one setting each")
@@ -245,21 +250,19 @@ def _as_text(value: Any, origin: str) -> str:
 
 
 def _parsed(path: str, text: str) -> Any:
-    import json
+    from mempressure.config_files import parse_json, parse_yaml
 
     try:
-        return json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
+        return parse_json(text or "{}")
+    except ValueError as error:
         if path.endswith(".json"):
             raise ConfigurationError(f"{path} is no JSON: {error}") from None
     try:
-        import yaml
+        content = parse_yaml(text)
     except ImportError:
         raise ConfigurationError(f"{path} is no JSON; to read YAML: pip install PyYAML") from None
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
-        raise ConfigurationError(f"{path} is neither JSON nor YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is neither JSON nor YAML: {error}") from None
     return {} if content is None else content
 
 

@@ -37,6 +37,22 @@ def number(low: float, high: float) -> Callable[[str], float]:
     return convert
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a conversion to a whole number from `low` to `high`, both allowed."""
+    to_number = number(low, high)
+
+    def convert(text: str) -> int:
+        try:
+            value = to_number(text)
+            if value != int(value):
+                raise ValueError(text)  # noqa: TRY301 -- told below
+        except ValueError:
+            raise ValueError(f"a whole number from {low} to {high}") from None
+        return int(value)
+
+    return convert
+
+
 def size(text: str) -> int:
     """Return bytes; k, M, G and T mean powers of 1024, as do KiB to TiB, while kB to TB mean powers of 1000."""
     stripped = text.strip().lower()

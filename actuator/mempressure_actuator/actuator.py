@@ -96,7 +96,7 @@ class Actuator:
         self._machine = machine = Workers(
             Executor(self._reader.read),
             dry_run=self.dry_run,
-            recycles_per_minute=int(configuration.mempressure_recycles_per_minute),
+            recycles_per_minute=configuration.mempressure_recycles_per_minute,
             recycled=recycled(self._told(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="recycle")), now=time.time()),
             on_brake=lambda brake: self.metrics.brakes.labels(brake).inc(),
             stopping=self.stopping,

@@ -60,7 +60,7 @@ class LoopThread:
         self._measures = measures
         self.heartbeats = Heartbeats(configuration.mempressure_heartbeat_interval)
         self._standstill = Standstill(
-            most=int(configuration.mempressure_futile_cycles),
+            most=configuration.mempressure_futile_cycles,
             pause=configuration.mempressure_futile_pause,
             metrics=metrics,
         )

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import yaml
-
+from mempressure.config_files import parse_yaml, read_text
 from mempressure.errors import WebConfigError
 from mempressure.web.rate import RateLimit, parse_duration
 from mempressure.web.tls import TLS, TLSSettings
@@ -135,38 +134,20 @@ def load(path: str) -> Loaded:
 
 def _content(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, Loader=_Loader)  # noqa: S506 -- derived from the safe loader
+        text = read_text(path)
     except OSError as error:
         raise WebConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise WebConfigError(f"{path} is no YAML: {_in_one_line(error)}") from None
+    except ValueError as error:
+        raise WebConfigError(f"{path} cannot be read: {error}") from None
+    try:
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise WebConfigError(f"{path} is no YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise WebConfigError(f"{path} holds a {type(content).__name__}; send {', '.join(_SECTIONS)}")
     return content
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return where the YAML is wrong without the line itself, in which a secret may be."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return type(error).__name__ if isinstance(error, yaml.YAMLError) else " ".join(str(error).split())
-    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes no key twice: the second would replace the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- the base class' signature
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _mapping(content: Mapping[str, Any], section: str, path: str) -> dict[str, Any]:

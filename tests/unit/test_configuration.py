@@ -57,8 +57,8 @@ EXAMPLES = {
     ),
     "MEMPRESSURE_RECYCLE_MIN_LIFETIME": SECONDS,
     "MEMPRESSURE_LONGEST_REQUEST": SECONDS,
-    "MEMPRESSURE_RECYCLES_PER_MINUTE": ([("1", 1.0), ("2", 2.0), ("0", 0.0)], "-1", "a number from 0 to 1000"),
-    "MEMPRESSURE_FUTILE_CYCLES": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 1 to 1000"),
+    "MEMPRESSURE_RECYCLES_PER_MINUTE": ([("1", 1), ("2.0", 2), ("0", 0)], "0.5", "a whole number from 0 to 1000"),
+    "MEMPRESSURE_FUTILE_CYCLES": ([("1", 1), ("2", 2), ("3", 3)], "0", "a whole number from 1 to 1000"),
     "MEMPRESSURE_FUTILE_PAUSE": SECONDS,
     "MEMPRESSURE_THRESHOLD_FLOOR": RATIO,
     "MEMPRESSURE_DRY_RUN": (
@@ -207,6 +207,8 @@ def test_the_default_file_is_read_and_named(tmp_path):
         ("a.yml", "mempressure_app: 2026-99-99", "neither JSON nor YAML: month must be in 1..12"),
         ("a.yml", "mempressure_app: {a: b}", "mempressure_app in .* send one value"),
         ("a.yml", "[" * 100_000, "neither JSON nor YAML"),
+        ("a.yml", "mempressure_budget: 5\nmempressure_budget: 6", "'mempressure_budget' is there twice in line 2"),
+        ("a.json", '{"mempressure_budget": 5, "mempressure_budget": 6}', "'mempressure_budget' is there twice"),
         ("a.json", "mempressure_budget: 5", "is no JSON: Expecting value: line 1 column 1"),
     ],
 )

@@ -9,6 +9,7 @@ from mempressure import conversions
 CONVERSIONS = {
     "boolean": conversions.boolean,
     "number": conversions.number(0, 1),
+    "whole": conversions.whole(0, 1),
     "size": conversions.size,
     "choice": conversions.choice("high", "never"),
     "label": conversions.label,
@@ -59,6 +60,15 @@ def test_size_of_plain_bytes_is_exact(number):
 def test_number_takes_both_bounds():
     convert = conversions.number(0.1, 3600)
     assert (convert("0.1"), convert("3600"), convert(" 60 ")) == (0.1, 3600.0, 60.0)
+
+
+def test_a_whole_number_has_no_fraction():
+    convert = conversions.whole(0, 1000)
+    assert (convert("0"), convert("1000"), convert(" 60 "), convert("7.0")) == (0, 1000, 60, 7)
+    assert type(convert("7.0")) is int
+    for text in ("0.5", "1001", "-1", "nan", "inf", "ten", ""):
+        with pytest.raises(ValueError, match=r"^a whole number from 0 to 1000$"):
+            convert(text)
 
 
 @pytest.mark.parametrize(

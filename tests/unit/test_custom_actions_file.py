@@ -76,6 +76,7 @@ def test_a_file_with_every_kind(write):
         (ONE.replace("]}]", "]}, {name: a, command: [/bin/true]}]"), r"actions\[1\]\.name='a' is there already"),
         ("actions: [" + ", ".join(f"{{name: a{n}, command: [/bin/true]}}" for n in range(33)) + "]", "send 32 at most"),
         ("actions: [", "is no YAML"),
+        ("actions: []\nactions: []", "is no YAML: 'actions' is there twice in line 2"),
         (b"\xff\xfe\xfa", "is no UTF-8"),
         (b"x" * ((1 << 20) + 1), "more than 1048576 bytes"),
         ("actions: !!python/object/apply:os.system ['true']", "is no YAML"),

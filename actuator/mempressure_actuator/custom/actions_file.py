@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
+from mempressure.config_files import parse_yaml, read_text
 from mempressure.errors import ConfigurationError
 from mempressure_actuator.custom.definition import KINDS, MAX_ACTIONS, CustomAction
-
-MAX_BYTES = 1 << 20
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,33 +75,18 @@ def _way(path: Path) -> Iterator[Path]:
 def _text(path: Path) -> str:
     require_unwritable(path, "actions file ")
     try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigurationError(f"actions file {path} is no regular file")
-            data = file.read(MAX_BYTES + 1)
+        return read_text(path)
     except OSError as error:
         raise ConfigurationError(f"actions file {path} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigurationError(f"actions file {path} has more than {MAX_BYTES} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"actions file {path} is no UTF-8: {error}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"actions file {path} cannot be read: {error}") from None
 
 
 def _parsed(path: Path, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"actions file {path} is no YAML: {_in_one_line(error)}") from None
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return where the YAML is wrong without the line itself, in which a token may be."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return type(error).__name__ if isinstance(error, yaml.YAMLError) else str(error)
-    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"actions file {path} is no YAML: {error}") from None
 
 
 def _check(action: CustomAction, where: str) -> None:
