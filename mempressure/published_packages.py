@@ -23,7 +23,7 @@ Blocks = Sequence[bytes]
 class PublishedPackages(Sequence[PackageState]):
     """The packages of a worker as it published them: names and numbers apart, put together when one is asked for.
 
-    A scrape looks at what changed only: putting 10,000 packages together takes 40 ms, finding those that changed 0.3.
+    A scrape looks at what changed only: putting 10,000 packages together takes 40 ms, finding those that changed 0.5.
     Whoever looks at them again and again, as the control loop does in each turn, pays for that once.
 
     Args:
