@@ -97,6 +97,21 @@ def _calls(figures: dict[str, Any]) -> Iterator[list[str]]:
     yield ["call into a package's process, median", _measured(figures, "warm call, median"), rivals]
 
 
+def _exporter(figures: dict[str, Any]) -> Iterator[list[str]]:
+    (table,) = figures["tables"]
+    series, name, median, memory = map(table["columns"].index, ("package series", "exporter", "p50, ms", "RSS, MB"))
+    for number in ("400", "1,000"):
+        ours, theirs = (
+            next(row for row in table["rows"] if (row[series], row[name]) == (number, exporter))
+            for exporter in ("mempressure", "node_exporter")
+        )
+        yield [
+            f"a scrape with {number} series of packages, median; the exporter's memory",
+            f"{ours[median]} ms; {ours[memory]} MB",
+            f"node_exporter's meminfo, vmstat and pressure: {theirs[median]} ms; {theirs[memory]} MB",
+        ]
+
+
 def _footprint(figures: dict[str, Any]) -> Iterator[list[str]]:
     what = "private memory added by the library and its agent"
     (target,) = (target for target in figures["targets"] if target["what"] == what)
@@ -109,6 +124,7 @@ _HEADLINES: dict[str, Callable[[dict[str, Any]], Iterator[list[str]]]] = {
     "reaction": _reaction,
     "hog": _hog,
     "calls": _calls,
+    "exporter": _exporter,
     "footprint": _footprint,
 }
 

@@ -48,6 +48,11 @@ def test_the_headlines_are_those_of_the_results():
         (row,) = (row for row in figures["tables"][0]["rows"] if row[0] == "actuator")
         row[figures["tables"][0]["columns"].index("killed by the kernel")] = "3"
 
+    def slow(figures):
+        table = figures["tables"][0]
+        (row,) = (row for row in table["rows"] if row[:2] == ["1,000", "mempressure"])
+        row[table["columns"].index("p50, ms")] = "99.00"
+
     def measured(results, words):
         (cells,) = (cells for name, cells in headlines(results)[0].items() if words in name)
         return cells[0]
@@ -55,6 +60,7 @@ def test_the_headlines_are_those_of_the_results():
     assert measured(changed("load", fail_one), "failed or wrong").startswith("7 of ")
     assert measured(changed("packages", worst), "ending a package's process") == "12.5 %"
     assert measured(changed("hog", kill_one), "kernel killed") == "3"
+    assert measured(changed("exporter", slow), "1,000 series").startswith("99.00 ms; ")
 
 
 def test_headlines_name_the_dates_and_the_machines_and_leave_out_what_was_not_measured():
