@@ -8,7 +8,7 @@ import select
 from collections.abc import Hashable
 
 from mempressure.liveness import is_alive
-from mempressure.process import pid_namespace
+from mempressure.process import pid_namespace, start_ticks
 from mempressure.state import WorkerState
 
 MAX_PROCESSES = 256
@@ -49,7 +49,7 @@ class LivingProcesses:
         """Return whether a worker's process still runs, as `liveness.is_alive` does; as of the round's beginning."""
         key = (worker.pid, worker.start_ticks, worker.pid_namespace)
         if key not in self._descriptors:
-            if not self._look_up(worker):
+            if not is_alive(worker, proc=self._proc, namespace=self._namespace, now=self._now):
                 return False
             if self._proc == _OWN_PROC and worker.pid_namespace == self._namespace:
                 self._watch(key, worker)
@@ -61,9 +61,6 @@ class LivingProcesses:
         for worker in list(self._descriptors):
             self._forget(worker)
 
-    def _look_up(self, worker: WorkerState) -> bool:
-        return is_alive(worker, proc=self._proc, namespace=self._namespace, now=self._now)
-
     def _watch(self, key: Hashable, worker: WorkerState) -> None:
         if len(self._descriptors) >= MAX_PROCESSES:
             return
@@ -71,8 +68,12 @@ class LivingProcesses:
             descriptor = os.pidfd_open(worker.pid)
         except OSError:  # it has just ended, the kernel is older than 5.3, or there is no descriptor left
             return
-        # Between the look and the descriptor it may have ended, and another have got its pid.
-        if self._look_up(worker):
+        try:
+            # Between the look and the descriptor it may have ended, and another have got its pid.
+            is_worker = start_ticks(worker.pid) == worker.start_ticks
+        except (ProcessLookupError, PermissionError):  # hidden by hidepid: it was believed for its fresh word
+            is_worker = False
+        if is_worker:
             self._descriptors[key] = descriptor
             self._poll.register(descriptor, select.POLLIN)
         else:

@@ -19,6 +19,11 @@ from mempressure.process import pid_namespace
 from mempressure.state import WorkerState, state_file_names
 from mempressure.state_reading import StateError, load
 
+MAX_FILES = 1000
+"""State files of one user that are read."""
+MAX_READING_SECONDS = 1.0
+"""Of CPU that reading one user's files may take, where 0.01 are usual: a user without measure delays nobody else."""
+
 
 @dataclass(frozen=True, slots=True)
 class AppReading:
@@ -145,7 +150,14 @@ def _living_workers(
     except OSError as error:
         on_problem(StateError(f"{directory} cannot be listed: {error.strerror}; chmod go+rx {directory}"))
         return apps
-    for path in paths:
+    if len(paths) > MAX_FILES:
+        on_problem(StateError(f"{directory} has more than {MAX_FILES} state files; the others are left out"))
+    began = time.thread_time()
+    for path in paths[:MAX_FILES]:
+        if time.thread_time() - began > MAX_READING_SECONDS:
+            problem = f"{directory}: its state files take more than {MAX_READING_SECONDS:g} s of CPU to read"
+            on_problem(StateError(f"{problem}; the others are left out"))
+            break
         try:
             worker = load(path, owner=uid)
         except FileNotFoundError:  # it ended between the listing and the reading

@@ -20,18 +20,34 @@ class Baselines:
         self._seen: dict[Hashable, tuple[float, Counts]] = {}  # the longest unseen first
 
     def before(self, key: Hashable, counts: Counts, *, first: Counts, now: float) -> Counts:
-        """Note the counts of `key`, and return those before: `first` where it was not known."""
+        """Note the counts of `key`, and return those before: `first` where it was not known.
+
+        Where there are too many that are there now, a newcomer is not noted and no increase is seen of it.
+        """
+        if key not in self._seen and not self._has_room(now):
+            return counts
         _, before = self._seen.pop(key, (now, first))
         # Who tells of it may lag behind who told last, which must not look like a fall.
         self._seen[key] = (now, counts if counts == before else tuple(map(max, before, counts)))
         return before
 
     def forget(self, now: float) -> None:
-        """Forget what was not seen for long, and what is too much."""
+        """Forget what was not seen for long."""
         for key, (seen, _) in list(self._seen.items()):
-            if seen > now - RETAIN_SECONDS and len(self._seen) <= MAX_BASELINES:
+            if seen > now - RETAIN_SECONDS:
                 break
             del self._seen[key]
+
+    def _has_room(self, now: float) -> bool:
+        """Return whether there is room for a newcomer, whose place may be that of what is gone for longest."""
+        if len(self._seen) < MAX_BASELINES:
+            return True
+        longest_unseen = next(iter(self._seen))
+        # What is there now is never forgotten: all that it ever counted would be counted once more.
+        if self._seen[longest_unseen][0] == now:
+            return False
+        del self._seen[longest_unseen]
+        return True
 
 
 class AppTotals(Generic[Totals]):

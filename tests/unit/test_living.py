@@ -107,6 +107,18 @@ def test_by_a_proc_that_is_not_this_ones_processes_are_looked_up(make_worker, pr
     assert not processes.is_alive(worker)
 
 
+def test_a_process_that_is_hidden_is_not_watched(watch, start, monkeypatch):
+    """Under hidepid its fresh word counts, which another process with its pid has not."""
+
+    def hidden(_):
+        raise PermissionError
+
+    worker, _ = start()
+    monkeypatch.setattr(living, "start_ticks", hidden)
+    assert watch(worker) == [True]
+    assert watch.descriptors() == 0
+
+
 def test_a_kernel_without_descriptors_of_processes_costs_a_look(watch, start, monkeypatch):
     def refuse(_):
         raise OSError(38, "Function not implemented")

@@ -46,7 +46,7 @@ def some(kind, **given):
 
 
 packages = some(PackageState, priority=st.integers(-(2**62), 2**62))
-workers = some(WorkerState, packages=st.lists(packages, max_size=5))
+workers = some(WorkerState, packages=st.lists(packages, max_size=5, unique_by=lambda package: package.name))
 
 
 @pytest.fixture
@@ -412,7 +412,34 @@ def test_catalogs_that_are_kept_are_bounded(tmp_path, worker, monkeypatch):
         worker.pid = pid
         publish(worker, tmp_path / f"{pid}.state")
         assert load(tmp_path / f"{pid}.state", owner=ME).pid == pid
-    assert sum(read.size for read in state_reading._reads._kept.values()) <= 4000
+    reads = state_reading._reads
+    assert 0 < reads._bytes == sum(read.size for read in reads._kept.values()) <= 4000
+
+
+def test_a_catalog_is_compared_with_few_others_however_many_there_are():
+    compared = []
+
+    class Packages(list):
+        def __eq__(self, other):
+            compared.append(other)
+            return False
+
+        __hash__ = None
+
+    reads = state_reading._Reads()
+    for number in range(100):
+        compared.clear()
+        reads.keep(f"{number}.state", state_reading._Read(b"", 0, 10, {}, Packages()))
+        assert len(compared) <= reads.NEIGHBOURS
+    reads.keep("7.state", state_reading._Read(b"", 0, 30, {}, Packages()))
+    assert reads._bytes == 99 * 10 + 30
+
+
+def test_a_package_is_named_once(data):
+    catalog, values = parts(data)
+    catalog["packages"][1]["name"] = catalog["packages"][0]["name"]
+    with pytest.raises(StateError, match="names a package twice"):
+        decode(joined(catalog, values))
 
 
 def test_a_value_that_cannot_be_is_refused_wherever_it_changes(tmp_path, worker):
