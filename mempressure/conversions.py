@@ -44,10 +44,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         try:
             value = to_number(text)
-            if value != int(value):
-                raise ValueError(text)  # noqa: TRY301 -- told below
         except ValueError:
-            raise ValueError(f"a whole number from {low} to {high}") from None
+            value = float("nan")
+        if not value.is_integer():
+            raise ValueError(f"a whole number from {low} to {high}")
         return int(value)
 
     return convert

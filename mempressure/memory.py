@@ -40,8 +40,10 @@ class MemoryReading(NamedTuple):
         return self.swap_used / self.swap_total if self.swap_total else 0.0
 
 
-_MEMINFO_FIELDS = ("MemTotal", "MemFree", "MemAvailable", "Cached", "SwapTotal", "SwapFree")
-_MEMINFO_STARTS = {name: f"\n{name}:".encode() for name in _MEMINFO_FIELDS}
+_MEMINFO_STARTS = {
+    name: f"\n{name}:".encode() for name in ("MemTotal", "MemFree", "MemAvailable", "Cached", "SwapTotal", "SwapFree")
+}
+"""What the line of each field that is needed begins with."""
 
 
 class PressureReading(NamedTuple):

@@ -13,6 +13,13 @@ MAX_BASELINES = 10_000
 """How many are remembered; beyond it those unseen for longest are forgotten."""
 
 
+def largest(some: Counts, others: Counts) -> Counts:
+    """Return the larger of each two counts."""
+    # Not `tuple(map(...))`: it is not made of the tuples that Python keeps for reuse, but added to them when it goes,
+    # up to 2,000: 160 KB.
+    return some if some == others else (*map(max, some, others),)
+
+
 class Baselines:
     """The last counts of everything that counts, by key. Times are Unix seconds and passed in."""
 
@@ -28,7 +35,7 @@ class Baselines:
             return counts
         _, before = self._seen.pop(key, (now, first))
         # Who tells of it may lag behind who told last, which must not look like a fall.
-        self._seen[key] = (now, counts if counts == before else tuple(map(max, before, counts)))
+        self._seen[key] = (now, largest(before, counts))
         return before
 
     def forget(self, now: float) -> None:

@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from mempressure.cgroup import EVENTS
 from mempressure.node import AppReading
-from mempressure_exporter.baselines import AppTotals, Baselines
+from mempressure_exporter.baselines import AppTotals, Baselines, largest
 
 _STALLS = ("waiting", "stalled")
 _COUNTS = attrgetter(*(f"cgroup_{kind}_seconds" for kind in _STALLS), *(f"cgroup_{event}_events" for event in EVENTS))
@@ -69,9 +69,5 @@ def _counts(app: AppReading) -> dict[int | str, tuple[float, ...]]:
         # Without an identity those that see the same processes are taken to share a cgroup.
         cgroup = worker.cgroup_id or worker.pid_namespace
         counts = _COUNTS(worker)
-        known = found.setdefault(cgroup, counts)
-        if counts != known:
-            # Not `tuple(map(...))`: it is not made of the tuples that Python keeps for reuse, but added to them when it
-            # goes, up to 2,000: 160 KB.
-            found[cgroup] = (*map(max, known, counts),)
+        found[cgroup] = largest(found.get(cgroup, counts), counts)
     return found

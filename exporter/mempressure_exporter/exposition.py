@@ -63,7 +63,7 @@ class Exposition:
             last = self._last.get((name, labels))
             # The same object, as truth values, levels and settings are: equality would take 0.0 for -0.0.
             if last is None or last[0] is not value:
-                last = self._write(name, labels, value)
+                last = self._write(name, labels, value, last)
             lines[name].append(last[1])
         text = []
         for name, head in self._heads[form].items():
@@ -76,9 +76,10 @@ class Exposition:
             self._last.clear()
         return "".join(text).encode()
 
-    def _write(self, name: str, labels: tuple[str, ...], value: float) -> tuple[float, str]:
+    def _write(
+        self, name: str, labels: tuple[str, ...], value: float, before: tuple[float, str] | None
+    ) -> tuple[float, str]:
         """Write a series' line and keep it."""
-        before = self._last.get((name, labels))
         text = line(self._families[name], labels, value) if before is None else renewed(before[1], value)
         last = self._last[name, labels] = (value, text)
         return last

@@ -54,7 +54,10 @@ class Package:
     """Whether those four are up to date."""
 
     def hold(self, worker: WorkerKey, holding: Holding) -> None:
-        """Note what a worker says of it."""
+        """Note what a worker says of it.
+
+        The sums go along: to go through eight holders for each change took a quarter more.
+        """
         before = self.holders.get(worker)
         self.holders[worker] = holding
         if before is None or holding[2] != before[2] or holding[4] != before[4]:

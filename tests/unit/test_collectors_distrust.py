@@ -1,6 +1,5 @@
 """What a hung, dead or lying worker publishes costs the others nothing, and never shows as a number that cannot be."""
 
-import json
 import math
 import os
 import socket
@@ -12,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mempressure.configuration import load_configuration
-from mempressure.state import HEADER, MAGIC, PACKAGE_VALUES, WORKER_VALUES, PackageState, encode
+from mempressure.state import PACKAGE_VALUES, WORKER_VALUES, PackageState, encode
 from mempressure_exporter.collectors import Collectors
 from tests.clock import Clock
 from tests.samples import printed
+from tests.state_file import joined, parts
 
 STARTED = 1e9
 OPTIONS = {"mechanism": "stop", "source": "process", "timeout": 60.0}
@@ -60,18 +60,9 @@ def assert_believable(samples):
     assert all(value for name, _, value in samples if name == "mempressure_scrape_collector_success")
 
 
-def file_of(catalog, values):
-    import struct
-
-    text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
-    head = HEADER.pack(MAGIC, len(values), len(text), hash(text))
-    return head + struct.pack(f"<{len(values)}d", *values) + text
-
-
 def catalog_of(make_worker, **changes):
-    data = encode(make_worker(pid=666, app="liar", packages=["pandas"]))
-    _, count, _, _ = HEADER.unpack_from(data)
-    return json.loads(data[HEADER.size + 8 * count :]) | changes
+    catalog, _ = parts(encode(make_worker(pid=666, app="liar", packages=["pandas"])))
+    return catalog | changes
 
 
 VALUES = [0.0] * (len(WORKER_VALUES) + len(PACKAGE_VALUES))
@@ -89,21 +80,21 @@ REFUSED = {
     "cut short": lambda make: encode(make(pid=666, app="liar"))[:-3],
     "too long": lambda make: encode(make(pid=666, app="liar")) + b"x",
     "another's pid": lambda make: encode(make(pid=101, app="liar")),
-    "a name of wrong type": lambda make: file_of(catalog_of(make, app=["shop"]), VALUES),
-    "a pid of wrong type": lambda make: file_of(catalog_of(make, pid="666"), VALUES),
-    "a boolean for a number": lambda make: file_of(catalog_of(make, budget_bytes=True), VALUES),
-    "an absurd budget": lambda make: file_of(catalog_of(make, budget_bytes=2**70), VALUES),
-    "a negative budget": lambda make: file_of(catalog_of(make, budget_bytes=-5), VALUES),
-    "packages of wrong type": lambda make: file_of(catalog_of(make, packages={"a": 1}), VALUES),
-    "no catalog": lambda make: file_of(b"nonsense", VALUES),
-    "brackets without end": lambda make: file_of(b"[" * 100_000, VALUES),
-    "NaN in the catalog": lambda make: file_of(catalog_of(make, started=math.nan), VALUES),
-    "NaN": lambda make: file_of(catalog_of(make), with_value(math.nan)),
-    "infinite": lambda make: file_of(catalog_of(make), with_value(math.inf)),
-    "minus infinite": lambda make: file_of(catalog_of(make), with_value(-math.inf, 0)),
-    "huge": lambda make: file_of(catalog_of(make), with_value(1e300)),
-    "negative": lambda make: file_of(catalog_of(make), with_value(-2.0)),
-    "a control character": lambda make: file_of(catalog_of(make, app="shop\nup 1"), VALUES),
+    "a name of wrong type": lambda make: joined(catalog_of(make, app=["shop"]), VALUES),
+    "a pid of wrong type": lambda make: joined(catalog_of(make, pid="666"), VALUES),
+    "a boolean for a number": lambda make: joined(catalog_of(make, budget_bytes=True), VALUES),
+    "an absurd budget": lambda make: joined(catalog_of(make, budget_bytes=2**70), VALUES),
+    "a negative budget": lambda make: joined(catalog_of(make, budget_bytes=-5), VALUES),
+    "packages of wrong type": lambda make: joined(catalog_of(make, packages={"a": 1}), VALUES),
+    "no catalog": lambda make: joined(b"nonsense", VALUES),
+    "brackets without end": lambda make: joined(b"[" * 100_000, VALUES),
+    "NaN in the catalog": lambda make: joined(catalog_of(make, started=math.nan), VALUES),
+    "NaN": lambda make: joined(catalog_of(make), with_value(math.nan)),
+    "infinite": lambda make: joined(catalog_of(make), with_value(math.inf)),
+    "minus infinite": lambda make: joined(catalog_of(make), with_value(-math.inf, 0)),
+    "huge": lambda make: joined(catalog_of(make), with_value(1e300)),
+    "negative": lambda make: joined(catalog_of(make), with_value(-2.0)),
+    "a control character": lambda make: joined(catalog_of(make, app="shop\nup 1"), VALUES),
 }
 
 
@@ -201,7 +192,7 @@ def test_whatever_numbers_a_worker_makes_up_the_scrape_holds_and_no_counter_fall
 ):
     before, last = honest(printed(collectors.collect())), {}
     for values in history:
-        liar.write_bytes(file_of(catalog_of(make_worker), values))
+        liar.write_bytes(joined(catalog_of(make_worker), values))
         samples = printed(collectors.collect())
         assert_believable(samples)
         assert honest(samples) == before

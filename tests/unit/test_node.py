@@ -136,31 +136,25 @@ def test_what_cannot_be_believed_is_told_and_the_others_are_read(read, publish_w
     assert [str(problem).partition(": ")[0] for problem in problems] == [f"{own}/{n}.state" for n in range(1, 6)]
 
 
-def test_of_one_user_s_files_so_many_are_read(read, publish_worker, proc, runtime_dir, monkeypatch):
-    monkeypatch.setattr(node, "MAX_FILES", 2)
+@pytest.mark.parametrize(
+    ("bound", "told"),
+    [
+        ("files", " has more than 2 state files; the others are left out"),
+        ("seconds", ": its state files take more than 1 s of CPU to read; the others are left out"),
+    ],
+)
+def test_of_one_user_s_files_so_many_are_read(read, publish_worker, proc, runtime_dir, monkeypatch, bound, told):
+    if bound == "files":
+        monkeypatch.setattr(node, "MAX_FILES", 2)
+    else:
+        seconds = iter([5.0, 5.1, 6.0, 6.1])  # before the first, and before each
+        monkeypatch.setattr(node.time, "thread_time", lambda: next(seconds))
     for pid in (101, 102, 103):
         proc.process(pid)
         publish_worker(pid=pid)
     problems = []
     assert [worker.pid for worker in read(problems).apps["shop"].workers] == [101, 102]
-    directory = runtime_dir / str(os.geteuid())
-    assert [str(problem) for problem in problems] == [
-        f"{directory} has more than 2 state files; the others are left out"
-    ]
-
-
-def test_reading_one_user_s_files_takes_so_long_and_no_longer(read, publish_worker, proc, runtime_dir, monkeypatch):
-    seconds = iter([5.0, 5.1, 6.0, 6.1])  # before the first, and before each
-    monkeypatch.setattr(node.time, "thread_time", lambda: next(seconds))
-    for pid in (101, 102, 103):
-        proc.process(pid)
-        publish_worker(pid=pid)
-    problems = []
-    assert [worker.pid for worker in read(problems).apps["shop"].workers] == [101, 102]
-    directory = runtime_dir / str(os.geteuid())
-    assert [str(problem) for problem in problems] == [
-        f"{directory}: its state files take more than 1 s of CPU to read; the others are left out"
-    ]
+    assert [str(problem) for problem in problems] == [f"{runtime_dir / str(os.geteuid())}{told}"]
 
 
 @as_root

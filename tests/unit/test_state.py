@@ -2,7 +2,6 @@ import json
 import math
 import os
 import socket
-import struct
 from dataclasses import fields, replace
 
 import pytest
@@ -24,8 +23,8 @@ from mempressure.state import (
     withdraw,
 )
 from mempressure.state_reading import MAX_FILE_BYTES, StateError, decode, load
+from tests.state_file import HEADER, joined, parts
 
-HEADER = struct.Struct("<8sIIq")
 ME = os.geteuid()
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=MAX_NAME_LENGTH) | st.just("a b")
@@ -62,17 +61,6 @@ def data(worker):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "101.state"
-
-
-def parts(data):
-    _, count, _, _ = HEADER.unpack_from(data)
-    return json.loads(data[HEADER.size + 8 * count :]), list(struct.unpack_from(f"<{count}d", data, HEADER.size))
-
-
-def joined(catalog, values):
-    text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
-    head = HEADER.pack(b"MPSTATE2", len(values), len(text), hash(text))
-    return head + struct.pack(f"<{len(values)}d", *values) + text
 
 
 @given(workers)
