@@ -21,7 +21,7 @@ from benchmarks.service import bytecode_environment, wait
 from benchmarks.statistics import summary
 from benchmarks.targets import Target, as_dicts
 from benchmarks.ways import WAYS
-from mempressure.process import start_ticks
+from mempressure.measure.process import start_ticks
 from stack.engines import ROOT
 
 DEATHS = {"host": 10, "ProcessPoolExecutor": 3, "loky": 3}

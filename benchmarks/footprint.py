@@ -24,11 +24,11 @@ from typing import Any
 from benchmarks.service import bytecode_environment, serve
 from benchmarks.statistics import quantile, summary
 from benchmarks.targets import Target, as_dicts
-from mempressure.accessed import arm, disarm, take_used
-from mempressure.monitor import MemoryMonitor
-from mempressure.process import private_bytes
-from mempressure.state import PackageState
-from mempressure.thresholds import Thresholds
+from mempressure.config.thresholds import Thresholds
+from mempressure.control.monitor import MemoryMonitor
+from mempressure.measure.process import private_bytes
+from mempressure.packages.accessed_bit import arm, disarm, take_used
+from mempressure.state.records import PackageState
 from stack.engines import ROOT
 
 ROUNDS = 5
@@ -42,7 +42,7 @@ EMERGENCY = Thresholds(unload_packages=0.03, aggressive_unload=0.04, emergency=0
 
 _IMPORT = """
 import sys, time
-import mempressure.tracking  # in both, or the garbage collector would run at other moments of the import
+import mempressure.packages.tracking  # in both, or the garbage collector would run at other moments of the import
 from mempressure.loader import LazyLoader
 loader = LazyLoader(with_agent=False)
 if sys.argv[1] == "tracked":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mempressure import get_lazy_loader
-from mempressure.worker import ManagedWorker
+from mempressure.worker.managed import ManagedWorker
 
 PACKAGES = ("wave", "mailbox", "imaplib", "poplib", "ftplib")
 """What is isolated: names only, nothing of them is imported."""

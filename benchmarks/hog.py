@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.service import BYTECODE, LOGS, wait
 from benchmarks.targets import Target, as_dicts
-from mempressure.thresholds import Thresholds
+from mempressure.config.thresholds import Thresholds
 from stack.engines import ROOT, find_program
 from stack.memory_cgroup import MemoryCgroup, can_make_one
 from stack.processes import Process, Processes, free_port

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import hoarder
 from benchmarks.service import wait
-from mempressure.node import read_node
+from mempressure.state.node_reader import read_node
 from stack.engines import ROOT
 from stack.processes import Process, Processes, free_port
 

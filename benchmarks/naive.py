@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from mempressure.process import private_bytes
+from mempressure.measure.process import private_bytes
 
 
 def unload(package: str) -> int:

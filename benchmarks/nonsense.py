@@ -7,11 +7,11 @@ from typing import Any
 
 from benchmarks import fuzz
 from benchmarks.managed import LOGS, NODE, WEBHOOK, Managed, managed
-from mempressure.configuration import load_configuration
-from mempressure_actuator.access import Access
+from mempressure.config.configuration import load_configuration
 from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
-from mempressure_actuator.token import load_token
 
 
 class Nonsense:

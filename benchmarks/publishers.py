@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mempressure.directories import file_stem, own_runtime_directory
-from mempressure.process import pid_namespace, start_ticks
-from mempressure.state import PackageState, WorkerState, publish
+from mempressure.config.paths import file_stem, own_runtime_directory
+from mempressure.measure.process import pid_namespace, start_ticks
+from mempressure.state.files import publish
+from mempressure.state.records import PackageState, WorkerState
 
 WORKERS = 8
 SERIES_A_PACKAGE = 8

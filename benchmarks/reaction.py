@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from benchmarks.statistics import summary
-from mempressure.thresholds import Thresholds
+from mempressure.config.thresholds import Thresholds
 from stack.configuration import free_ports
 from stack.engines import ROOT, find_engines
 from stack.observation import Observer, unloads

@@ -17,14 +17,15 @@ from typing import Any
 import psutil
 
 from benchmarks.exercises import Exercise
-from mempressure.action import Executor, Outcome
-from mempressure.client import give_order
-from mempressure.directories import socket_path
+from mempressure.act.executor import Executor, Outcome
+from mempressure.act.order_client import give_order
+from mempressure.config.paths import socket_path
+from mempressure.decide.plan import Action, Target
 from mempressure.errors import MempressureError
-from mempressure.node import NodeReading, read_node
-from mempressure.policy import Action, Target
-from mempressure.process import private_bytes
-from mempressure.state import WorkerState
+from mempressure.measure.process import private_bytes
+from mempressure.state.node import NodeReading
+from mempressure.state.node_reader import read_node
+from mempressure.state.records import WorkerState
 from stack.engines import ROOT
 from stack.processes import Processes, free_port
 

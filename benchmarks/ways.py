@@ -35,7 +35,7 @@ class Host:
     """The package host, as `loader.isolated` has it."""
 
     def __init__(self) -> None:
-        from mempressure.isolation import IsolatedPackage
+        from mempressure.isolation.function import IsolatedPackage
 
         self._package = IsolatedPackage("json")
 

@@ -6,15 +6,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from mempressure.control.monitor import MemoryMonitor
     from mempressure.loader import LazyLoader, UnloadResult, get_lazy_loader
-    from mempressure.monitor import MemoryMonitor
 
 __all__ = ["LazyLoader", "MemoryMonitor", "UnloadResult", "get_lazy_loader"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "LazyLoader": "mempressure.loader",
-    "MemoryMonitor": "mempressure.monitor",
+    "MemoryMonitor": "mempressure.control.monitor",
     "UnloadResult": "mempressure.loader",
     "get_lazy_loader": "mempressure.loader",
 }

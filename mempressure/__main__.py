@@ -2,7 +2,7 @@
 
 import sys
 
-from mempressure.command import main
+from mempressure.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from mempressure.configuration import HOST_VARIABLE, Configuration, load_configuration
-from mempressure.declaration import (
+from mempressure.act.supervisors.base import BackgroundWork
+from mempressure.bootstrap import Threads
+from mempressure.config.configuration import HOST_VARIABLE, Configuration, load_configuration
+from mempressure.packages.declaration import (
     checked_flag,
     checked_name,
     checked_priority,
@@ -21,19 +23,17 @@ from mempressure.declaration import (
     checked_timeout,
     checked_work_name,
 )
-from mempressure.draining import BackgroundWork
-from mempressure.packages import Packages, UnloadResult
-from mempressure.state import PackageState
-from mempressure.threads import Threads
+from mempressure.state.records import PackageState
+from mempressure.worker.registry import Packages, UnloadResult
 
 if TYPE_CHECKING:
-    from mempressure.alerts import AlertDict
-    from mempressure.isolation import IsolatedFunction
-    from mempressure.monitor import GarbageCollected, MemoryMonitor
-    from mempressure.observation import PressureSummary
-    from mempressure.suggestions import SuggestionDict
-    from mempressure.trim import PressureCallbacks
-    from mempressure.watching import Watch
+    from mempressure.act.trim import PressureCallbacks
+    from mempressure.control.monitor import GarbageCollected, MemoryMonitor
+    from mempressure.control.process_monitor import Watch
+    from mempressure.decide.alerts import AlertDict
+    from mempressure.decide.suggestions import SuggestionDict
+    from mempressure.decide.summary import PressureSummary
+    from mempressure.isolation.function import IsolatedFunction
 
 __all__ = ["LazyLoader", "UnloadResult", "get_lazy_loader"]
 
@@ -51,7 +51,7 @@ class LazyLoader:
 
     def __init__(self, *, configuration: Configuration | None = None, with_agent: bool = True) -> None:
         self._configuration = load_configuration() if configuration is None else configuration
-        if with_agent and (observing := sys.modules.get("mempressure.observing")) is not None:
+        if with_agent and (observing := sys.modules.get("mempressure.worker.observer")) is not None:
             observing.give_way()  # under `mempressure run`: each use is to be seen by whoever acts on it
         # Inside a package host the same declarations are made again; there nothing is to be managed.
         self._with_agent = with_agent and HOST_VARIABLE not in os.environ
@@ -152,7 +152,7 @@ class LazyLoader:
         }
         allow_imported = checked_flag("allow_imported", allow_imported)
         package = self._packages.isolate(checked_name(name), options, allow_imported=allow_imported)
-        from mempressure.isolation import IsolatedFunction  # 0.4 MB that a worker without one need not pay
+        from mempressure.isolation.function import IsolatedFunction  # 0.4 MB that a worker without one need not pay
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
             return IsolatedFunction(function, package=package)
@@ -165,7 +165,10 @@ class LazyLoader:
         Raises:
             ConfigurationError: there is no such alert level.
         """
-        from mempressure.trim import PressureCallbacks, checked_level  # 30 KB that a worker without any need not pay
+        from mempressure.act.trim import (
+            PressureCallbacks,
+            checked_level,
+        )  # 30 KB that a worker without any need not pay
 
         checked_level(level)
 
@@ -291,7 +294,7 @@ class LazyLoader:
     def _watching(self) -> "Watch":
         with self._lock:
             if self._watch is None:
-                from mempressure.watching import Watch  # most workers never ask, and need not pay for it
+                from mempressure.control.process_monitor import Watch  # most workers never ask, and need not pay for it
 
                 self._watch = Watch(self._configuration, packages=self._held)
             return self._watch

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.load import Load
-from mempressure.thresholds import Thresholds
+from mempressure.config.thresholds import Thresholds
 from stack.configuration import free_ports, slack_url_file
 from stack.engines import ROOT, find_engines, version_of
 from stack.observation import Observer, unloads

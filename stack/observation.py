@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mempressure.node import AppReading, read_node
+from mempressure.state.node import AppReading
+from mempressure.state.node_reader import read_node
 from stack.system import System
 
 HISTORY_SECONDS = 0.25

@@ -8,11 +8,13 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from mempressure import installation, loader
-from mempressure.isolation import IsolatedFunction, IsolatedPackage
-from mempressure.state import PackageState, WorkerState, publish
-from mempressure.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
-from tests.unit import isolated_functions
+from mempressure import loader
+from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
+from mempressure.state.files import publish
+from mempressure.state.records import PackageState, WorkerState
+from mempressure.verdicts import environment
+from mempressure.verdicts.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
+from tests.support import isolated_functions
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("mempressure", deadline=None)
@@ -231,10 +233,10 @@ def _verdict(*, package: str = "pandas", exercise: str = "", **options) -> Verdi
     key = VerdictKey(
         package=package,
         exercise=exercise,
-        distributions=installation.distribution_versions(["pandas", "numpy"]),
-        python=installation.python_version(),
-        allocator=installation.allocator(),
-        mempressure=installation.mempressure_version(),
+        distributions=environment.distribution_versions(["pandas", "numpy"]),
+        python=environment.python_version(),
+        allocator=environment.allocator(),
+        mempressure=environment.mempressure_version(),
     )
     results = tuple(MechanismResult(mechanism=name, works=name != "evict") for name in REHEARSED)
     modules = (ModuleCost(name="numpy", self_bytes=5, cumulative_bytes=9, self_seconds=0.1),)

@@ -5,33 +5,35 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from mempressure.action import Executor, Outcome
-from mempressure.configuration import Configuration
-from mempressure.control import ControlLoop
-from mempressure.cycle import Cycle
-from mempressure.directories import make_private
+from mempressure.act.executor import Executor, Outcome
+from mempressure.config.configuration import Configuration
+from mempressure.config.paths import make_private
+from mempressure.config.runtime_settings import Settings, with_thresholds
+from mempressure.config.settings_file import SettingsFile
+from mempressure.control.loop import ControlLoop
+from mempressure.control.monitor import MemoryMonitor
+from mempressure.control.records import Cycle
+from mempressure.control.rules import rules
+from mempressure.decide.plan import Action, Rules
+from mempressure.decide.summary import Observation
 from mempressure.errors import ConfigurationError
-from mempressure.monitor import MemoryMonitor
-from mempressure.node import NodeReading
-from mempressure.observation import Observation
-from mempressure.policy import Action, Rules
-from mempressure.settings import Settings, SettingsFile, with_thresholds
+from mempressure.state.node import NodeReading
 from mempressure_actuator.blackbox.box import BlackBox
-from mempressure_actuator.brakes import recycled, require_floor
-from mempressure_actuator.cgroups import AppCgroups
 from mempressure_actuator.custom.definition import CustomAction
 from mempressure_actuator.custom.runner import CustomRunner, started_before
-from mempressure_actuator.data import CycleDict
-from mempressure_actuator.history import HistoryQuery
-from mempressure_actuator.leases import Lease, live
-from mempressure_actuator.loop import LoopThread
-from mempressure_actuator.machine import NodeReader, Workers
+from mempressure_actuator.inbox.leases import Lease, live
+from mempressure_actuator.loop.brakes import recycled, require_floor
+from mempressure_actuator.loop.cgroups import AppCgroups
+from mempressure_actuator.loop.loop import LoopThread
+from mempressure_actuator.loop.machine import NodeReader, Workers
+from mempressure_actuator.loop.pressures import Look
+from mempressure_actuator.loop.reflex import Reflex
+from mempressure_actuator.loop.requests import Requests
 from mempressure_actuator.metrics import Metrics
-from mempressure_actuator.pressures import Look
-from mempressure_actuator.reflex import Reflex
-from mempressure_actuator.store import Store, StoreError
-from mempressure_actuator.unloading import Requests
-from mempressure_actuator.usage_history import UsageHistory
+from mempressure_actuator.schemas import CycleDict
+from mempressure_actuator.store.history import HistoryQuery
+from mempressure_actuator.store.store import Store, StoreError
+from mempressure_actuator.store.usage_history import UsageHistory
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +208,7 @@ class Actuator:
     def rules(self) -> Rules:
         """Return what the operator settled on, as it is now."""
         settings = self.settings()
-        return Rules.of(self.configuration, settings, settings.thresholds)
+        return rules(self.configuration, settings, settings.thresholds)
 
     def leases(self) -> list[Lease]:
         """Return the leases that live."""

@@ -5,11 +5,12 @@ from functools import partial
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from mempressure_actuator import api, webhook
-from mempressure_actuator.access import Access
 from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.answers import MAX_BODY_BYTES, RequestError, failure, http_failure, internal_failure
-from mempressure_actuator.endpoint import Endpoint
+from mempressure_actuator.api import blueprint as api
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.answers import MAX_BODY_BYTES, RequestError, failure, http_failure, internal_failure
+from mempressure_actuator.api.endpoint import Endpoint
+from mempressure_actuator.inbox import webhook
 from mempressure_actuator.page.blueprint import StatusPage
 from mempressure_actuator.page.blueprint import create_blueprint as create_page
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, NoReturn
 import prometheus_client
 
 from mempressure import __version__
-from mempressure.configuration import Configuration, load_configuration
+from mempressure.config.configuration import Configuration, load_configuration
 from mempressure.errors import ConfigurationError, MempressureError
-from mempressure.memory import MeasureError, host_memory
-from mempressure.web import logs
-from mempressure.web.address import parse_listen_address
-from mempressure.web.listening import addresses, inherited, listen
-from mempressure.web.rate import rate_limited
-from mempressure.web.server import Server
-from mempressure_actuator.access import Access, is_loopback
+from mempressure.http import logs
+from mempressure.http.address import parse_listen_address
+from mempressure.http.listening import addresses, inherited, listen
+from mempressure.http.rate import rate_limited
+from mempressure.http.server import Server
+from mempressure.measure.memory import MeasureError, host_memory
 from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.api.access import Access, is_loopback
+from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
 from mempressure_actuator.custom.definition import CustomAction
 from mempressure_actuator.server import LIMITS, serve_wsgi
-from mempressure_actuator.token import load_token
 
 if TYPE_CHECKING:
-    from mempressure.web.config import WebConfig
+    from mempressure.http.config import WebConfig
 
 DEFAULT_ADDRESS = "127.0.0.1:10062"
 
@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command's flags. Everything else is a setting of `mempressure.configuration`."""
+    """Return the command's flags. Everything else is a setting of `mempressure.config.configuration`."""
     result = _Parser(
         prog="mempressure-actuator",
         description="Takes Alertmanager's notifications and gives the memory of idle packages back.",
@@ -194,6 +194,6 @@ def _external_url(text: str) -> str:
 def _web_config(path: str) -> "WebConfig | None":
     if not path:
         return None
-    from mempressure.web.config import WebConfig  # ssl and bcrypt, which nothing else needs
+    from mempressure.http.config import WebConfig  # ssl and bcrypt, which nothing else needs
 
     return WebConfig(path)

@@ -7,14 +7,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from mempressure import __version__
-from mempressure.action import Outcome
-from mempressure.configuration import DRY_RUN_CHOICES
-from mempressure.cycle import Cycle
-from mempressure.node import NodeReading
-from mempressure.policy import Action
-from mempressure.state import MECHANISMS
-from mempressure_actuator.brakes import BRAKES
-from mempressure_actuator.notification import RESULTS
+from mempressure.act.executor import Outcome
+from mempressure.config.configuration import DRY_RUN_CHOICES
+from mempressure.control.records import Cycle
+from mempressure.decide.plan import Action
+from mempressure.state.node import NodeReading
+from mempressure.state.records import MECHANISMS
+from mempressure_actuator.inbox.notification import RESULTS
+from mempressure_actuator.loop.brakes import BRAKES
 
 WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed", "overloaded")
 

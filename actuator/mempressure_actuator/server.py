@@ -1,4 +1,4 @@
-"""What turns the requests of `mempressure.web.server` into WSGI's, for Flask.
+"""What turns the requests of `mempressure.http.server` into WSGI's, for Flask.
 
 The exporter's server, because no other stands every attack: hypercorn's asyncio server has no limit on connections, and
 1,000 idle clients left it without descriptors for the webhook; cheroot and gunicorn's threads are blocked by 50.
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from mempressure.web.connection import Limits
-from mempressure.web.messages import Answer, Request, Response
-from mempressure_actuator.answers import MAX_BODY_BYTES
+from mempressure.http.connection import Limits
+from mempressure.http.messages import Answer, Request, Response
+from mempressure_actuator.api.answers import MAX_BODY_BYTES
 
 AT_ONCE = 16
 """Requests that are carried out at once: more than may wait for the workers, so that a webhook always finds room."""

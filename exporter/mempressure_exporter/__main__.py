@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mempressure import __version__
-from mempressure.configuration import load_configuration
+from mempressure.config.configuration import load_configuration
 from mempressure.errors import ConfigurationError
-from mempressure.memory import MeasureError, host_memory
-from mempressure.web import logs
-from mempressure.web.address import ListenAddress, parse_listen_address
-from mempressure.web.listening import inherited, listen
-from mempressure.web.messages import Answer
-from mempressure.web.pages import serve_pages
-from mempressure.web.server import Server
+from mempressure.http import logs
+from mempressure.http.address import ListenAddress, parse_listen_address
+from mempressure.http.listening import inherited, listen
+from mempressure.http.messages import Answer
+from mempressure.http.pages import serve_pages
+from mempressure.http.server import Server
+from mempressure.measure.memory import MeasureError, host_memory
 from mempressure_exporter import selection, textfile
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.pages import HEALTHY, MAX_REQUESTS, READY, pages
 
 if TYPE_CHECKING:
-    from mempressure.web.config import WebConfig
+    from mempressure.http.config import WebConfig
 
 PROGRAM = "mempressure-exporter"
 DEFAULT_ADDRESS = "127.0.0.1:10061"
@@ -75,7 +75,7 @@ def _serve(collectors: Collectors, options: argparse.Namespace) -> int:
 def _web_config(path: str, collectors: Collectors) -> "WebConfig | None":
     if not path:
         return None
-    from mempressure.web.config import WebConfig  # YAML and bcrypt, which nothing else needs
+    from mempressure.http.config import WebConfig  # YAML and bcrypt, which nothing else needs
 
     return WebConfig(path, on_error=collectors.problems.count)
 
@@ -83,8 +83,8 @@ def _web_config(path: str, collectors: Collectors) -> "WebConfig | None":
 def _guarded(answer: Answer, config: "WebConfig | None") -> Answer:
     if config is None:
         return answer
-    from mempressure.web.rate import rate_limited
-    from mempressure.web.users import users_only
+    from mempressure.http.rate import rate_limited
+    from mempressure.http.users import users_only
 
     guarded = users_only(answer, lambda: config.current().users)
     return rate_limited(guarded, lambda: config.current().rate)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from mempressure.cgroup import EVENTS
-from mempressure.node import AppReading
+from mempressure.measure.cgroup import EVENTS
+from mempressure.state.node import AppReading
 from mempressure_exporter.baselines import AppTotals, Baselines, largest
 
 _STALLS = ("waiting", "stalled")

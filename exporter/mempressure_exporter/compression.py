@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from mempressure.web.messages import Request, Response
+from mempressure.http.messages import Request, Response
 
 try:
     from isal.isal_zlib import compress

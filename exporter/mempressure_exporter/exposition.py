@@ -10,7 +10,7 @@ from enum import Enum
 from math import isfinite, isnan
 from typing import NamedTuple
 
-from mempressure_exporter.families import Family
+from mempressure_exporter.metrics import Family
 
 
 class Format(Enum):

@@ -7,7 +7,7 @@ increase that is seen in a worker: what it counted before the exporter started i
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mempressure.node import AppReading
+from mempressure.state.node import AppReading
 from mempressure_exporter.baselines import AppTotals, Baselines
 
 

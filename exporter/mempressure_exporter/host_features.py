@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mempressure.cgroup import memory_controllers
-from mempressure.directories import require_trustworthy_parent
+from mempressure.config.paths import require_trustworthy_parent
 from mempressure.errors import MempressureError
-from mempressure.memory import pressure
-from mempressure.stall import TriggerError, psi_trigger
+from mempressure.measure.cgroup import memory_controllers
+from mempressure.measure.memory import pressure
+from mempressure.measure.psi_trigger import TriggerError, psi_trigger
 
 MIN_RUNTIME_BYTES = 1 << 20
 """Free space that the workers' state files need: some KiB each."""

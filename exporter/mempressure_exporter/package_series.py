@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from itertools import compress, count
 from operator import ne
 
-from mempressure.state import UNKNOWN, least_mild
+from mempressure.measure.reading import UNKNOWN
+from mempressure.state.records import least_mild
 from mempressure_exporter.counters import PackageTotals, Values
 from mempressure_exporter.exposition import line, renewed
-from mempressure_exporter.families import FAMILIES, Family
+from mempressure_exporter.metrics import FAMILIES, Family
 
 PACKAGE_FAMILIES = tuple(family for family in FAMILIES if family.name.startswith("mempressure_package_"))
 """The families of the series of a package, in the order of printing."""

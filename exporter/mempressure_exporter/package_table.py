@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from mempressure.published_packages import PublishedPackages
-from mempressure.state import PACKAGE_VALUES, WorkerState
+from mempressure.state.published_packages import PublishedPackages
+from mempressure.state.records import PACKAGE_VALUES, WorkerState
 from mempressure_exporter.baselines import RETAIN_SECONDS
 from mempressure_exporter.counters import NOTHING, Counts
 from mempressure_exporter.package_series import ALL_FAMILIES, Package, WorkerKey

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from mempressure import __version__
-from mempressure.web.messages import TEXT, Answer, Request, Response, plain
+from mempressure.http.messages import TEXT, Answer, Request, Response, plain
 from mempressure_exporter import selection
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.compression import compressed
 from mempressure_exporter.exposition import Exposition
-from mempressure_exporter.families import FAMILIES
+from mempressure_exporter.metrics import FAMILIES
 from mempressure_exporter.negotiation import negotiated
 
 HEALTHY, READY = "/-/healthy", "/-/ready"

@@ -3,10 +3,10 @@
 import logging
 import re
 
+from mempressure.config.settings_file import SettingsError
 from mempressure.errors import MempressureError, UnsafeDirectoryError, WebConfigError
-from mempressure.memory import MeasureError
-from mempressure.settings import SettingsError
-from mempressure.state_reading import StateError
+from mempressure.measure.memory import MeasureError
+from mempressure.state.reader import StateError
 
 _MAX_REMEMBERED_MESSAGES = 1000
 _log = logging.getLogger(__name__)

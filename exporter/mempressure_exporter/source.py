@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 
-from mempressure.configuration import Configuration
+from mempressure.config.configuration import Configuration
 from mempressure.errors import MempressureError
-from mempressure.living import LivingProcesses
-from mempressure.node import AppReading, read_apps
-from mempressure.state import WorkerState
+from mempressure.state.live_processes import LivingProcesses
+from mempressure.state.node import AppReading
+from mempressure.state.node_reader import read_apps
+from mempressure.state.records import WorkerState
 from mempressure_exporter.problems import Problems
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.exposition import Exposition
-from mempressure_exporter.families import FAMILIES
+from mempressure_exporter.metrics import FAMILIES
 
 
 def scrape(collectors: Collectors) -> tuple[bytes, bool]:

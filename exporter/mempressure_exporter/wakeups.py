@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from mempressure.stall import Trigger, TriggerError
+from mempressure.measure.psi_trigger import Trigger, TriggerError
 
 _log = logging.getLogger(__name__)
 

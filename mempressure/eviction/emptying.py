@@ -17,13 +17,12 @@ from operator import eq, is_, not_, sub
 from types import ModuleType
 from typing import Any
 
-from mempressure.accessed import disarm
 from mempressure.eviction.closure import references_by_being_looked_at
 from mempressure.eviction.hollow import HollowModule, HollowPackage, register, unregister
 from mempressure.eviction.ownership import namespace
 from mempressure.eviction.registries import Registrations, filters_changed
-from mempressure.module_class import exchange_class, set_attribute
-from mempressure.reservation import Reserve
+from mempressure.packages.accessed_bit import disarm, exchange_class, set_attribute
+from mempressure.packages.reservation import Reserve
 
 
 @dataclass(slots=True)

@@ -11,17 +11,17 @@ from importlib.machinery import EXTENSION_SUFFIXES, BuiltinImporter, ExtensionFi
 from types import ModuleType
 from typing import Any
 
-from mempressure.accessed import ArmedModule
+from mempressure.act.self_check import frozen_objects
+from mempressure.act.trim import release_free_pages
 from mempressure.errors import EvictionRefusedError
 from mempressure.eviction.closure import closure_of
 from mempressure.eviction.emptying import Candidate, empty
 from mempressure.eviction.hollow import import_lock, is_hollow
 from mempressure.eviction.ownership import modules_of, namespace
 from mempressure.eviction.pins import frames_inside, lost_state, outside_references
-from mempressure.features import frozen_objects
-from mempressure.process import private_bytes
-from mempressure.reservation import Reserve
-from mempressure.trim import release_free_pages
+from mempressure.measure.process import private_bytes
+from mempressure.packages.accessed_bit import ArmedModule
+from mempressure.packages.reservation import Reserve
 
 _ATTEMPTS = 3
 """Looks at a package that other threads use meanwhile: each can be spoilt by a single access."""

@@ -17,9 +17,9 @@ from typing import Any
 
 from mempressure.eviction.ownership import belongs, namespace
 from mempressure.eviction.registries import WarningFilter
-from mempressure.importing import TrackingFinder
-from mempressure.module_class import exchange_class
-from mempressure.reservation import Reserve
+from mempressure.packages.accessed_bit import exchange_class
+from mempressure.packages.deferred_import import TrackingFinder
+from mempressure.packages.reservation import Reserve
 
 _plain_getattribute = ModuleType.__getattribute__
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mempressure.trend import slope
-from mempressure.verdict import MAX_TEXT_LENGTH, MechanismResult
+from mempressure.measure.trend import slope
+from mempressure.verdicts.verdict import MAX_TEXT_LENGTH, MechanismResult
 
 FLAT_RATIO = 0.02
 """Growth of the process over all cycles but the first that still counts as flat: 2 % of what it held."""

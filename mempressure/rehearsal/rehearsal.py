@@ -3,19 +3,32 @@
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from mempressure import installation
 from mempressure.rehearsal.judgement import Course, judge
 from mempressure.rehearsal.trial import RehearsalError, play
-from mempressure.verdict import ModuleCost, Verdict, VerdictKey
+from mempressure.verdicts import environment
+from mempressure.verdicts.verdict import ModuleCost, Verdict, VerdictKey
 
 CYCLES = 5
 STEP_SECONDS = 60.0
 
 _MOST_PINS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one package: its verdict, or what kept it from being rehearsed."""
+
+    package: str
+    verdict: Verdict | None = None
+    cached: bool = False
+    status: str = "verdict"
+    """Or the kind of a `RehearsalError`."""
+    message: str = ""
 
 
 class Rehearsal:
@@ -70,9 +83,9 @@ class Rehearsal:
                 package=self._package,
                 exercise=self._exercise,
                 distributions=survey["distributions"],
-                python=installation.python_version(),
-                allocator=installation.allocator(),
-                mempressure=installation.mempressure_version(),
+                python=environment.python_version(),
+                allocator=environment.allocator(),
+                mempressure=environment.mempressure_version(),
             ),
             when=time.time(),
             results=(

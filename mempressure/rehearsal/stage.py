@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mempressure.host_process import die_with
-from mempressure.process import private_bytes
-from mempressure.trim import release_free_pages
+from mempressure.act.trim import release_free_pages
+from mempressure.isolation.child import die_with
+from mempressure.measure.process import private_bytes
 
 _MOST_MODULES = 10
 _MESSAGE_LENGTH = 300
@@ -41,7 +41,7 @@ class Stage:
 
     def survey(self) -> dict[str, Any]:
         """Import the package with a recorder, use it twice, and list what came with it."""
-        from mempressure.rehearsal.imports import ImportRecorder, distributions_of
+        from mempressure.rehearsal.import_costs import ImportRecorder, distributions_of
 
         recorder, before = ImportRecorder(), set(sys.modules)
         with recorder.installed():
@@ -88,7 +88,7 @@ class Stage:
     def stop(self) -> dict[str, Any]:
         """Be a worker whose package lives in a process of its own, which is ended again and again."""
         from mempressure.errors import MempressureError
-        from mempressure.isolated_package import IsolatedPackage
+        from mempressure.isolation.package import IsolatedPackage
 
         package = IsolatedPackage(self.package)
         try:

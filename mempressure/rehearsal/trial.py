@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from mempressure.configuration import HOST_VARIABLE
+from mempressure.config.configuration import HOST_VARIABLE
 from mempressure.errors import MempressureError
-from mempressure.host_keeper import host_environment
+from mempressure.isolation.spawner import host_environment
 
 _LAST_WORDS_BYTES = 4096
 

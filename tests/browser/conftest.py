@@ -11,14 +11,15 @@ import pytest
 import requests
 from playwright.sync_api import expect, sync_playwright
 
-from mempressure.process import pid_namespace, start_ticks
-from mempressure.state import PackageState, WorkerState, publish
+from mempressure.measure.process import pid_namespace, start_ticks
+from mempressure.state.files import publish
+from mempressure.state.records import PackageState, WorkerState
 from stack.configuration import free_ports
 from stack.engines import find_program
 from stack.processes import Processes
 from stack.system import System, start_sample
-from tests.actuator_process import Actuator
-from tests.waiting import until
+from tests.support.actuator_process import Actuator
+from tests.support.waiting import until
 
 MIB = 1 << 20
 FLAGS = (

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 from werkzeug.serving import make_server
 
-from mempressure.configuration import load_configuration
-from mempressure.cycle import ActionRecord, Cycle
-from mempressure.memory import MemoryReading
-from mempressure.state import PackageState
-from mempressure_actuator.access import Access
+from mempressure.config.configuration import load_configuration
+from mempressure.control.records import ActionRecord, Cycle
+from mempressure.measure.reading import MemoryReading
+from mempressure.state.records import PackageState
 from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
-from mempressure_actuator.token import load_token
 from tests.browser.accessibility import obstacles
 
 MIB = 1 << 20

@@ -12,10 +12,10 @@ import requests
 
 from benchmarks import hoarder
 from benchmarks.relay import Relay
-from mempressure.node import read_node
+from mempressure.state.node_reader import read_node
 from stack.configuration import free_ports, write_alertmanager, write_prometheus
 from stack.system import run_system
-from tests.waiting import until
+from tests.support.waiting import until
 
 HEARTBEAT_SECONDS = 1.0
 ENVIRONMENT = {

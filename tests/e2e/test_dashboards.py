@@ -17,8 +17,8 @@ from stack.configuration import PROMETHEUS_FILE, free_ports
 from stack.engines import ROOT
 from stack.observation import Observer
 from stack.system import System, run_system
-from tests.dashboards.document import NAMES, find, label_values, load, queries, variables
-from tests.waiting import until
+from tests.support.dashboards.document import NAMES, find, label_values, load, queries, variables
+from tests.support.waiting import until
 
 NO_CGROUP = "the sample has a budget and no cgroup of its own"
 UNPRIVILEGED = "where the kernel takes no trigger, nothing is counted"

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from stack.engines import ROOT
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def processes_of(marker):

@@ -8,7 +8,7 @@ from app.load import Load
 from stack.configuration import free_ports
 from stack.observation import Observer, unloads
 from stack.system import run_system
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import requests
 
 from stack.configuration import free_ports
 from stack.system import run_system, start_actuator
-from tests.waiting import until
+from tests.support.waiting import until
 
 MEMORY = "/api/packages/memory"
 LEVELS = ("warning", "medium", "high", "emergency")

@@ -5,7 +5,7 @@ Series are in promtool's notation, one value a step; `_` is no sample, `stale` i
 
 from dataclasses import dataclass, field
 
-from mempressure.thresholds import ALERT_LEVELS, Thresholds
+from mempressure.config.thresholds import ALERT_LEVELS, Thresholds
 
 MOMENTS = ("not yet", "fires", "holds in the band", "never entered", "resolves", "data missing")
 FIRING = ("fires", "holds in the band")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mempressure.memory import MemoryReading
-from mempressure.monitor import MemoryMonitor
-from mempressure.node import AppReading, NodeReading
-from mempressure.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds
-from tests.engines import run_tool
+from mempressure.config.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds
+from mempressure.control.monitor import MemoryMonitor
+from mempressure.measure.reading import MemoryReading
+from mempressure.state.node import AppReading, NodeReading
 from tests.rules.excerpt import excerpt
+from tests.support.engines import run_tool
 
 TARGET = 'job="mempressure-exporter",instance="a"'
 STEPS = 10_000

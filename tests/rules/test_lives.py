@@ -5,9 +5,9 @@ import re
 import pytest
 import yaml
 
-from tests.engines import run_tool
 from tests.rules.excerpt import RULES, excerpt
 from tests.rules.lives import FIRING, LIVES, MOMENTS
+from tests.support.engines import run_tool
 
 GOOD_WHILE_THEY_FIRE = {
     "MemoryPressureHeartbeat": "fires in the good case and has no band; tests/rules/liveness_test.yml has its life",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mempressure.alerts import Alert
-from mempressure.thresholds import ALERT_LEVELS
-from tests.engines import run_tool
+from mempressure.config.thresholds import ALERT_LEVELS
+from mempressure.decide.alerts import Alert
 from tests.rules.excerpt import excerpt
+from tests.support.engines import run_tool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "rules/memory_pressure.yml"

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from mempressure.errors import HostDiedError
-from mempressure.host import PackageHost
-from tests.unit import evictable as evictable_package
-from tests.unit import isolated_functions
-from tests.waiting import until
+from mempressure.isolation.process import PackageHost
+from tests.support import evictable as evictable_package
+from tests.support import isolated_functions
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import types
 import pytest
 
 import mempressure.loader
-from mempressure import features, sampling
-from mempressure.client import give_order
-from mempressure.configuration import load_configuration
-from mempressure.directories import socket_path
+from mempressure.act import self_check
+from mempressure.act.order_client import give_order
+from mempressure.config.configuration import load_configuration
+from mempressure.config.paths import socket_path
 from mempressure.errors import (
     AgentUnreachableError,
     ConfigurationError,
@@ -22,13 +22,14 @@ from mempressure.errors import (
     UnknownPackageError,
 )
 from mempressure.loader import LazyLoader, UnloadResult
-from mempressure.node import read_node
-from mempressure.verdict import REHEARSED, MechanismResult
-from mempressure.verdict_cache import store_verdict
-from tests.forking import in_child
-from tests.waiting import until
+from mempressure.state.node_reader import read_node
+from mempressure.verdicts.store import store_verdict
+from mempressure.verdicts.verdict import REHEARSED, MechanismResult
+from mempressure.worker import sampler
+from tests.support.forking import in_child
+from tests.support.waiting import until
 
-MODULE = "tests.unit.loaded_functions"
+MODULE = "tests.support.loaded_functions"
 
 
 @pytest.fixture
@@ -303,7 +304,7 @@ def test_nothing_is_recycled_without_a_supervisor(loader, ask):
 
 
 def test_a_worker_with_background_work_says_so_and_is_not_recycled(loader, published, ask, monkeypatch):
-    monkeypatch.setattr("mempressure.supervisors._present", list)
+    monkeypatch.setattr("mempressure.act.supervisors._present", list)
     with loader.background_work("queue flusher"):
         ask("m1", "measure")
         assert published().recycle_refused.endswith("would cut: queue flusher")
@@ -384,7 +385,7 @@ def test_in_a_fork_of_a_loaded_parent_trimming_is_off_and_says_so(loader, runtim
 
 
 def test_a_callback_that_hangs_in_the_parent_runs_in_a_forked_child(loader, monkeypatch):
-    monkeypatch.setattr("mempressure.trim.CALLBACK_SECONDS", 0.05)
+    monkeypatch.setattr("mempressure.act.trim.CALLBACK_SECONDS", 0.05)
     let_go = threading.Event()
     loader.on_pressure("medium")(lambda level: let_go.wait(60))
     assert "still runs" in loader._callbacks.call("high")[0]
@@ -401,7 +402,7 @@ def test_a_callback_that_hangs_in_the_parent_runs_in_a_forked_child(loader, monk
 def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monkeypatch, caplog):
     """Nothing here lacks anything, so the check is told of another system; all behind it is real."""
     reasons = {"accessed_bit": "no swap", "process_memory": "no smaps_rollup", "trim": "no malloc_trim"}
-    monkeypatch.setattr(features, "unsupported", lambda system: dict(reasons))
+    monkeypatch.setattr(self_check, "unsupported", lambda system: dict(reasons))
     loader = LazyLoader(configuration=configuration)
     try:
         loader.manage("json")
@@ -460,7 +461,7 @@ def test_without_proc_there_is_no_agent_and_the_rest_works(configuration, monkey
     def no_proc(*args, **options):
         raise ProcessLookupError("no process self in /proc")
 
-    monkeypatch.setattr(sampling, "start_ticks", no_proc)
+    monkeypatch.setattr(sampler, "start_ticks", no_proc)
     loader = LazyLoader(configuration=configuration)
     assert callable(loader.import_module("wave").open)
     assert "agent not started, this worker is not managed: reason='no process self in /proc'" in caplog.messages

@@ -11,20 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mempressure.cgroup import Cgroup
-from mempressure.cycle import Cycle
-from mempressure.directories import make_private
+from mempressure.config.paths import make_private
+from mempressure.config.thresholds import Thresholds
+from mempressure.control.records import Cycle
+from mempressure.decide.plan import Skip
+from mempressure.decide.summary import Observation
 from mempressure.errors import MempressureError
-from mempressure.node import NodeReading
-from mempressure.observation import Observation
-from mempressure.policy import Skip
-from mempressure.thresholds import Thresholds
+from mempressure.measure.cgroup import Cgroup
+from mempressure.state.node import NodeReading
 from mempressure_actuator.blackbox.kills import MAX_CGROUPS, Kills, Rise, read_kills, risen
 from mempressure_actuator.blackbox.observation import holders
 from mempressure_actuator.blackbox.report import BEFORE_SECONDS, Evidence, Kill, Usage, make_report
-from mempressure_actuator.data import CycleDict
-from mempressure_actuator.leases import Lease
+from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.schemas import CycleDict
 
 _log = logging.getLogger(__name__)
 

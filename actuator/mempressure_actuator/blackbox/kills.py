@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mempressure.cgroup import Cgroup
+from mempressure.measure.cgroup import Cgroup
 
 MAX_CGROUPS = 256
 """Cgroups of workers that ended are remembered, as their end may be what there is to tell; the oldest go first."""

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mempressure.cgroup import Cgroup
-from mempressure.memory import MemoryReading
-from mempressure.node import AppReading, NodeReading
-from mempressure.process import PAGE_BYTES
+from mempressure.measure.cgroup import Cgroup
+from mempressure.measure.process import PAGE_BYTES
+from mempressure.measure.reading import MemoryReading
+from mempressure.state.node import AppReading, NodeReading
 
 MOST_PROCESSES = 10
 MOST_PACKAGES = 20

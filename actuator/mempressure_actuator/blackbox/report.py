@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
-from mempressure_actuator.data import CycleDict
-from mempressure_actuator.leases import Lease
+from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
+from mempressure_actuator.inbox.leases import Lease
+from mempressure_actuator.schemas import CycleDict
 
 BEFORE_SECONDS = 120.0
 """How far back a report looks."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mempressure.config_files import parse_yaml, read_text
+from mempressure.config.files import parse_yaml, read_text
 from mempressure.errors import ConfigurationError
 from mempressure_actuator.custom.definition import KINDS, MAX_ACTIONS, CustomAction
 

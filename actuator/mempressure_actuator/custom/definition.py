@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mempressure.cycle import Pressure
-from mempressure.memory import MemoryReading
-from mempressure.thresholds import ALERT_LEVELS, AlertLevel
+from mempressure.config.thresholds import ALERT_LEVELS, AlertLevel
+from mempressure.control.records import Pressure
+from mempressure.measure.reading import MemoryReading
 
 LEVELS = tuple(ALERT_LEVELS.values())
 MAX_ACTIONS = 32

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mempressure.cycle import ActionRecord, Cycle, Pressure
-from mempressure.memory import MemoryReading
-from mempressure.observation import ScopeReport
-from mempressure.thresholds import ALERT_LEVELS
+from mempressure.config.thresholds import ALERT_LEVELS
+from mempressure.control.records import ActionRecord, Cycle, Pressure
+from mempressure.decide.summary import ScopeReport
+from mempressure.measure.reading import MemoryReading
 from mempressure_actuator.custom.command_run import run_command
 from mempressure_actuator.custom.definition import CustomAction, Occasion, Result, due, told
 from mempressure_actuator.custom.http_call import call
 from mempressure_actuator.custom.signalling import send_signal
-from mempressure_actuator.data import CycleDict
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.schemas import CycleDict
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import signal
 import stat
 from pathlib import Path
 
-from mempressure.process import start_ticks
+from mempressure.measure.process import start_ticks
 from mempressure_actuator.custom.definition import ProcessSignal, Result
 
 SLACK_SECONDS = 2.0

@@ -12,20 +12,20 @@ from functools import partial
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from mempressure import __version__, quantities
+from mempressure import __version__, units
+from mempressure.config.thresholds import THRESHOLD_NAMES
+from mempressure.decide.inventory import inventory
 from mempressure.errors import ConfigurationError, MempressureError
-from mempressure.inventory import inventory
-from mempressure.memory import MeasureError
-from mempressure.state import MAX_NAME_LENGTH
-from mempressure.thresholds import THRESHOLD_NAMES
-from mempressure_actuator.access import Access
+from mempressure.measure.memory import MeasureError
+from mempressure.state.records import MAX_NAME_LENGTH
 from mempressure_actuator.actuator import Actuator
-from mempressure_actuator.answers import require_size
-from mempressure_actuator.history import HistoryQuery
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.answers import require_size
 from mempressure_actuator.page import content, threshold_form
 from mempressure_actuator.page.notices import Notice, Notices
 from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn
-from mempressure_actuator.store import StoreError
+from mempressure_actuator.store.history import HistoryQuery
+from mempressure_actuator.store.store import StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     sign_in = SignIn(access)
     page = StatusPage(actuator, sign_in)
     blueprint = Blueprint("page", __name__, template_folder="templates", static_folder="static")
-    blueprint.app_template_filter("duration")(quantities.duration)
+    blueprint.app_template_filter("duration")(units.duration)
     blueprint.app_template_filter("clock")(_clock)
     blueprint.app_template_filter("ago")(content.ago)
     blueprint.before_request(access.check_host)

@@ -7,8 +7,8 @@ percent of it, and only the line and its area are in coordinates: seconds since 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
-from mempressure_actuator.usage_history import KEPT_SECONDS, SAMPLE_SECONDS, UsageSample
+from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
+from mempressure_actuator.store.usage_history import KEPT_SECONDS, SAMPLE_SECONDS, UsageSample
 
 WIDTH = KEPT_SECONDS
 HEIGHT = 1000.0

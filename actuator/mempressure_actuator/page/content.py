@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from mempressure.cycle import Scope
-from mempressure.inventory import AppDict, PackageDict
-from mempressure.observation import Observation, ScopeReport
-from mempressure.quantities import UNKNOWN, duration, part, size
-from mempressure.thresholds import PressureLevel, pressure_level
-from mempressure_actuator.data import ActionDict, CycleDict, UnloadedDict
+from mempressure.config.thresholds import PressureLevel, pressure_level
+from mempressure.control.records import Scope
+from mempressure.decide.inventory import AppDict, PackageDict
+from mempressure.decide.summary import Observation, ScopeReport
+from mempressure.units import UNKNOWN, duration, part, size
 from mempressure_actuator.page.chart import Chart, draw
-from mempressure_actuator.usage_history import UsageSample
+from mempressure_actuator.schemas import ActionDict, CycleDict, UnloadedDict
+from mempressure_actuator.store.usage_history import UsageSample
 
 _STEADY = "steady"
 _MOST_REASONS = 3

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from flask import g, request
 from werkzeug.wrappers import Response
 
-from mempressure_actuator.access import Access
-from mempressure_actuator.answers import RequestError
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.answers import RequestError
 from mempressure_actuator.page.sessions import SESSION_SECONDS, Session, Sessions
 
 

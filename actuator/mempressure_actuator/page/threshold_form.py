@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from mempressure.thresholds import THRESHOLD_NAMES, Thresholds
+from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
 
 LABELS = {
     "warning": "Warning",

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from mempressure.node import AppReading
-from mempressure.trend import SLOW_GAP_SECONDS, Series
+from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
+from mempressure.state.node import AppReading
 from mempressure_exporter.bound import Bound
 from mempressure_exporter.cgroup_counters import CgroupCounters
 from mempressure_exporter.collectors.levels import level_samples

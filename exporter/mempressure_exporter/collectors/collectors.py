@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from mempressure.configuration import Configuration
-from mempressure.stall import psi_trigger
+from mempressure.config.configuration import Configuration
+from mempressure.measure.psi_trigger import psi_trigger
 from mempressure_exporter.bound import MAX_SERIES, Bound
 from mempressure_exporter.collectors.apps import AppsCollector
 from mempressure_exporter.collectors.exporter import ExporterCollector

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from mempressure import __version__
-from mempressure.configuration import Configuration
+from mempressure.config.configuration import Configuration
 from mempressure_exporter.bound import Bound
 from mempressure_exporter.exposition import Sample
 from mempressure_exporter.problems import Problems

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mempressure import features
+from mempressure.act import self_check
 from mempressure.errors import MempressureError
 from mempressure_exporter import host_features
 from mempressure_exporter.exposition import Sample
@@ -37,5 +37,5 @@ class FeaturesCollector:
         except MempressureError:  # the collectors of apps and packages tell of it
             return
         lacked = {name for worker in workers for name in worker.unsupported}
-        for name in features.CHECKS if workers else ():
+        for name in self_check.CHECKS if workers else ():
             yield "mempressure_feature_supported", (name,), name not in lacked

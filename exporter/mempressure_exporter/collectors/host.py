@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from mempressure.memory import host_memory
-from mempressure.trend import SLOW_GAP_SECONDS, Series
+from mempressure.measure.memory import host_memory
+from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
 from mempressure_exporter.collectors.levels import level_samples
 from mempressure_exporter.exposition import Sample
 from mempressure_exporter.source import Source

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from mempressure.memory import MemoryReading
-from mempressure.thresholds import PRESSURE_LEVELS, pressure_level
+from mempressure.config.thresholds import PRESSURE_LEVELS, pressure_level
+from mempressure.measure.reading import MemoryReading
 from mempressure_exporter.exposition import Sample
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from mempressure.configuration import Configuration
-from mempressure.settings import Settings, SettingsFile
-from mempressure.thresholds import THRESHOLD_NAMES
+from mempressure.config.configuration import Configuration
+from mempressure.config.runtime_settings import Settings
+from mempressure.config.settings_file import SettingsFile
+from mempressure.config.thresholds import THRESHOLD_NAMES
 from mempressure_exporter.exposition import Sample
 from mempressure_exporter.problems import Problems
 

@@ -1,0 +1,1 @@
+"""The JSON API: its endpoints, who may use them, and its description."""

@@ -1,0 +1,96 @@
+"""The JSON API, a blueprint that an existing Flask application can mount. docs/api.md describes every endpoint."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.routing import Map, Rule
+
+from mempressure.errors import ConfigurationError, MempressureError, UnknownPackageError
+from mempressure.measure.memory import MeasureError
+from mempressure_actuator import schemas as data
+from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.api.access import Access
+from mempressure_actuator.api.answers import (
+    HTTP_CODES,
+    RequestError,
+    body_bytes,
+    failure,
+    http_failure,
+    internal_failure,
+    json_answer,
+    json_body,
+    success,
+)
+from mempressure_actuator.api.endpoint import Endpoint
+from mempressure_actuator.api.operations import ENDPOINTS, Operations
+from mempressure_actuator.loop.requests import BusyError
+from mempressure_actuator.store.store import StoreError
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def create_blueprint(
+    actuator: Actuator,
+    *,
+    access: Access,
+    name: str = "mempressure",
+    beside: Iterable[Endpoint] = (),
+) -> Blueprint:
+    """Return the API below `/api`, to be mounted in a Flask application.
+
+    Args:
+        actuator: started by whoever mounts this.
+        access: who may do what; `Access(token)` where the application has no rules of its own.
+        name: of the blueprint.
+        beside: what else the application serves and is to be described with this.
+    """
+    blueprint = Blueprint(name, __name__)
+    blueprint.before_request(access.check)
+    blueprint.register_error_handler(RequestError, failure)
+    blueprint.register_error_handler(MempressureError, _refused)
+    # By code too: the mounting application's handler of a code goes before ours of the class.
+    blueprint.register_error_handler(HTTPException, http_failure)
+    for status in HTTP_CODES:
+        blueprint.register_error_handler(status, http_failure)
+    blueprint.register_error_handler(Exception, internal_failure)
+    api = Operations(actuator, described=(*ENDPOINTS, *beside))
+    for endpoint in ENDPOINTS:
+        blueprint.add_url_rule(endpoint.rule, endpoint.name, _view(api, endpoint), methods=[endpoint.method])
+    # In somebody's application only what is below a rule of ours gets our kind of error.
+    for rule in ("/api/packages/", "/api/packages/<path:rest>"):
+        blueprint.add_url_rule(rule, "unknown", _unknown, methods=_METHODS, strict_slashes=False)
+    return blueprint
+
+
+def _view(api: Operations, endpoint: Endpoint) -> Callable[..., Response]:
+    def view(**arguments: Any) -> Response:
+        if endpoint.body and (endpoint.body_required or body_bytes()):
+            arguments["body"] = json_body(endpoint.body)
+        answer = endpoint.act(api, **arguments)
+        return json_answer(answer) if endpoint.answer is data.OpenAPI else success(answer)
+
+    return view
+
+
+def _unknown(rest: str = "") -> NoReturn:
+    rules = Map([Rule(endpoint.rule, methods=[endpoint.method]) for endpoint in ENDPOINTS])
+    path = f"/api/packages/{rest}" if rest else "/api/packages"
+    allowed = set(rules.bind("localhost").allowed_methods(path))
+    raise MethodNotAllowed(valid_methods=allowed) if allowed and request.method not in allowed else NotFound
+
+
+def _refused(error: MempressureError) -> Response:
+    """Answer what the library refused, by the kind of its error."""
+    for kind, code in (
+        (ConfigurationError, "bad_request"),
+        (UnknownPackageError, "unknown_package"),
+        (BusyError, "busy"),
+        (MeasureError, "not_measured"),
+        (StoreError, "not_read"),
+    ):
+        if isinstance(error, kind):
+            headers = {"Retry-After": "5"} if kind is BusyError else None
+            return failure(RequestError(code, str(error), headers=headers))
+    return internal_failure(error)

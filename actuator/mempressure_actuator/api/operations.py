@@ -1,0 +1,265 @@
+"""What the endpoints of the API do, and the table of them that routes, documentation and OpenAPI come from."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from flask import request
+
+from mempressure.config.effective_settings import settings_in_force
+from mempressure.config.runtime_settings import Settings, with_preference, with_switch
+from mempressure.decide.alerts import alert_counts
+from mempressure.decide.inventory import inventory
+from mempressure.decide.summary import PressureSummary, SystemMemory
+from mempressure.state.records import MAX_NAME_LENGTH
+from mempressure_actuator import schemas as data
+from mempressure_actuator.actuator import Actuator
+from mempressure_actuator.api import openapi
+from mempressure_actuator.api.answers import RequestError
+from mempressure_actuator.api.endpoint import Endpoint
+from mempressure_actuator.store.history import PARAMETERS, parse_query
+
+_log = logging.getLogger(__name__)
+
+MAX_PREFERENCES = 1000
+
+
+class Operations:
+    """What the endpoints do; each docstring is the endpoint's description, to people who call it."""
+
+    def __init__(self, actuator: Actuator, *, described: Iterable[Endpoint]) -> None:
+        self._actuator = actuator
+        self._described = described
+
+    def pressure_summary(self) -> PressureSummary:
+        """Tell everything about memory pressure."""
+        _, observation = self._actuator.evaluate()
+        return observation.summary()
+
+    def pressure_alerts(self) -> data.CurrentAlerts:
+        """Tell the alerts that hold, one a scope at most."""
+        _, observation = self._actuator.evaluate()
+        return {
+            "alerts": [alert.as_dict() for alert in observation.alerts],
+            **alert_counts(observation.alerts),
+            "check_time": observation.sampled,
+        }
+
+    def system_info(self) -> SystemMemory:
+        """Measure the host."""
+        _, observation = self._actuator.evaluate()
+        return observation.system_memory()
+
+    def settings(self) -> data.SettingsInForce:
+        """Tell every setting of the actuator, and where its value came from."""
+        stored = self._actuator.settings()
+        return {
+            "thresholds": stored.thresholds.as_dict(),
+            "hysteresis": stored.thresholds.hysteresis,
+            "settings": settings_in_force(self._actuator.configuration, stored),
+            "check_time": time.time(),
+        }
+
+    def set_thresholds(self, body: data.ThresholdsBody) -> data.ThresholdsSet:
+        """Set the four thresholds: strictly ascending ratios, each above the hysteresis."""
+        values = {name: getattr(body, name) for name in body.__struct_fields__}
+        thresholds = self._stored(lambda: self._actuator.set_thresholds(values)).thresholds.as_dict()
+        _log.info("thresholds set: %s", " ".join(f"{name}={value}" for name, value in thresholds.items()))
+        return {"message": "Memory pressure thresholds updated", "thresholds": thresholds, "update_time": time.time()}
+
+    def toggle_alerts(self, enabled: str) -> data.Switched:
+        """Turn alerts on or off.
+
+        Turning them off quiets people, not the unloading.
+        """
+        on = _truth(enabled)
+        self._changed(lambda settings: with_switch(settings, "alerts_enabled", on=on))
+        return _switched("Memory pressure alerts", on)
+
+    def toggle_suggestions(self, enabled: str) -> data.Switched:
+        """Turn suggestions on or off."""
+        on = _truth(enabled)
+        self._changed(lambda settings: with_switch(settings, "suggestions_enabled", on=on))
+        return _switched("Memory optimization suggestions", on)
+
+    def history(self) -> data.History:
+        """Tell what was decided and done, the newest cycle first, a page at a time."""
+        cycles, following = self._actuator.store.history(parse_query(request.args.to_dict(flat=False)))
+        return {
+            "cycles": cycles,
+            "next": following,
+            "total_cycles": self._actuator.store.cycle_count(),
+            "check_time": time.time(),
+        }
+
+    def collect_garbage(self) -> data.GarbageCollected:
+        """Have every worker drop its caches and collect garbage, one after the other."""
+        workers = self._actuator.requests.trim()
+        freed = sum(worker["reclaimed_bytes"] for worker in workers)
+        return {"memory_freed": freed, "workers": workers, "update_time": time.time()}
+
+    def packages(self) -> data.Inventory:
+        """Tell every app, its workers and packages."""
+        reading, _ = self._actuator.evaluate()
+        apps = inventory(reading, self._actuator.settings())
+        return {"node": self._actuator.node, "apps": apps, "check_time": reading.sampled}
+
+    def unload(self, package: str, body: data.UnloadBody | None = None) -> data.Unloaded:
+        """Unload a package now, and answer when that is done."""
+        wish = body or data.UnloadBody()
+        results = self._actuator.requests.unload(package, app=wish.app, force=wish.force)
+        return {"package": package, "results": results, "update_time": time.time()}
+
+    def set_preference(self, package: str, body: data.PreferenceBody) -> data.PreferenceSet:
+        """Say whether a package is to stay loaded; the strategies high and critical override it."""
+        _require_name(package)
+        self._changed(lambda settings: _preferring(settings, package, body))
+        _log.info("preference set: app=%r package=%r keep_loaded=%s", body.app, package, body.keep_loaded)
+        return {
+            "package": package,
+            "app": body.app or None,
+            "keep_loaded": body.keep_loaded,
+            "update_time": time.time(),
+        }
+
+    def openapi(self) -> data.OpenAPI:
+        """Describe the endpoints of this server."""
+        # Whoever mounts the blueprint may do so below a path of their own.
+        mounted_at = request.root_path + request.path.removesuffix("/api/openapi.json")
+        return openapi.describe(self._described, server=mounted_at or "/")
+
+    def _changed(self, change: Callable[[Settings], Settings]) -> Settings:
+        return self._stored(lambda: self._actuator.change_settings(change))
+
+    def _stored(self, change: Callable[[], Settings]) -> Settings:
+        try:
+            return change()
+        except OSError as error:
+            self._actuator.metrics.store_errors.inc()
+            _log.error("settings not stored: reason=%s", error)
+            raise RequestError(
+                "not_stored", f"the settings could not be stored, {error.strerror}; send it again later"
+            ) from error
+
+
+_PACKAGE = {"package": data.PackageName}
+_ENABLED = {"enabled": data.Switch}
+
+ENDPOINTS = (
+    Endpoint(
+        method="GET",
+        path="/api/packages/memory/pressure-summary",
+        act=Operations.pressure_summary,
+        answer=PressureSummary,
+        errors=("not_measured",),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/packages/memory/pressure-alerts",
+        act=Operations.pressure_alerts,
+        answer=data.CurrentAlerts,
+        errors=("not_measured",),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/packages/memory/system-info",
+        act=Operations.system_info,
+        answer=SystemMemory,
+        errors=("not_measured",),
+    ),
+    Endpoint(method="GET", path="/api/packages/memory/settings", act=Operations.settings, answer=data.SettingsInForce),
+    Endpoint(
+        method="POST",
+        path="/api/packages/memory/pressure-thresholds",
+        act=Operations.set_thresholds,
+        body=data.ThresholdsBody,
+        answer=data.ThresholdsSet,
+        errors=("not_stored",),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/packages/memory/pressure-alerts/{enabled}",
+        act=Operations.toggle_alerts,
+        parameters=_ENABLED,
+        answer=data.Switched,
+        errors=("not_stored",),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/packages/memory/optimization-suggestions/{enabled}",
+        act=Operations.toggle_suggestions,
+        parameters=_ENABLED,
+        answer=data.Switched,
+        errors=("not_stored",),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/packages/memory/history",
+        act=Operations.history,
+        query=PARAMETERS,
+        answer=data.History,
+        errors=("not_read",),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/packages/memory/gc",
+        act=Operations.collect_garbage,
+        answer=data.GarbageCollected,
+        errors=("busy", "not_measured"),
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/packages",
+        act=Operations.packages,
+        answer=data.Inventory,
+        errors=("not_measured",),
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/packages/{package}/unload",
+        act=Operations.unload,
+        parameters=_PACKAGE,
+        body=data.UnloadBody,
+        body_required=False,
+        answer=data.Unloaded,
+        errors=("unknown_package", "busy", "not_measured"),
+    ),
+    Endpoint(
+        method="PUT",
+        path="/api/packages/{package}/preference",
+        act=Operations.set_preference,
+        parameters=_PACKAGE,
+        body=data.PreferenceBody,
+        answer=data.PreferenceSet,
+        errors=("too_many", "not_stored"),
+    ),
+    Endpoint(method="GET", path="/api/openapi.json", act=Operations.openapi, answer=data.OpenAPI),
+)
+"""What the blueprint serves."""
+
+
+def _preferring(settings: Settings, package: str, preference: data.PreferenceBody) -> Settings:
+    after = with_preference(settings, app=preference.app, package=package, keep_loaded=preference.keep_loaded)
+    if len(after.preferences) > MAX_PREFERENCES:
+        raise RequestError("too_many", f"{MAX_PREFERENCES} preferences are set already; change one of those")
+    return after
+
+
+def _require_name(package: str) -> None:
+    # Of a path that is no UTF-8, werkzeug makes replacement characters.
+    printable = package.isprintable() and "\N{REPLACEMENT CHARACTER}" not in package
+    if not printable or not 0 < len(package) <= MAX_NAME_LENGTH:
+        wanted = f"a name of 1 to {MAX_NAME_LENGTH} printable characters in UTF-8"
+        raise RequestError("bad_request", f"package {package[:60]!r} cannot be; send {wanted}")
+
+
+def _truth(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise RequestError("bad_request", f"enabled={text[:60]!r} cannot be used; send true or false")
+    return text == "true"
+
+
+def _switched(what: str, on: bool) -> data.Switched:  # noqa: FBT001 -- private, and the value itself
+    word = "enabled" if on else "disabled"
+    _log.info("%s %s", what, word)
+    return {"message": f"{what} {word}", "enabled": on, "update_time": time.time()}

@@ -1,0 +1,1 @@
+"""What comes in from Alertmanager: notifications, the leases they renew, and the heartbeat."""

@@ -1,0 +1,1 @@
+"""What survives a restart: leases, history and usage, in SQLite."""

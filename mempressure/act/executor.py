@@ -1,0 +1,210 @@
+"""Carrying out what the policy decided, by orders to the workers' agents.
+
+Nothing here decides: an agent checks once more, under its own locks, that what it is to unload is idle, and says why
+where it is not.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mempressure.act.order_client import give_order
+from mempressure.config.paths import socket_path
+from mempressure.decide.plan import Action, Target
+from mempressure.errors import AgentUnreachableError
+from mempressure.state.node import AppReading, NodeReading
+from mempressure.state.records import WorkerState
+
+_log = logging.getLogger(__name__)
+
+MEASURE_TIMEOUT_SECONDS = 0.5
+STOP_TIMEOUT_SECONDS = 15.0
+SUCCESSOR_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+_MEASURED_AT_ONCE = 64
+_MOST_BYTES = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one action brought: bytes measured, how many workers did it, and why the others did not."""
+
+    reclaimed_bytes: int
+    workers: int
+    skipped: tuple[str, ...]
+    errors: tuple[str, ...]
+    duration_seconds: float
+    dry_run: bool = False
+    """Whether it was only decided on."""
+
+    @property
+    def result(self) -> str:
+        """Return done, skipped, failed or dry_run."""
+        return result_of(self.workers, self.errors, dry_run=self.dry_run)
+
+
+def result_of(workers: int, errors: Sequence[str], *, dry_run: bool) -> str:
+    """Return done, skipped, failed or dry_run: in one word, what an action brought."""
+    if dry_run:
+        return "dry_run"
+    if workers:
+        return "done"
+    return "failed" if errors else "skipped"
+
+
+class Executor:
+    """Carries out actions on the workers of this machine.
+
+    Args:
+        read: returns what the workers published last.
+        clock: monotonic seconds.
+        sleep: waits between two looks at a worker's successor.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], NodeReading],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._sleep = sleep
+        self._measurements = 0
+        self._awaited: dict[str, Succession] = {}
+
+    def look(self) -> NodeReading:
+        """Return what the workers published last, asking nobody."""
+        return self._read()
+
+    def measure(self) -> NodeReading:
+        """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands.
+
+        All are asked at once, so that hung ones cost one time limit together and not one each.
+        """
+        self._measurements += 1
+        order = {"id": f"measure.{self._measurements}", "op": "measure"}
+        apps = self._read().apps.values()
+        asked = [
+            threading.Thread(target=_ask_to_measure, args=(app, worker, order), name="measure", daemon=True)
+            for app in apps
+            for worker in app.workers
+        ]
+        for batch in range(0, len(asked), _MEASURED_AT_ONCE):
+            threads = asked[batch : batch + _MEASURED_AT_ONCE]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return self._read()
+
+    def carry_out(self, action: Action, *, order_id: str) -> Outcome:
+        """Do one action on all its targets, one after the other; errors are in the outcome, none is raised."""
+        started = self._clock()
+        reclaimed, workers = 0, 0
+        skipped: list[str] = []
+        errors: list[str] = []
+        for target in action.targets:
+            try:
+                freed, reason = self._one(action, target, f"{order_id}.{target.worker.pid}")
+            except AgentUnreachableError as error:
+                errors.append(str(error))
+                continue
+            if reason is None:
+                workers += 1
+                reclaimed += freed
+            else:
+                skipped.append(f"worker {target.worker.pid}: {reason}")
+        return Outcome(reclaimed, workers, tuple(skipped), tuple(errors), self._clock() - started)
+
+    def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None]:
+        order = {
+            "id": order_id,
+            "op": action.mechanism,
+            "idle_for": dict(target.idle_for),
+            "level": action.level,
+        }
+        if action.mechanism in ("stop", "evict"):
+            order["package"] = action.packages[0]
+        succession = None
+        if action.mechanism == "recycle":
+            if (reason := self._reason_to_wait(action.app.name)) is not None:
+                return 0, reason
+            # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
+            succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
+        path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
+        answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
+        reason = answer.get("skipped")
+        if reason is not None:
+            return 0, str(reason)
+        if succession is not None:
+            self._awaited[action.app.name] = succession
+            return self._after_successor(action.app.name, succession), None
+        reclaimed = answer.get("reclaimed_bytes")
+        if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
+            raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
+        return reclaimed, None
+
+    def _workers(self, app: str) -> tuple[WorkerState, ...]:
+        reading = self._read().apps.get(app)
+        return reading.workers if reading is not None else ()
+
+    def _reason_to_wait(self, app: str) -> str | None:
+        """Return why no worker of an app may be recycled yet: the last one's successor does not serve."""
+        succession = self._awaited.get(app)
+        if succession is None:
+            return None
+        workers = self._workers(app)
+        serving = {_identity(worker) for worker in workers if worker.serving}
+        stayed = _identity(succession.retired) in serving
+        anew = not succession.known & {_identity(worker) for worker in workers}  # the app was stopped meanwhile
+        if stayed or anew or succession.over(workers):
+            del self._awaited[app]
+            return None
+        return f"the successor of worker {succession.retired.pid} does not serve yet"
+
+    def _after_successor(self, app: str, succession: "Succession") -> int:
+        """Wait until a successor serves; return how many bytes less it holds, with its package hosts."""
+        retired = succession.retired
+        deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
+        while self._clock() < deadline:
+            new = succession.over(self._workers(app))
+            if new:
+                del self._awaited[app]
+                held = retired.private_bytes + retired.hosts_bytes
+                return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes))
+            self._sleep(_POLL_SECONDS)
+        raise AgentUnreachableError(
+            f"worker {retired.pid} of {app} was recycled and no successor serves after "
+            f"{SUCCESSOR_TIMEOUT_SECONDS:g} s; see the log of its supervisor (pid {retired.supervisor_pid})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """A worker that was told to end, and who was there at that time."""
+
+    retired: WorkerState
+    known: frozenset[tuple[int, int]]
+
+    def over(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
+        """Return the workers that serve in its place; empty while it is there, or none does."""
+        workers = list(workers)
+        if any(_identity(worker) == _identity(self.retired) for worker in workers):
+            return []
+        return [worker for worker in workers if worker.serving and _identity(worker) not in self.known]
+
+
+def _identity(worker: WorkerState) -> tuple[int, int]:
+    return worker.pid, worker.start_ticks
+
+
+def _ask_to_measure(app: AppReading, worker: WorkerState, order: Mapping[str, str]) -> None:
+    path = socket_path(app.directory, worker.pid, namespace=worker.pid_namespace)
+    try:
+        give_order(path, order, owner=app.uid, timeout=MEASURE_TIMEOUT_SECONDS)
+    except AgentUnreachableError as error:
+        _log.debug("worker not measured: %s", error)

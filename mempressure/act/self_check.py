@@ -1,0 +1,207 @@
+"""The self-check: what cannot work in this process, and why. What it names is turned off, and published.
+
+Each check looks at a `System`, plain data and small functions, so that what no developer's machine has can be tested.
+Made once, when the agent starts; all checks together take 2 ms.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
+from typing import Any, NamedTuple
+
+from mempressure.measure.process import ProcessMemory
+from mempressure.measure.process import process_memory as measure
+from mempressure.packages import accessed_bit as bits
+
+SHARED_BYTES = 12 << 20
+"""A process that has more anonymous memory in common with others was forked from a loaded parent.
+
+Measured in gunicorn's workers: 4 to 8 MiB are the arbiter's, 16 to 19 with Flask preloaded, 47 to 51 with sympy.
+"""
+_ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
+
+
+def _glibc() -> bool:
+    try:
+        return str(os.confstr("CS_GNU_LIBC_VERSION")).startswith("glibc")
+    except (ValueError, OSError):  # musl and others know no such name
+        return False
+
+
+def _has_module(name: str) -> bool:
+    return name in sys.builtin_module_names or PathFinder.find_spec(name) is not None
+
+
+def frozen_objects() -> int:
+    """Return how many objects `gc.freeze()` holds back from collections, 0 where it is not in force."""
+    count = gc.get_freeze_count()
+    # Immortal objects count as frozen since CPython 3.12. The module os is not one, and was there before any freeze.
+    return count if count and not any(thing is os for thing in gc.get_objects()) else 0
+
+
+class System(NamedTuple):
+    """What the checks look at."""
+
+    proc: str
+    linux: bool
+    root: bool
+    glibc: bool
+    executable: str
+    bundled: bool
+    """Whether the program and its interpreter are one file, as PyInstaller makes them."""
+    frozen_objects: int
+    modules: Mapping[str, Any]
+    has_module: Callable[[str], bool]
+    try_accessed_bit: Callable[[], str]
+    inherited: tuple[str, ...]
+    """Tracked packages that were loaded when this process was forked."""
+
+
+def own_system(*, inherited: tuple[str, ...] = ()) -> System:
+    """Return this process as it is now; `inherited` as in `System`."""
+    return System(
+        proc="/proc",
+        linux=sys.platform.startswith("linux"),
+        root=os.geteuid() == 0,
+        glibc=_glibc(),
+        executable=sys.executable or "",
+        bundled=bool(getattr(sys, "frozen", False)),
+        frozen_objects=frozen_objects(),
+        modules=sys.modules,
+        has_module=_has_module,
+        try_accessed_bit=bits.trial,
+        inherited=inherited,
+    )
+
+
+def unsupported(system: System) -> dict[str, str]:
+    """Return, for each feature that cannot work here, the reason for people to read."""
+    return {name: reason for name, check in CHECKS.items() if (reason := check(system))}
+
+
+def process_memory(system: System) -> str:
+    """Measuring a process' private memory."""
+    return "" if _memory(system) else f"no {system.proc}/self/smaps_rollup: not Linux 4.14 or newer, or hidden"
+
+
+def accessed_bit(system: System) -> str:
+    """Seeing the use of packages in the worker; without it their idle time is not known."""
+    return system.try_accessed_bit()
+
+
+def trim(system: System) -> str:
+    """Giving back what is garbage already."""
+    return (
+        _loaded_parent(system)
+        or (
+            f"gc.freeze() was called: a collection passes over {system.frozen_objects} objects"
+            if system.frozen_objects
+            else ""
+        )
+        or ("" if system.glibc else "the C library is not glibc and has no malloc_trim")
+        or _replaced_allocator(system)
+        or _without_ctypes(system, "malloc_trim is called")
+        or process_memory(system)
+    )
+
+
+def evict(system: System) -> str:
+    """Emptying packages in place."""
+    frozen = f"gc.freeze() was called: {system.frozen_objects} objects would stay" if system.frozen_objects else ""
+    return _loaded_parent(system) or frozen or process_memory(system) or accessed_bit(system)
+
+
+def on_pressure(system: System) -> str:
+    """Calling the application's callbacks, each with a time limit."""
+    by = _patched_by(system)
+    # Measured: a callback that computed for 8 s held up every request of a gevent worker for as long.
+    return f"{by} has patched threading: no time limit holds for a callback" if by else ""
+
+
+def package_hosts(system: System) -> str:
+    """Isolated packages: processes that end with their worker."""
+    by = _patched_by(system)
+    if by:  # measured: the thread that is to start it never gets to run, and the call fails after a minute
+        return f"{by} has patched threading: starting a process from another thread would hang"
+    if not system.linux:
+        return "only Linux ends a process with the one that started it (PR_SET_PDEATHSIG)"
+    return _no_interpreter(system) or _without_ctypes(system, "PR_SET_PDEATHSIG is set") or _no_processes(system)
+
+
+CHECKS: Mapping[str, Callable[[System], str]] = {
+    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_hosts, evict)
+}
+"""Every feature of a worker; a check returns the reason why it cannot work, empty where it can."""
+
+
+def _loaded_parent(system: System) -> str:
+    # Collecting and emptying write to what is shared and so unshare it: 1.1 -> 28 MB with sympy.
+    if system.inherited:
+        return f"forked from a process that had loaded {', '.join(system.inherited)}: it would unshare their pages"
+    memory = _memory(system)
+    if memory is not None and memory.shared > SHARED_BYTES:
+        sizes = f"{memory.shared >> 20} of its {memory.anonymous >> 20} MiB"
+        return f"shares {sizes} with what it was forked from or has forked: it would unshare them"
+    return ""
+
+
+def _memory(system: System) -> ProcessMemory | None:
+    try:
+        return measure(proc=system.proc)
+    except OSError:
+        return None
+
+
+def _replaced_allocator(system: System) -> str:
+    try:
+        with open(f"{system.proc}/self/maps", encoding="utf-8", errors="replace") as file:
+            for line in file:  # not read whole: 100 KB, which the allocator would keep
+                library = os.path.basename(line.partition("/")[2].rstrip())
+                if any(library.startswith(f"lib{name}") for name in _ALLOCATORS):
+                    return f"{library} has taken the place of malloc, and malloc_trim does nothing"
+    except OSError:
+        pass
+    return ""
+
+
+def _without_ctypes(system: System, use: str) -> str:
+    return "" if system.has_module("_ctypes") else f"this Python was built without ctypes, by which {use}"
+
+
+def _no_interpreter(system: System) -> str:
+    executable = system.executable
+    if system.bundled or not executable:
+        return f"sys.executable={executable!r} is no Python interpreter, so there is none to start"
+    if not os.path.isfile(executable) or not os.access(executable, os.X_OK):
+        return f"sys.executable={executable!r} is no file that can be executed"
+    names = os.path.basename(executable), os.path.basename(os.path.realpath(executable))
+    if not any(name in path.lower() for path in names for name in ("python", "pypy")):
+        # A server with an interpreter inside, such as uWSGI: starting it would start the server again.
+        return f"sys.executable={executable!r} does not look like a Python interpreter"
+    return ""
+
+
+def _no_processes(system: System) -> str:
+    for line in _text(f"{system.proc}/self/limits").splitlines():
+        if line.startswith("Max processes") and not system.root and (soft := line.split()[2]) in ("0", "1"):
+            return f"no process may be started: RLIMIT_NPROC is {soft}"
+    return ""
+
+
+def _patched_by(system: System) -> str:
+    gevent, eventlet = system.modules.get("gevent.monkey"), system.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    return ""
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

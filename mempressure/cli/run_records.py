@@ -1,0 +1,220 @@
+"""What `mempressure run` observed: the records of a run's processes, and what they amount to for each package."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mempressure import units
+from mempressure.config.paths import make_private
+from mempressure.errors import MempressureError
+from mempressure.measure import reading
+from mempressure.state.reader import StateError, decode
+from mempressure.state.records import PackageState, WorkerState
+from mempressure.worker.observer import MANAGED
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+KEPT_RUNS = 10
+_LEAST_SHOWN_BYTES = 1 << 20
+_MOST_SHOWN = 20
+_WORTH_WHILE_BYTES = 10 << 20
+_NOTE = "run.json"
+
+
+class NoRunError(MempressureError):
+    """Nothing was observed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPackage:
+    """One package over all processes of a run: bytes summed, seconds, None where not known."""
+
+    package: str
+    processes: int
+    memory_bytes: int
+    freed_bytes: int | None
+    load_seconds: float
+    """What loading it again costs: the mean of its loads, those of what it imports included."""
+    idle_seconds: float | None
+    """Since its last use in any process, at the end of that process or now; None where that is not seen."""
+    used_share: float | None
+    """Share of the seconds of its processes in which it was seen to be used, 0 to 1; None as before."""
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One `mempressure run`; times in Unix seconds, `ended` and `status` None while it runs."""
+
+    command: list[str]
+    started: float
+    ended: float | None
+    status: int | None
+    processes: int
+    manages_itself: bool
+    """Whether a process of it manages its packages with a loader; then that one is not observed."""
+    packages: list[ObservedPackage]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def begin(cache: Path, command: list[str], *, now: float) -> Path:
+    """Make the directory of a new run, and remove all but the newest of those before.
+
+    Raises:
+        UnsafeDirectoryError: the cache directory is open to others.
+        OSError: it cannot be made.
+    """
+    folder = make_private(make_private(cache) / "observed", mode=0o700)
+    for old in sorted(folder.iterdir())[: 1 - KEPT_RUNS]:
+        shutil.rmtree(old, ignore_errors=True)
+    directory = make_private(folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.getpid()}", mode=0o700)
+    _write(directory, {"command": command, "started": now, "ended": None, "status": None})
+    return directory
+
+
+def discard(directory: Path) -> None:
+    """Forget a run whose command could not be started."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def end(directory: Path, *, now: float, status: int) -> None:
+    """Note that a run is over."""
+    _write(directory, _note(directory) | {"ended": now, "status": status})
+
+
+def newest(cache: Path) -> Run:
+    """Return the run that began last.
+
+    Raises:
+        NoRunError: there is none.
+    """
+    try:
+        directory = max((cache / "observed").iterdir())
+    except (OSError, ValueError):
+        raise NoRunError("nothing was observed yet; start the application with mempressure run -- COMMAND") from None
+    return read(directory)
+
+
+def read(directory: Path) -> Run:
+    """Return what is known of a run; a record that cannot be read is left out."""
+    workers = []
+    for path in sorted(directory.glob("*.state")):
+        try:
+            workers.append(decode(path.read_bytes()))
+        except (OSError, StateError):  # its process has just replaced it, or was killed as it began
+            continue
+    note = _note(directory)
+    return Run(
+        command=note["command"],
+        started=note["started"],
+        ended=note["ended"],
+        status=note["status"],
+        processes=len(workers),
+        manages_itself=(directory / MANAGED).exists(),
+        packages=packages(workers),
+    )
+
+
+def packages(workers: Iterable[WorkerState]) -> list[ObservedPackage]:
+    """Return what each loaded package amounts to over these processes, what frees most first."""
+    holders: dict[str, list[tuple[WorkerState, PackageState]]] = {}
+    for worker in workers:
+        for package in worker.packages:
+            if package.loaded:
+                holders.setdefault(package.name, []).append((worker, package))
+    found = [_summed(name, held) for name, held in holders.items()]
+    return sorted(found, key=lambda package: (-(package.freed_bytes or 0), -package.memory_bytes, package.package))
+
+
+def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> ObservedPackage:
+    freed = [package.freed_bytes for _, package in held if package.freed_bytes != reading.UNKNOWN]
+    loads = sum(package.loads for _, package in held)
+    unseen = any(package.last_used == reading.UNKNOWN for _, package in held)
+    seconds = sum(max(1.0, worker.sampled - worker.started) for worker, _ in held)
+    return ObservedPackage(
+        package=name,
+        processes=len(held),
+        memory_bytes=int(sum(package.memory_bytes for _, package in held)),
+        freed_bytes=int(sum(freed)) if freed else None,
+        load_seconds=sum(package.load_seconds for _, package in held) / max(1.0, loads),
+        idle_seconds=None if unseen else min(max(0.0, worker.sampled - each.last_used) for worker, each in held),
+        used_share=None if unseen else min(1.0, sum(package.uses for _, package in held) / seconds),
+        timeout=held[0][1].timeout,
+    )
+
+
+def shown(run: Run, *, now: float) -> "list[RenderableType]":
+    """Return what to print of a run."""
+    from rich.table import Table
+    from rich.text import Text
+
+    took = units.duration((run.ended or now) - run.started)
+    so_far = "so far" if run.ended is None else f"exit status {run.status}"
+    processes = f"{run.processes} process{'es' * (run.processes != 1)}"
+    head = Text.assemble(
+        ("Observed ", ""), (" ".join(run.command), "bold"), f": {took}, {so_far}, {processes}", overflow="fold"
+    )
+    parts: list[RenderableType] = [head]
+    if run.manages_itself:
+        parts.append(Text("It manages packages with mempressure itself: see mempressure packages."))
+    rows = [each for each in run.packages if max(each.memory_bytes, each.freed_bytes or 0) >= _LEAST_SHOWN_BYTES]
+    rows = rows[:_MOST_SHOWN]
+    if not run.packages:
+        parts.append(
+            Text("No third-party package was seen: Python ignores PYTHONPATH with -I and -E, and -S leaves this out.")
+        )
+    if rows:
+        table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+        table.add_column("package", overflow="fold", min_width=10)
+        for name in ("in", "memory", "gives back", "loads in", "used", "idle"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for each in rows:
+            table.add_row(
+                Text(each.package),
+                str(each.processes),
+                units.size(each.memory_bytes),
+                units.size(each.freed_bytes),
+                units.duration(each.load_seconds),
+                units.share(each.used_share),
+                units.duration(each.idle_seconds),
+            )
+        parts += ["", table]
+    if others := len(run.packages) - len(rows):
+        parts.append(Text(f"  {others} smaller; mempressure packages --observed --json names them."))
+    return [*parts, *_advice(rows)]
+
+
+def _advice(rows: list[ObservedPackage]) -> "list[RenderableType]":
+    from rich.text import Text
+
+    idle = [
+        each.package
+        for each in rows
+        if (each.freed_bytes or 0) >= _WORTH_WHILE_BYTES and (each.idle_seconds or 0) >= each.timeout
+    ]
+    if not idle:
+        return []
+    return ["", Text(f"Idle and worth unloading; how they can be: mempressure check {' '.join(idle)}")]
+
+
+def _write(directory: Path, note: dict[str, Any]) -> None:
+    new = directory / f"{_NOTE}.new"
+    new.write_text(json.dumps(note))
+    os.replace(new, directory / _NOTE)
+
+
+def _note(directory: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((directory / _NOTE).read_text())
+    except (OSError, ValueError) as error:
+        raise NoRunError(f"the run in {directory} cannot be read: {error}") from None
+    return content

@@ -1,0 +1,1 @@
+"""Settings, where each value comes from, and the directories that files live in."""

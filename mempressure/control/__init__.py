@@ -1,0 +1,1 @@
+"""The control loop: measure, decide, act, measure again, record."""

@@ -1,0 +1,366 @@
+"""The control loop: measure, decide, act, measure, record.
+
+It runs in the actuator, or inside an application that has none. Whoever runs it says which scopes are under pressure;
+the loop opens a cycle for each when one is due, and ends it as soon as a new measurement says relieved.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from mempressure.act.executor import Outcome
+from mempressure.config.thresholds import relieved
+from mempressure.control.records import Cycle, Pressure, Scope, record_of
+from mempressure.decide.eligibility import Strategy, choose_strategy
+from mempressure.decide.plan import Action, Experience, Plan, Rules, Skip, identity, make_plan
+from mempressure.decide.quarantine import Key, Quarantined, current, judged
+from mempressure.decide.ranking import Ageing, evicted, observed
+from mempressure.decide.summary import Observation
+from mempressure.measure.reading import MemoryReading
+from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction
+from mempressure.state.node import AppReading, NodeReading
+
+_log = logging.getLogger(__name__)
+
+SHOW_SECONDS = 2.0
+"""How long freed memory may take to show in a measurement (a cgroup's counters lag)."""
+
+FUTILE_RATIO = 0.01
+"""A cycle that freed less than this share of its scope is not repeated until something changes."""
+
+
+SKIP_SECONDS = 15.0
+"""Between two records that a scope was left alone, however often the reason changes."""
+
+_MAX_HEARD = 1000
+_UNKNOWN = "its usage is not known: no worker of it serves here, or it has no limit and no budget"
+
+LOGGED_NAMES = 5
+"""Packages that are left alone are named in the log up to here; there is a line a cycle."""
+
+
+class Machine(Protocol):
+    """Measures and acts: `mempressure.act.executor.Executor`, or a fake in a test."""
+
+    def look(self) -> NodeReading:
+        """Return what the workers published last, asking nobody."""
+
+    def measure(self) -> NodeReading:
+        """Measure now."""
+
+    def carry_out(self, action: Action, *, order_id: str) -> Outcome:
+        """Do one action."""
+
+
+class ControlLoop:
+    """Opens cycles for scopes under pressure, never two on one measurement.
+
+    Args:
+        machine: measures and acts.
+        rules: returns the operator's settings as they are now.
+        record: keeps a finished cycle.
+        progress: told of a cycle before its first action and after each: what is killed then has left a record.
+        critical_ratio: usage from which the strategy is critical.
+        clock: Unix seconds.
+        sleep: waits for freed memory to show.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        rules: Callable[[], Rules],
+        record: Callable[[Cycle], None],
+        progress: Callable[[Cycle], None] = lambda _: None,
+        critical_ratio: float = 0.95,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._machine = machine
+        self._rules = rules
+        self._record = record
+        self._progress = progress
+        self._critical_ratio = critical_ratio
+        self._clock = clock
+        self._sleep = sleep
+        self._ended: dict[Scope, float] = {}
+        self._futile: dict[Scope, tuple[str, frozenset[object]]] = {}
+        self._trends: dict[Scope, Series] = {}
+        self._left_alone: dict[Scope, frozenset[tuple[str, str]]] = {}
+        self._trimmed: dict[tuple[int, int], float] = {}
+        self._ageing = Ageing()
+        self._quarantine: dict[Key, Quarantined] = {}
+        self._cycles = 0
+        self._heard: dict[Scope, float] = {}
+        self._skipped: dict[Scope, tuple[float, object]] = {}
+
+    def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
+        """Open a cycle for every scope that is under pressure and due; return those that acted."""
+        cycles = []
+        for pressure in pressures:
+            if self._is_due(pressure):
+                cycle = self._cycle(pressure)
+                if cycle is not None:
+                    cycles.append(cycle)
+        return cycles
+
+    def held_since(self, observation: Observation, before: Mapping[Scope, float]) -> dict[Scope, float]:
+        """Return the scopes that have entered a threshold, and since when; the episodes of those that left end.
+
+        Args:
+            observation: as of now.
+            before: what this returned for the observation before.
+        """
+        scopes = [(report.scope, report.app) for report in observation.scopes if report.held]
+        held = {scope: before.get(scope, observation.sampled) for scope in scopes}
+        for scope in before.keys() - held.keys():  # no pressure would tell of their end
+            self.end_episode(scope)
+        return held
+
+    def end_episode(self, key: Scope) -> None:
+        """Forget the pauses and refusals of a (scope, app) whose pressure has ended: the next begins without them."""
+        for memory in (self._ended, self._futile, self._left_alone, self._skipped):
+            memory.pop(key, None)
+
+    def _is_due(self, pressure: Pressure) -> bool:
+        """Return whether the scope is under pressure still, and its last cycle as long ago as the strategy asks.
+
+        The strategy is that of the usage now: where it has become critical, nothing waits for a pause that began
+        under a milder one.
+        """
+        reading = self._machine.look()
+        memory = reading.memory(pressure.scope, pressure.app)
+        if memory is None:
+            self.end_episode(pressure.key)
+            self._note_unneeded(pressure, reading, _UNKNOWN)
+            return False
+        trend = self._trends.get(pressure.key, Series())
+        self._trends[pressure.key] = trend.after(reading.sampled, memory.used, gap=SLOW_GAP_SECONDS)
+        rules = self._rules()
+        if relieved(memory.usage, rules.thresholds):
+            self.end_episode(pressure.key)
+            self._note_unneeded(pressure, reading, _recovered(memory, rules))
+            return False
+        if pressure.key not in self._ended:
+            return True
+        since = self._clock() - self._ended[pressure.key]
+        # Negative where the clock was set back: what it would then wait for could be hours away.
+        return not 0 <= since < self._strategy(pressure, memory, rules).pause_seconds
+
+    def _strategy(self, pressure: Pressure, memory: MemoryReading, rules: Rules) -> Strategy:
+        trend = self._trends[pressure.key]
+        return choose_strategy(
+            memory.usage,
+            rules.thresholds,
+            critical_ratio=self._critical_ratio,
+            increasing=direction(trend.slope, total_bytes=memory.total) == "increasing",
+        )
+
+    def _cycle(self, pressure: Pressure) -> Cycle | None:
+        rules = self._rules()
+        reading = self._machine.measure()
+        memory = reading.memory(pressure.scope, pressure.app)
+        if memory is None:
+            return None
+        if relieved(memory.usage, rules.thresholds):
+            self._note_unneeded(pressure, reading, _recovered(memory, rules))
+            return None
+        self._hear(pressure)
+        strategy = self._strategy(pressure, memory, rules)
+        futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
+        candidates = _candidates(reading, pressure)
+        self._ageing = observed(self._ageing, reading.apps.values())
+        self._quarantine = current(self._quarantine, now=reading.sampled)
+        plan = make_plan(
+            candidates,
+            usage=memory.usage,
+            strategy=strategy,
+            rules=rules,
+            now=reading.sampled,
+            experience=Experience(
+                trimmed=self._trimmed,
+                futile=futile if futile_strategy == strategy.name else (),
+                ageing=self._ageing,
+                quarantine=self._quarantine,
+            ),
+        )
+        self._log_left_alone(pressure, plan)
+        cycle = self._begun(pressure, reading, strategy=strategy.name, skips=plan.skips)
+        if not plan.actions:
+            self._note_left_alone(cycle, pressure, rules, tried=bool(futile))
+            return None
+        self._progress(cycle)
+        self._act(cycle, plan.actions, rules)
+        self._close(cycle, pressure, strategy, plan.actions, memory.total)
+        self._forget_gone(reading)
+        return cycle
+
+    def _begun(
+        self, pressure: Pressure, reading: NodeReading, *, strategy: str = "", skips: tuple[Skip, ...] = ()
+    ) -> Cycle:
+        memory = reading.memory(pressure.scope, pressure.app)
+        usage, used = (memory.usage, memory.used) if memory is not None else (0.0, 0)
+        self._cycles += 1
+        return Cycle(
+            id=f"{reading.sampled:.3f}-{self._cycles}",
+            scope=pressure.scope,
+            app=pressure.app,
+            trigger=pressure.trigger,
+            alert_key=pressure.alert_key,
+            alert_level=pressure.alert_level,
+            pressure_since=pressure.since,
+            strategy=strategy,
+            started=reading.sampled,
+            usage_before=usage,
+            used_before=used,
+            # Until there is a measurement after an action; an app can go away before there is one.
+            usage_after=usage,
+            used_after=used,
+            skips=skips,
+        )
+
+    def _hear(self, pressure: Pressure) -> bool:
+        """Return whether a pressure of this scope began after all that were heard of."""
+        if pressure.since <= self._heard.get(pressure.key, -1.0):
+            return False
+        if len(self._heard) >= _MAX_HEARD:
+            self._heard.clear()
+        self._heard[pressure.key] = pressure.since
+        return True
+
+    def _note_unneeded(self, pressure: Pressure, reading: NodeReading, reason: str) -> None:
+        """Record once that nothing is done for an alert, since a measurement does not confirm it."""
+        if pressure.trigger == "webhook" and self._hear(pressure):
+            known = reading.memory(pressure.scope, pressure.app) is not None
+            self._skip(self._begun(pressure, reading), "recovered" if known else "skipped", reason)
+
+    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, tried: bool) -> None:
+        """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""
+        told, known = self._skipped.get(pressure.key, (0.0, None))
+        what = (cycle.strategy, frozenset((skip.app, skip.package) for skip in cycle.skips))
+        if what == known or 0 <= cycle.started - told < SKIP_SECONDS:
+            return
+        self._skipped[pressure.key] = (cycle.started, what)
+        if not rules.unloading_enabled:
+            reason = "unloading for memory pressure is turned off"
+        elif tried:
+            reason = "what can be done was done without effect, and nothing has changed since"
+        else:
+            reason = "every loaded package is left alone" if cycle.skips else "nothing is loaded that can be unloaded"
+        self._skip(cycle, "skipped", reason)
+
+    def _skip(self, cycle: Cycle, outcome: str, reason: str) -> None:
+        cycle.outcome, cycle.reason, cycle.ended = outcome, reason, self._clock()
+        self._record(cycle)
+
+    def _forget_gone(self, reading: NodeReading) -> None:
+        living = {(worker.pid, worker.start_ticks) for app in reading.apps.values() for worker in app.workers}
+        self._trimmed = {worker: when for worker, when in self._trimmed.items() if worker in living}
+
+    def _act(self, cycle: Cycle, actions: Iterable[Action], rules: Rules) -> None:
+        unreplaced: set[str] = set()
+        disappointing: set[Key] = set()
+        for number, action in enumerate(actions):
+            # One worker after the other: where a successor did not come, the next worker may be the last that serves.
+            if action.mechanism == "recycle" and action.app.name in unreplaced:
+                continue
+            if action.packages and disappointing.issuperset(_keys(action)):
+                continue
+            started = self._clock()
+            outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
+            if action.mechanism == "recycle" and outcome.errors:
+                unreplaced.add(action.app.name)
+            if action.mechanism == "trim":
+                for target in action.targets:
+                    self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
+            if outcome.workers and action.packages:
+                self._ageing = evicted(self._ageing, action.value)
+                disappointing |= self._judge(action, outcome)
+            record = record_of(action, outcome, started=started, used=cycle.used_after)
+            cycle.actions.append(record)
+            # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
+            self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
+            record.used_after = cycle.used_after
+            self._progress(cycle)
+            if relieved(cycle.usage_after, rules.thresholds):
+                cycle.outcome = "relieved"
+                return
+
+    def _judge(self, action: Action, outcome: Outcome) -> set[Key]:
+        """Quarantine what an action was for where it gave back too little; return that."""
+        now = self._clock()
+        for key in _keys(action):
+            held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
+            self._quarantine = judged(
+                self._quarantine,
+                key,
+                held,
+                # Some workers may have declined.
+                expected_bytes=action.expected_bytes * outcome.workers / len(action.targets),
+                reclaimed_bytes=outcome.reclaimed_bytes,
+                now=now,
+            )
+        return {key for key in _keys(action) if key in self._quarantine and self._quarantine[key].since == now}
+
+    def _measure_after(self, cycle: Cycle, reclaimed: int) -> None:
+        """Measure until half of what was reclaimed shows, two seconds at most: never act twice on one measurement."""
+        before = cycle.used_after
+        deadline = self._clock() + SHOW_SECONDS
+        while True:
+            reading = self._machine.measure()
+            memory = reading.memory(cycle.scope, cycle.app)
+            if memory is None:
+                return
+            cycle.usage_after, cycle.used_after = memory.usage, memory.used
+            if not reclaimed or before - memory.used >= reclaimed // 2 or self._clock() >= deadline:
+                return
+            self._sleep(0.05)
+
+    def _close(
+        self, cycle: Cycle, pressure: Pressure, strategy: Strategy, actions: Iterable[Action], total: int
+    ) -> None:
+        cycle.ended = self._clock()
+        freed = cycle.used_before - cycle.used_after
+        if not cycle.outcome:
+            cycle.outcome = "effective" if freed >= FUTILE_RATIO * total else "futile"
+        if all(record.dry_run for record in cycle.actions):
+            cycle.outcome = "dry_run"
+        if cycle.outcome in ("futile", "dry_run"):
+            name, known = self._futile.get(pressure.key, ("", frozenset()))
+            tried = frozenset(identity(action) for action in actions)
+            self._futile[pressure.key] = (strategy.name, tried | known if name == strategy.name else tried)
+        else:
+            self._futile.pop(pressure.key, None)
+        # Trimming counts nothing: a cycle that only trimmed does not hold up the one that unloads.
+        if any(action.packages for action in cycle.actions):
+            self._ended[pressure.key] = cycle.ended
+        self._record(cycle)
+
+    def _log_left_alone(self, pressure: Pressure, plan: Plan) -> None:
+        left = frozenset((skip.app, skip.package) for skip in plan.skips)
+        if left != self._left_alone.get(pressure.key):
+            self._left_alone[pressure.key] = left
+            if left:
+                names = sorted({f"{app}/{package}" for app, package in left})
+                more = f" and {len(names) - LOGGED_NAMES} more" if len(names) > LOGGED_NAMES else ""
+                words = "left alone: scope=%s app=%r packages=%d names=%r; each with its reason at level debug"
+                told = ", ".join(names[:LOGGED_NAMES]) + more
+                _log.info(words, pressure.scope, pressure.app, len(names), told)
+            for skip in plan.skips:
+                _log.debug("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
+
+
+def _recovered(memory: MemoryReading, rules: Rules) -> str:
+    thresholds = rules.thresholds
+    return f"usage {memory.usage:.4f} is below {thresholds.exit('unload_packages'):g}, where unloading ends"
+
+
+def _keys(action: Action) -> list[Key]:
+    return [(action.app.name, package, action.mechanism) for package in action.packages]
+
+
+def _candidates(reading: NodeReading, pressure: Pressure) -> list[AppReading]:
+    if pressure.scope == "host":
+        return list(reading.apps.values())
+    return [app for name, app in reading.apps.items() if name == pressure.app]

@@ -1,0 +1,18 @@
+"""The operator's rules for unloading, put together from the configuration and the run-time settings."""
+
+from mempressure.config.configuration import Configuration
+from mempressure.config.runtime_settings import Settings
+from mempressure.config.thresholds import Thresholds
+from mempressure.decide.eligibility import Rules
+
+
+def rules(configuration: Configuration, settings: Settings, thresholds: Thresholds) -> Rules:
+    """Return the rules of a configuration, of what people set at run time, and of the thresholds that hold."""
+    return Rules(
+        thresholds=thresholds,
+        keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
+        recycle_from=configuration.mempressure_recycle,
+        recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
+        unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
+        usage_pattern=configuration.lazy_loading_unloading_enable_usage_pattern_unloading,
+    )

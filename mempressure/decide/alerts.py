@@ -1,0 +1,171 @@
+"""Alerts on memory pressure: which one holds for a usage, and which of them people have not been told yet.
+
+A *current* alert is a state: it holds for as long as its threshold does. The *history* is what people were told: an
+alert enters it once a cooldown, so that a state that lasts, or flaps, does not spam. Time comes with each alert.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from mempressure.config.thresholds import ALERT_LEVELS, AlertLevel, Thresholds, entered
+
+LEVELS = tuple(ALERT_LEVELS.values())
+"""The levels of alerts, mildest first."""
+
+DEFAULT_COOLDOWN_SECONDS = 300.0
+
+HISTORY_LENGTH = 100
+"""How many alerts the history holds."""
+
+_CLOCK_SET_BACK_SECONDS = 10.0
+"""By how much an alert may be older than the one before it, as two threads hand them in, at the same clock."""
+
+_WORDS: dict[AlertLevel, tuple[str, str]] = {
+    "warning": ("Elevated", "Monitor memory usage and check which loaded packages are unused"),
+    "medium": ("Moderate", "Consider unloading unused packages"),
+    "high": ("High", "Unload idle packages now and find what is growing"),
+    "emergency": ("Critical", "Free memory at once: unload every idle package, stop or restart what is not needed"),
+}
+
+
+class AlertDict(TypedDict):
+    """An alert as the JSON API shows it; `usage_percent` is a ratio 0-1, in spite of its name; the time is Unix'."""
+
+    level: AlertLevel
+    message: str
+    usage_percent: float
+    timestamp: float
+    recommendation: str
+    action_required: bool
+    scope: str
+    app: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alert on one scope: "host" with app "", or "app" with its name."""
+
+    level: AlertLevel
+    usage: float
+    """A ratio."""
+    timestamp: float
+    """Unix seconds of the measurement."""
+    scope: str
+    app: str
+
+    @property
+    def message(self) -> str:
+        """Return the alert in a sentence, such as "Moderate memory pressure: 75.0% memory usage"."""
+        where = f" of {self.app}" if self.app else ""
+        return f"{_WORDS[self.level][0]} memory pressure{where}: {100 * self.usage:.1f}% memory usage"
+
+    @property
+    def recommendation(self) -> str:
+        """Return what to do about it."""
+        return _WORDS[self.level][1]
+
+    @property
+    def action_required(self) -> bool:
+        """Return whether somebody or something has to act: from level high up."""
+        return self.level in {"high", "emergency"}
+
+    def as_dict(self) -> AlertDict:
+        """Return the alert as the JSON API shows it."""
+        return {
+            "level": self.level,
+            "message": self.message,
+            "usage_percent": self.usage,
+            "timestamp": self.timestamp,
+            "recommendation": self.recommendation,
+            "action_required": self.action_required,
+            "scope": self.scope,
+            "app": self.app,
+        }
+
+
+def current_alert(
+    usage: float, *, scope: str, app: str, held: Iterable[str], thresholds: Thresholds, now: float
+) -> Alert | None:
+    """Return the alert of the highest threshold that holds now; None below all of them.
+
+    Args:
+        usage: a ratio; one that is no number enters nothing.
+        scope: "host" or "app".
+        app: the app's name; empty for the host.
+        held: the thresholds that held before, which are left below their exit only.
+        thresholds: the ratios to enter and to leave.
+        now: Unix seconds of the measurement.
+    """
+    holding = entered(usage, thresholds, before=held)
+    if not holding:
+        return None
+    return Alert(level=ALERT_LEVELS[holding[-1]], usage=usage, timestamp=now, scope=scope, app=app)
+
+
+class AlertCounts(TypedDict):
+    """Alerts by level; an emergency counts as critical."""
+
+    total_alerts: int
+    critical_alerts: int
+    high_alerts: int
+    medium_alerts: int
+    warning_alerts: int
+
+
+def alert_counts(alerts: Iterable[Alert]) -> AlertCounts:
+    """Count alerts by level."""
+    levels = [alert.level for alert in alerts]
+    return {
+        "total_alerts": len(levels),
+        "critical_alerts": levels.count("emergency"),
+        "high_alerts": levels.count("high"),
+        "medium_alerts": levels.count("medium"),
+        "warning_alerts": levels.count("warning"),
+    }
+
+
+class AlertHistory:
+    """The alerts that people were told of, newest first, at most `HISTORY_LENGTH`.
+
+    An alert of a scope and level enters once a cooldown. An escalation enters at once: an alert above the one that
+    entered last for its scope, so that the newest word on a scope never plays its pressure down.
+
+    Args:
+        cooldown_seconds: 0 lets every alert enter.
+    """
+
+    def __init__(self, *, cooldown_seconds: float = DEFAULT_COOLDOWN_SECONDS) -> None:
+        self._cooldown = cooldown_seconds
+        self._alerts: deque[Alert] = deque(maxlen=HISTORY_LENGTH)
+        self._told: dict[tuple[str, str, str], float] = {}
+        self._last_level: dict[tuple[str, str], str] = {}
+
+    def add(self, alert: Alert) -> bool:
+        """Enter an alert, at its own timestamp, unless it is in its cooldown; return whether it entered."""
+        scope = (alert.scope, alert.app)
+        last_level = self._last_level.get(scope)
+        escalated = last_level is not None and LEVELS.index(alert.level) > LEVELS.index(last_level)
+        told = self._told.get((*scope, alert.level))
+        if told is not None and self._cooling(told, alert.timestamp) and not escalated:
+            return False
+        self._forget_expired(alert.timestamp)
+        self._told[(*scope, alert.level)] = alert.timestamp
+        self._last_level[scope] = alert.level
+        self._alerts.appendleft(alert)
+        return True
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Return the alerts that entered, newest first."""
+        return tuple(self._alerts)
+
+    def _cooling(self, told: float, now: float) -> bool:
+        # A clock that was set back must not silence alerts until it has caught up.
+        return -_CLOCK_SET_BACK_SECONDS < now - told < self._cooldown
+
+    def _forget_expired(self, now: float) -> None:
+        """Drop what no longer holds anything back, so that apps that come and go leave nothing behind."""
+        self._told = {key: told for key, told in self._told.items() if self._cooling(told, now)}
+        scopes = {key[:2] for key in self._told}
+        self._last_level = {scope: level for scope, level in self._last_level.items() if scope in scopes}

@@ -1,0 +1,197 @@
+"""What may be unloaded: the operator's rules, and the reason for each package or worker that is left alone.
+
+Nothing here looks at a clock, a file or a process.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mempressure.config.thresholds import Thresholds
+from mempressure.decide.backoff import decayed, factor
+from mempressure.decide.quarantine import Key, Quarantined, in_force, reason
+from mempressure.decide.ranking import Ageing, Held
+from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
+from mempressure.state.node import AppReading
+from mempressure.state.records import PackageState, WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How hard to unload: see the table in docs/concepts.md."""
+
+    name: str
+    most_packages: int
+    """(app, package) pairs a cycle."""
+    pause_seconds: float
+    """Until the next cycle."""
+    overrides_preferences: bool
+
+    def idle_seconds(self, timeout: float) -> float:
+        """Return how long a package with this timeout must have been unused to be a candidate."""
+        if self.name == "critical":
+            return min(30.0, timeout / 2)
+        return timeout / 2 if self.name == "high" else timeout
+
+
+def choose_strategy(
+    usage: float, thresholds: Thresholds, *, critical_ratio: float = 0.95, increasing: bool = False
+) -> Strategy:
+    """Return the strategy for a usage: normal, high from aggressive_unload on, critical from `critical_ratio` on."""
+    if usage >= critical_ratio:
+        return Strategy("critical", 10, 0.0, overrides_preferences=True)
+    if usage >= thresholds.aggressive_unload:
+        return Strategy("high", 8 if increasing else 7, 5.0, overrides_preferences=True)
+    return Strategy("normal", 5, 15.0, overrides_preferences=False)
+
+
+RECYCLE_LEAST_SHARE = 0.1
+RECYCLE_LEAST_BYTES = 4 << 20
+"""A worker is replaced only where this share of it, and this much, would be given back: below a fresh worker's size
+recycling would go on for ever (celery#4125)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator settled on; everything a plan needs besides measurements."""
+
+    thresholds: Thresholds
+    keep_loaded: Callable[[str, str, bool], bool]
+    """(app, package, declared) -> whether the user wants it kept."""
+    recycle_from: str = "high"
+    recycle_min_lifetime: float = 60.0
+    unloading_enabled: bool = True
+    usage_pattern: bool = True
+    """Whether what is used seldom and cheap to reload goes first, rather than what was used longest ago."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """What earlier cycles found, and the next one should know."""
+
+    trimmed: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """When each worker, by (pid, start_ticks), was last trimmed, in Unix seconds."""
+    futile: Collection[object] = ()
+    """Identities of actions that brought nothing and are not worth repeating."""
+    ageing: Ageing = field(default_factory=Ageing)
+    """As `mempressure.decide.ranking.observed` gave it for all apps."""
+    quarantine: Mapping[Key, Quarantined] = field(default_factory=dict)
+    """As `mempressure.decide.quarantine.judged` gave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What a plan is made from besides the apps."""
+
+    usage: float
+    strategy: Strategy
+    rules: Rules
+    now: float
+    experience: Experience
+
+    def refaulted(self, app: AppReading, name: str) -> PackageState | None:
+        """Return, of a package in all of an app's workers, the one with the highest backoff level; None below all."""
+        held = (package for worker in app.workers for package in worker.packages if package.name == name)
+        return max((package for package in held if self._level(package)), key=self._level, default=None)
+
+    def idle_seconds(self, package: PackageState, refaulted: PackageState | None = None) -> float:
+        """Return how long a package must have been unused to be a candidate, after its app's worst refault."""
+        needed = self.strategy.idle_seconds(package.timeout)
+        # Where the kernel is about to kill something, loading twice is the lesser evil.
+        if refaulted is None or self.strategy.name == "critical":
+            return needed
+        return needed * factor(self._level(refaulted))
+
+    def _level(self, package: PackageState) -> float:
+        return decayed(package.refault_level, self.now - package.last_refault) if package.last_refault >= 0 else 0.0
+
+    def reason_to_keep(
+        self, app: AppReading, package: PackageState, refaulted: PackageState | None = None
+    ) -> str | None:
+        """Return why a package is left alone; None where it may be unloaded."""
+        if package.active_calls:
+            return "is in use"
+        kept = self.rules.keep_loaded(app.name, package.name, package.keep_loaded)
+        if kept and not self.strategy.overrides_preferences:
+            return "is kept loaded by preference"
+        needed = self.idle_seconds(package, refaulted)
+        idle = self.now - package.last_used
+        if package.last_used < 0:
+            # One in a process of its own and without a call has never been used there.
+            return None if package.mechanism == "stop" else "has been idle for nobody knows how long"
+        if not -CLOCK_SET_BACK_SECONDS < idle < needed:
+            return None
+        if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):
+            delay = refaulted.refault_delay
+            return f"was loaded again {delay:.0f} s after its last unloading; left alone for {needed:.0f} s"
+        return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+
+    def reason_not_to_evict(
+        self, app: AppReading, package: PackageState, refaulted: PackageState | None = None
+    ) -> str | None:
+        """Return why a package is not evicted; None where it may be."""
+        if package.last_used < 0:
+            return "is left alone: how long it has been unused is not known"
+        return self.reason_to_keep(app, package, refaulted)
+
+    def quarantined(self, app: AppReading, held: Iterable[Held]) -> str | None:
+        """Return why one package is left alone though it is idle: unloading it gave back too little; else None."""
+        held = list(held)
+        _, package = held[0]
+        entry = in_force(self.experience.quarantine, (app.name, package.name, package.mechanism), held, now=self.now)
+        return None if entry is None else reason(entry, package.mechanism, now=self.now)
+
+    def reason_not_to_recycle(self, app: AppReading, worker: WorkerState) -> str | None:
+        """Return why a worker is not replaced, whatever it holds; None where it may be."""
+        return (
+            self._reason_recycling_has_not_begun()
+            or worker.recycle_refused
+            or self._reason_not_to_replace(app, worker)
+            or _reason_it_is_no_larger(app, worker)
+        )
+
+    def _reason_not_to_replace(self, app: AppReading, worker: WorkerState) -> str | None:
+        if not worker.supervisor:
+            return "no supervisor would replace it"
+        if not worker.serving:
+            return "is not serving"
+        if self.now - worker.started < self.rules.recycle_min_lifetime:
+            return f"lives for less than {self.rules.recycle_min_lifetime:g} s"
+        changing = next((other.pid for other in app.workers if not other.serving), None)
+        if changing is not None:
+            return f"is left alone until worker {changing} serves or is gone: one of an app is replaced at a time"
+        if len(app.workers) == 1 and self.usage < self.rules.thresholds.emergency:
+            return "is the only worker; recycled at emergency only"
+        return None
+
+    def _reason_recycling_has_not_begun(self) -> str | None:
+        if self.rules.recycle_from == "never":
+            return "workers are never recycled (MEMPRESSURE_RECYCLE=never)"
+        begun = {
+            "normal": True,
+            "high": self.strategy.name != "normal",
+            "emergency": self.usage >= self.rules.thresholds.emergency,
+        }
+        if begun[self.rules.recycle_from]:
+            return None
+        return f"workers are recycled from {self.rules.recycle_from} on (MEMPRESSURE_RECYCLE)"
+
+    def why(self, held: Iterable[Held]) -> str:
+        """Return the reason to unload these, for people to read."""
+        used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
+        return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
+
+
+def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
+    """Return why a fresh worker would be no smaller; None where it would be, or where that was not measured."""
+    baselines = [other.baseline_bytes for other in app.workers if other.baseline_bytes >= 0]
+    if not baselines:
+        return None
+    # The median of all, the lower of two: one forked from a loaded parent, or one that loads more, may be an exception.
+    fresh = sorted(baselines)[(len(baselines) - 1) // 2]
+    held = worker.private_bytes + worker.hosts_bytes
+    if held - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * held):
+        return None
+    return (
+        f"holds {held / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would give back "
+        f"less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
+    )

@@ -1,0 +1,134 @@
+"""What the apps on a machine hold, as the API and the command line show it: a pure function of a reading."""
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from mempressure.config.runtime_settings import Settings
+from mempressure.measure.reading import UNKNOWN
+from mempressure.state.node import AppReading, NodeReading
+from mempressure.state.records import PackageState, WorkerState, least_mild
+
+
+class PackageDict(TypedDict):
+    """One package of an app, over all its workers; null is what is not known."""
+
+    package: str
+    mechanism: str
+    verdict: str | None
+    evict_refused: str | None
+    source: str
+    memory_bytes: int
+    cumulative_bytes: int | None
+    freed_bytes: int | None
+    growth_bytes_per_second: int | None
+    imports: list[str]
+    loaded_workers: int
+    workers: int
+    active_calls: int
+    idle_seconds: float | None
+    timeout: float
+    priority: float
+    keep_loaded: bool
+
+
+class WorkerDict(TypedDict):
+    """One worker of an app; -1 is a size that is not known."""
+
+    pid: int
+    started: float
+    sampled: float
+    age_seconds: float
+    private_bytes: int
+    proportional_bytes: int
+    hosts_bytes: int
+    serving: bool
+    supervisor: str | None
+    trim_refused: str | None
+    recycle_refused: str | None
+    unsupported: dict[str, str]
+    callback_failures: int
+
+
+class AppDict(TypedDict):
+    """One application: what it uses, of how much, and what it holds; null without a limit or budget."""
+
+    app: str
+    uid: int
+    used: int
+    limit: int | None
+    usage_percent: float | None
+    workers: list[WorkerDict]
+    packages: list[PackageDict]
+
+
+def inventory(reading: NodeReading, settings: Settings) -> list[AppDict]:
+    """Return every app with its workers and packages; sizes in bytes, times in seconds, None where not known."""
+    return [_app(app, settings, reading.sampled) for _, app in sorted(reading.apps.items())]
+
+
+def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
+    holders: dict[str, list[PackageState]] = {}
+    for worker in app.workers:
+        for package in worker.packages:
+            holders.setdefault(package.name, []).append(package)
+    memory = app.memory
+    return {
+        "app": app.name,
+        "uid": app.uid,
+        "used": app.used_bytes,
+        "limit": memory.total if memory else None,
+        "usage_percent": memory.usage if memory else None,
+        "workers": [_worker(worker, now) for worker in app.workers],
+        "packages": [_package(app.name, name, holders[name], settings, now) for name in sorted(holders)],
+    }
+
+
+def _worker(worker: WorkerState, now: float) -> WorkerDict:
+    return {
+        "pid": worker.pid,
+        "started": worker.started,
+        "sampled": worker.sampled,
+        "age_seconds": max(0.0, now - worker.started),
+        "private_bytes": int(worker.private_bytes),
+        "proportional_bytes": int(worker.proportional_bytes),
+        "hosts_bytes": int(worker.hosts_bytes),
+        "serving": worker.serving,
+        "supervisor": worker.supervisor or None,
+        "trim_refused": worker.trim_refused or None,
+        "recycle_refused": worker.recycle_refused or None,
+        "unsupported": dict(worker.unsupported),
+        "callback_failures": int(worker.callback_failures),
+    }
+
+
+def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> PackageDict:
+    holders = list(holders)
+    loaded = [package for package in holders if package.loaded]
+    options = (loaded or holders)[0]
+    used = [package.last_used for package in loaded]
+    return {
+        "package": name,
+        "mechanism": options.mechanism,
+        "verdict": least_mild(package.verdict for package in holders) or None,
+        "evict_refused": next((package.evict_refused for package in holders if package.evict_refused), None),
+        "source": options.source,
+        "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
+        "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),
+        "freed_bytes": _sum(package.freed_bytes for package in loaded),
+        "growth_bytes_per_second": _sum(package.growth for package in loaded),
+        "imports": sorted({name for package in loaded for name in package.imports}),
+        "loaded_workers": len(loaded),
+        "workers": len(holders),
+        "active_calls": int(sum(package.active_calls for package in loaded)),
+        # Idle for as long as the worker that used it last; one that cannot tell leaves it unknown.
+        "idle_seconds": max(0.0, now - max(used)) if used and min(used) >= 0 else None,
+        "timeout": options.timeout,
+        "priority": options.priority,
+        "keep_loaded": settings.keep_loaded(app, name, declared=any(package.keep_loaded for package in holders)),
+    }
+
+
+def _sum(values: Iterable[float]) -> int | None:
+    """Return the sum of what is known; None where nothing is."""
+    known = [value for value in values if value != UNKNOWN]
+    return int(sum(known)) if known else None

@@ -1,0 +1,239 @@
+"""What to unload: pure functions from what was measured to what should be done.
+
+Nothing here looks at a clock, a file or a process.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from mempressure.config.thresholds import ALERT_LEVELS, entered
+from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy
+from mempressure.decide.ranking import Held, last_use, value_of
+from mempressure.state.node import AppReading
+from mempressure.state.records import PackageState, WorkerState
+
+__all__ = ["TRIM_INTERVAL_SECONDS", "Action", "Experience", "Plan", "Rules", "Skip", "Target", "identity", "make_plan"]
+
+TRIM_INTERVAL_SECONDS = 60.0
+"""A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One worker that an action is for."""
+
+    worker: WorkerState
+    idle_for: Mapping[str, float]
+    """How long, in seconds, each package concerned must still be unused when the worker acts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One act: trim a worker, stop a package's hosts, evict a package from workers, or recycle a worker."""
+
+    mechanism: str
+    app: AppReading
+    packages: tuple[str, ...]
+    """What it unloads; empty for trim."""
+    targets: tuple[Target, ...]
+    expected_bytes: int
+    """What it should give back; what gives back far less is quarantined (see `mempressure.decide.quarantine`)."""
+    reason: str
+    level: str = "medium"
+    """The alert level of the pressure, for the application's `on_pressure` callbacks."""
+    value: float = 0.0
+    """H of what it unloads (see `mempressure.decide.ranking`): the ageing level is raised to it once that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A loaded package that is left alone, and why."""
+
+    app: str
+    package: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The actions of one cycle, in the order to carry them out, and what was left alone."""
+
+    actions: tuple[Action, ...]
+    skips: tuple[Skip, ...]
+
+
+def make_plan(
+    apps: Iterable[AppReading],
+    *,
+    usage: float,
+    strategy: Strategy,
+    rules: Rules,
+    now: float,
+    experience: Experience | None = None,
+) -> Plan:
+    """Return what one cycle should do for these apps, mildest mechanism first.
+
+    Args:
+        apps: the candidates: all of them for pressure on the host, one for its own.
+        usage: of the scope under pressure, measured now.
+        strategy: as `choose_strategy` gave it for this usage.
+        rules: the operator's settings.
+        now: Unix seconds, of the measurement.
+        experience: what earlier cycles found; nothing by default.
+    """
+    if not rules.unloading_enabled:
+        return Plan((), ())
+    apps = list(apps)
+    known = experience or Experience()
+    situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
+    stops, skips = _stops(apps, situation)
+    trims: list[Action] = []
+    evictions: list[Action] = []
+    recycles: list[Action] = []
+    # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
+    if usage >= rules.thresholds.unload_packages:
+        trims = list(_trims(apps, situation))
+        evictions, pinned = _evictions(apps, situation)
+        recycles, refused = _recycles(apps, situation)
+        skips += [*pinned, *refused]
+    actions = [action for action in (*trims, *stops, *evictions, *recycles) if identity(action) not in known.futile]
+    chosen, left = _within_limit(actions, strategy.most_packages)
+    limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
+    skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
+    return Plan(tuple(chosen), tuple(skips))
+
+
+def identity(action: Action) -> tuple[object, ...]:
+    """Name an action with the workers and loads it is for, so that it differs once anything about it changed."""
+    held = tuple(
+        (target.worker.pid, target.worker.start_ticks, tuple(package.loads for package in target.worker.packages))
+        for target in action.targets
+    )
+    return (action.mechanism, action.app.name, action.packages, held)
+
+
+def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
+    trimmed = situation.experience.trimmed
+    level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
+    for app in apps:
+        for worker in app.workers:
+            since = situation.now - trimmed.get((worker.pid, worker.start_ticks), -TRIM_INTERVAL_SECONDS)
+            # Negative where the clock was set back: better once too often than never again.
+            if worker.trim_refused or not worker.serving or 0 <= since < TRIM_INTERVAL_SECONDS:
+                continue
+            reason = "gives back garbage without unloading anything"
+            yield Action("trim", app, (), (Target(worker, {}),), 0, reason, level=level)
+
+
+def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    return _unloadings("stop", apps, situation, Situation.reason_to_keep)
+
+
+def _evictions(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    return _unloadings("evict", apps, situation, Situation.reason_not_to_evict)
+
+
+def _unloadings(
+    mechanism: str,
+    apps: Iterable[AppReading],
+    situation: Situation,
+    reason_to_keep: Callable[[Situation, AppReading, PackageState, PackageState | None], str | None],
+) -> tuple[list[Action], list[Skip]]:
+    """Return an action for each package that the mechanism gives back, by itself, in the workers where it is idle."""
+    actions, skips = [], []
+    for app in apps:
+        for name, holders in _loaded(app, mechanism).items():
+            refaulted = situation.refaulted(app, name)
+            reasons = [reason_to_keep(situation, app, package, refaulted) for _, package in holders]
+            idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
+            quarantined = situation.quarantined(app, holders)
+            if idle and quarantined:
+                skips.append(Skip(app.name, name, quarantined))
+            elif idle:
+                targets = tuple(
+                    Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
+                )
+                actions.append(_unloading(mechanism, app, targets, idle, situation))
+            else:
+                skips.append(Skip(app.name, name, reasons[0] or ""))
+    return _in_order(actions, situation), skips
+
+
+def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    actions, skips = [], []
+    for app in apps:
+        for worker in app.workers:
+            held = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
+            if not held:
+                continue
+            # What could be evicted goes with the worker too, and must be as idle.
+            lost = [package for package in worker.packages if package.loaded and package.mechanism != "stop"]
+            kept = ((package.name, situation.reason_to_keep(app, package)) for package in lost)
+            busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
+            reason = situation.reason_not_to_recycle(app, worker) or busy
+            if reason:
+                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
+                continue
+            idle_for = {package.name: situation.idle_seconds(package) for package in lost}
+            idle = [(worker, package) for package in held]
+            quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in held}
+            if all(quarantined.values()):
+                skips += [Skip(app.name, name, f"worker {worker.pid}: {why}") for name, why in quarantined.items()]
+                continue
+            size = int(sum(package.memory_bytes for package in held if not quarantined[package.name]))
+            action = _unloading("recycle", app, (Target(worker, idle_for),), idle, situation)
+            actions.append(replace(action, expected_bytes=size))
+    return _in_order(actions, situation), skips
+
+
+def _within_limit(actions: Iterable[Action], most: int) -> tuple[list[Action], list[Action]]:
+    """Split actions into those of one cycle and the rest; one package of one app counts once, trimming nothing.
+
+    The first that unloads is always taken: a worker that holds more packages than the limit could never be recycled.
+    """
+    chosen: list[Action] = []
+    left: list[Action] = []
+    counted: set[tuple[str, str]] = set()
+    for action in actions:
+        pairs = {(action.app.name, package) for package in action.packages}
+        if counted and len(counted | pairs) > most:
+            left.append(action)
+        else:
+            counted |= pairs
+            chosen.append(action)
+    return chosen, left
+
+
+def _unloading(
+    mechanism: str, app: AppReading, targets: tuple[Target, ...], idle: list[Held], situation: Situation
+) -> Action:
+    return Action(
+        mechanism,
+        app,
+        tuple(dict.fromkeys(package.name for _, package in idle)),
+        targets,
+        int(sum(package.memory_bytes for _, package in idle)),
+        situation.why(idle),
+        value=value_of(idle, situation.experience.ageing),
+    )
+
+
+def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
+    """Order actions: the lowest priority first, then the least valuable, then the longest unused."""
+
+    def rank(action: Action) -> tuple[int, float, float, str, tuple[str, ...], int]:
+        held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name in action.packages]
+        priority = max(package.priority for _, package in held)
+        value = action.value if situation.rules.usage_pattern else 0.0
+        return (priority, value, last_use(held), action.app.name, action.packages, action.targets[0].worker.pid)
+
+    return sorted(actions, key=rank)
+
+
+def _loaded(app: AppReading, mechanism: str) -> dict[str, list[Held]]:
+    packages: dict[str, list[Held]] = {}
+    for worker in app.workers:
+        for package in worker.packages:
+            if package.loaded and package.mechanism == mechanism:
+                packages.setdefault(package.name, []).append((worker, package))
+    return packages

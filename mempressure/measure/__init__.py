@@ -1,0 +1,1 @@
+"""Readings of the kernel: memory, processes, cgroups and their trends. Nothing is decided here."""

@@ -1,0 +1,190 @@
+"""Memory of the cgroup that this process lives in, v1, v2 or hybrid."""
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from mempressure.measure.memory import pressure
+from mempressure.measure.reading import PressureReading
+
+V1_UNLIMITED = 1 << 62
+"""v1 says "no limit" as the largest page-aligned i64 (9223372036854771712 with 4 KiB pages, less with larger ones)."""
+
+EVENTS = ("low", "high", "max", "oom", "oom_kill")
+"""What the kernel counts in a cgroup, named as in v2's `memory.events`."""
+
+
+class CgroupReading(NamedTuple):
+    """One cgroup at one time; sizes in bytes, the limit None where there is none."""
+
+    limit: int | None
+    """The tightest of its own and its ancestors'."""
+    working_set: int
+    pressure: PressureReading | None = None
+    events: Mapping[str, int] = {}
+    """How often each of `EVENTS` happened in it; those that the kernel does not count are absent."""
+    identity: int = 0
+    """Inode of its directory: the same in every container that shows it, and never used again."""
+
+
+class Cgroup(NamedTuple):
+    """Where the memory controller shows this process: its directory, the mount above it, and the version 1 or 2."""
+
+    directory: Path
+    mount: Path
+    version: int
+    unified: Path | None = None
+    """Where v1 limits the memory of a hybrid tree: its directory on the v2 side, which tells its pressure."""
+
+    def read(self) -> CgroupReading | None:
+        """Measure; None where the files are not there (the root cgroup of v2) or lack fields (gVisor's).
+
+        Raises:
+            MeasureError: `memory.pressure` does not read as PSI.
+        """
+        try:
+            reading = _read_v2(self) if self.version == 2 else _read_v1(self)
+            pressured = self.directory if self.version == 2 else self.unified
+            return reading._replace(
+                pressure=pressure(f"{pressured}/memory.pressure") if pressured else None,
+                identity=os.stat(self.directory).st_ino,
+            )
+        except (FileNotFoundError, KeyError, ValueError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed while its files were open
+                return None
+            raise
+
+
+def own_cgroup(*, proc: str = "/proc", sysfs: str = "/sys", pid: int | str = "self") -> Cgroup | None:
+    """Find the memory cgroup of a process through `/proc/PID/cgroup` and `mountinfo`; None where there is none.
+
+    A hybrid tree has a v2 mount without the memory controller: there the v1 controller is taken. A v2 cgroup without
+    the controller is charged to the nearest ancestor that has it, which is then what is found.
+
+    Args:
+        proc: where proc is mounted.
+        sysfs: where sysfs is mounted: cgroups that `mountinfo` shows below `/sys` are looked up there.
+        pid: whose cgroup.
+    """
+    try:
+        # Names in them are bytes; a worker's locale must not decide whether they can be read.
+        membership, mounts = (os.fsdecode(Path(proc, str(pid), name).read_bytes()) for name in ("cgroup", "mountinfo"))
+    except OSError:
+        return None
+    paths = {}
+    for line in membership.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            paths[2] = path
+        elif "memory" in controllers.split(","):
+            paths[1] = path
+    places = {version: _place(mounts, version, path, sysfs=sysfs) for version, path in paths.items()}
+    for version in (1, 2):
+        if (place := places.get(version)) is None:
+            continue
+        directory, mount = place
+        while not (directory / "memory.stat").exists() and directory != mount:
+            directory = directory.parent
+        if (directory / "memory.stat").exists():
+            # The root of the v2 side holds every process that nobody put anywhere: its stalls are not this one's.
+            other = places.get(2) if version == 1 and paths.get(2) != "/" else None
+            return Cgroup(directory, mount, version, other[0] if other else None)
+    return None
+
+
+def memory_controllers(*, proc: str = "/proc", sysfs: str = "/sys") -> set[int]:
+    """Return the versions of cgroups, 1 and 2, whose memory controller is mounted; both only while one is moved."""
+    try:
+        mounts = os.fsdecode(Path(proc, "self", "mountinfo").read_bytes())
+    except OSError:
+        return set()
+    found = {1} if _mount(mounts, 1, sysfs=sysfs) else set()
+    if (mount := _mount(mounts, 2, sysfs=sysfs)) is not None:
+        _, point = mount
+        with suppress(OSError):  # a cgroup2 mount of another namespace
+            if "memory" in (point / "cgroup.controllers").read_text().split():
+                found.add(2)
+    return found
+
+
+def _place(mounts: str, version: int, path: str, *, sysfs: str) -> tuple[Path, Path] | None:
+    """Return the directory of a cgroup and the mount above it; None where it is not mounted."""
+    mount = _mount(mounts, version, sysfs=sysfs)
+    if mount is None:
+        return None
+    root, point = mount
+    relative = os.path.relpath(path, root)
+    # A path outside the mount's root is what a container without a cgroup namespace sees: its mount is its own.
+    return (point if relative.startswith("..") else Path(os.path.normpath(point / relative))), point
+
+
+def _mount(mountinfo: str, version: int, *, sysfs: str) -> tuple[str, Path] | None:
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        fields = left.split()
+        if (version == 2 and kind == "cgroup2") or (
+            version == 1 and kind == "cgroup" and "memory" in options.split()[-1].split(",")
+        ):
+            point = _unescape(fields[4])
+            return _unescape(fields[3]), Path(sysfs + point[4:] if point.startswith("/sys/") else point)
+    return None
+
+
+def _unescape(path: str) -> str:
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {name: int(value) for name, value in lines}
+
+
+def _events(file: Path) -> dict[str, int]:
+    """Return what a file of counts has of `EVENTS`; nothing where it is not there."""
+    try:
+        numbers = _numbers(file)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {name: numbers[name] for name in EVENTS if name in numbers}
+
+
+def _read_v1(cgroup: Cgroup) -> CgroupReading:
+    statistics = _numbers(cgroup.directory / "memory.stat")
+    usage = int((cgroup.directory / "memory.usage_in_bytes").read_text())
+    # The kernel has already taken the tightest limit of all ancestors.
+    limit = statistics["hierarchical_memory_limit"]
+    events = _events(cgroup.directory / "memory.oom_control")
+    with suppress(FileNotFoundError, ValueError):
+        # How often usage hit the limit, which is what v2 counts as `max`.
+        events["max"] = int((cgroup.directory / "memory.failcnt").read_text())
+    return CgroupReading(
+        limit=None if limit >= V1_UNLIMITED else limit,
+        working_set=max(0, usage - statistics["total_inactive_file"]),
+        events=events,
+    )
+
+
+def _read_v2(cgroup: Cgroup) -> CgroupReading:
+    statistics = _numbers(cgroup.directory / "memory.stat")
+    usage = int((cgroup.directory / "memory.current").read_text())
+    limits = []
+    directory = cgroup.directory
+    while directory.is_relative_to(cgroup.mount):
+        try:
+            text = (directory / "memory.max").read_text().strip()
+        except FileNotFoundError:  # the root of the hierarchy has no limit file
+            break
+        if text != "max":
+            limits.append(int(text))
+        directory = directory.parent
+    return CgroupReading(
+        limit=min(limits) if limits else None,
+        working_set=max(0, usage - statistics["inactive_file"]),
+        events=_events(cgroup.directory / "memory.events"),
+    )

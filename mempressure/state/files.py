@@ -1,0 +1,43 @@
+"""State files in a runtime directory: one a worker, each replaced whole, listed and removed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mempressure.state.records import WorkerState, encode
+
+
+def publish(state: WorkerState, path: Path) -> None:
+    """Replace the state file at `path`, readable by all, in one step.
+
+    Raises:
+        OSError: the directory is gone, full or not ours.
+    """
+    data = encode(state)
+    new = path.with_name(f".{path.name}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)  # whatever the umask
+        if os.write(descriptor, data) != len(data):
+            raise OSError(f"{new}: written short, the file system is full")
+    finally:
+        os.close(descriptor)
+    os.replace(new, path)
+
+
+def withdraw(path: Path) -> None:
+    """Remove a state file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def state_files(directory: Path) -> Iterator[Path]:
+    """Yield the state files in one user's runtime directory."""
+    for name in state_file_names(directory):
+        yield directory / name
+
+
+def state_file_names(directory: Path) -> list[str]:
+    """Return the names of the state files in one user's runtime directory, sorted."""
+    return sorted(name for name in os.listdir(directory) if name.endswith(".state") and not name.startswith("."))

@@ -1,0 +1,78 @@
+"""What one machine holds: the host's memory and, from the workers' state files, every app's memory and packages.
+
+Reading is passive: no worker is asked, so a hung one delays nobody. An app's scope is its cgroup's working set against
+the tightest limit above it; where it has a budget below that limit, or no limit, the summed proportional memory of its
+supervisor, workers and package hosts against the budget; with neither it has no ratio.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mempressure.measure.reading import MemoryReading
+from mempressure.state.records import WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class AppReading:
+    """One app: its workers, and its memory where it has a limit or a budget."""
+
+    name: str
+    uid: int
+    directory: Path
+    """Where its workers' sockets are."""
+    workers: tuple[WorkerState, ...]
+    memory: MemoryReading | None
+
+    @property
+    def used_bytes(self) -> int:
+        """Return the proportional memory of everything that belongs to the app."""
+        return proportional_bytes(self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """The host and its apps at one time, in Unix seconds."""
+
+    sampled: float
+    host: MemoryReading
+    apps: Mapping[str, AppReading]
+
+    def memory(self, scope: str, app: str = "") -> MemoryReading | None:
+        """Return the memory of the scope "host", or of one "app"; None where that has none."""
+        if scope == "host":
+            return self.host
+        return self.apps[app].memory if app in self.apps else None
+
+
+def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
+    """Return the memory of an app from its workers' states; None where it has neither limit nor budget."""
+    workers = list(workers)
+    budget = max((worker.budget_bytes for worker in workers), default=0)
+    limited = max(
+        (w for w in workers if w.cgroup_limit_bytes > 0 and w.cgroup_working_set_bytes >= 0),
+        key=lambda w: w.sampled,
+        default=None,
+    )
+    if limited is not None and not 0 < budget < limited.cgroup_limit_bytes:
+        limit, used = int(limited.cgroup_limit_bytes), int(limited.cgroup_working_set_bytes)
+    elif budget:
+        limit, used = budget, proportional_bytes(workers)
+    else:
+        return None
+    # A budget is a promise, not a wall: above it nothing is available and usage passes 1.
+    return MemoryReading(total=limit, available=limit - used)
+
+
+def proportional_bytes(workers: Iterable[WorkerState]) -> int:
+    """Return the summed proportional memory of workers, their hosts and, once each, their supervisors."""
+    workers = list(workers)
+    supervisors: dict[tuple[str, int], WorkerState] = {}
+    for worker in workers:
+        process = (worker.pid_namespace, worker.supervisor_pid)
+        known = supervisors.get(process)
+        if known is None or worker.sampled > known.sampled:
+            supervisors[process] = worker
+    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
+    parts.extend(worker.supervisor_bytes for worker in supervisors.values())
+    return int(sum(part for part in parts if part > 0))  # what is not known is below 0

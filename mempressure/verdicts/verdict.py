@@ -1,0 +1,247 @@
+"""Verdicts: what a rehearsal found out about unloading one package, and what it was found for.
+
+A verdict holds for its key only: the package with the versions of all that it imports, Python, the allocator, this
+library's version, and the exercise that stood for using the package. It is kept as JSON (`mempressure.verdicts.store`);
+what is read back is checked field by field, since it decides what is unloaded.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mempressure.errors import MempressureError
+from mempressure.state.records import MECHANISMS
+from mempressure.verdicts import environment
+
+REHEARSED = tuple(name for name in MECHANISMS if name != "trim")
+"""The mechanisms that a verdict is about, mildest first; trimming concerns a worker, no package."""
+
+MAX_TEXT_LENGTH = 500
+MAX_ROWS = 1000
+"""Entries of a list in a verdict at most."""
+
+_FORMAT = 1
+_MOST = 2**62
+
+
+class VerdictError(MempressureError, ValueError):
+    """A verdict cannot be believed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictKey:
+    """What a verdict holds for."""
+
+    package: str
+    exercise: str
+    """Module and function, such as "reports:monthly"; empty where only importing was rehearsed."""
+    distributions: dict[str, str]
+    """Version by normalised name; of a package without a distribution what `installation.source_version` says."""
+    python: str
+    allocator: str
+    mempressure: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MechanismResult:
+    """What was found about one mechanism; bytes and seconds are medians over the cycles."""
+
+    mechanism: str
+    works: bool
+    reason: str = ""
+    """Why it does not work, in one sentence; empty where it does."""
+    reclaimed_bytes: int = 0
+    """Private memory that a cycle gave back."""
+    reload_seconds: float = 0.0
+    """What loading again took, until the package could be used."""
+    cycles: int = 0
+    equal: bool | None = None
+    """Whether the exercise's last result equals its first; None where there is none, or none that can be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleCost:
+    """What importing one module took; bytes are anonymous memory."""
+
+    name: str
+    self_bytes: int
+    cumulative_bytes: int
+    """With all that it imported and that was not loaded before."""
+    self_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a rehearsal found about one package."""
+
+    key: VerdictKey
+    when: float
+    """Unix seconds."""
+    results: tuple[MechanismResult, ...]
+    """One for each mechanism of `REHEARSED`, in that order."""
+    baseline_bytes: int
+    """Private memory of a fresh process, before the package is imported."""
+    loaded_bytes: int
+    """The same after it was imported and used."""
+    pins: tuple[str, ...] = ()
+    """References from outside the package that keep it from being evicted."""
+    incomparable: str = ""
+    """Why results of the exercise cannot be compared; empty where they can, or there is no exercise."""
+    modules: tuple[ModuleCost, ...] = ()
+    """The modules that cost the import most by themselves, the costliest first."""
+
+    @property
+    def package(self) -> str:
+        """Return the package's import name."""
+        return self.key.package
+
+    @property
+    def best(self) -> MechanismResult | None:
+        """Return the result of the mildest mechanism that works, None where none does."""
+        return next((result for result in self.results if result.works), None)
+
+    @property
+    def mechanism(self) -> str:
+        """Return the mildest mechanism that works; empty where none does."""
+        return self.best.mechanism if self.best else ""
+
+    @property
+    def reclaimed_bytes(self) -> int:
+        """Return what that mechanism gives back, 0 where none works."""
+        return self.best.reclaimed_bytes if self.best else 0
+
+    @property
+    def reload_seconds(self) -> float:
+        """Return what loading takes after that mechanism, 0 where none works."""
+        return self.best.reload_seconds if self.best else 0.0
+
+    def result(self, mechanism: str) -> MechanismResult:
+        """Return what was found about one mechanism of `REHEARSED`."""
+        return self.results[REHEARSED.index(mechanism)]
+
+
+def reason_not_to_believe(key: VerdictKey) -> str:
+    """Return what is another here and now than when the verdict was found; empty where it still holds."""
+    for what, now in (
+        ("python", environment.python_version()),
+        ("allocator", environment.allocator()),
+        ("mempressure", environment.mempressure_version()),
+    ):
+        if getattr(key, what) != now:
+            return f"it was found with {what} {getattr(key, what)}, and here is {now}"
+    versions = environment.distribution_versions(key.distributions)
+    for name, version in key.distributions.items():
+        unversioned = version.startswith(environment.UNVERSIONED)
+        now = environment.source_version(name) if unversioned else versions.get(name, "")
+        if now != version:
+            if unversioned:
+                return f"the files of {name} changed since it was found"
+            return f"it was found with {name} {version}, and here is {now or 'none'}"
+    return ""
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as plain data that `from_json` takes."""
+    content = {"format": _FORMAT, **asdict(verdict)}
+    return content | {name: list(content[name]) for name in ("results", "pins", "modules")}
+
+
+def from_json(content: Any) -> Verdict:
+    """Return the verdict that `as_json` gave as plain data.
+
+    Raises:
+        VerdictError: it is none, or holds a value that cannot be.
+    """
+    given = _checked(content, _VERDICT, "the verdict")
+    if given.pop("format") != _FORMAT:
+        raise VerdictError(f"it is of format {content['format']}, not {_FORMAT}")
+    given["key"] = VerdictKey(**_checked(given["key"], _KEY, "its key"))
+    given["results"] = tuple(MechanismResult(**_checked(row, _RESULT, "a result")) for row in given["results"])
+    given["modules"] = tuple(ModuleCost(**_checked(row, _MODULE, "a module")) for row in given["modules"])
+    given["pins"] = tuple(given["pins"])
+    if tuple(result.mechanism for result in given["results"]) != REHEARSED:
+        raise VerdictError(f"its results are not one for each of {', '.join(REHEARSED)}")
+    return Verdict(**given)
+
+
+def _texts(value: Any) -> bool:
+    return type(value) is list and len(value) <= MAX_ROWS and all(_text(text) for text in value)
+
+
+def _text(value: Any) -> bool:
+    # They end up in terminals and logs.
+    return type(value) is str and len(value) <= MAX_TEXT_LENGTH and value.isprintable()
+
+
+def _versions(value: Any) -> bool:
+    return (
+        type(value) is dict and len(value) <= MAX_ROWS and all(_text(text) for pair in value.items() for text in pair)
+    )
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _MOST  # false for NaN
+
+
+def _any_number(value: Any) -> bool:
+    return type(value) is int and -_MOST <= value <= _MOST
+
+
+def _rows(value: Any) -> bool:
+    return type(value) is list and len(value) <= MAX_ROWS
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _flag_or_none(value: Any) -> bool:
+    return value is None or type(value) is bool
+
+
+def _object(value: Any) -> bool:
+    return type(value) is dict
+
+
+_VERDICT = {
+    "format": _count,
+    "key": _object,
+    "when": _number,
+    "results": _rows,
+    "baseline_bytes": _count,
+    "loaded_bytes": _count,
+    "pins": _texts,
+    "incomparable": _text,
+    "modules": _rows,
+}
+_KEY = {
+    "package": _text,
+    "exercise": _text,
+    "distributions": _versions,
+    "python": _text,
+    "allocator": _text,
+    "mempressure": _text,
+}
+_RESULT = {
+    "mechanism": _text,
+    "works": _flag,
+    "reason": _text,
+    "reclaimed_bytes": _count,
+    "reload_seconds": _number,
+    "cycles": _count,
+    "equal": _flag_or_none,
+}
+# A module may free more than it takes.
+_MODULE = {"name": _text, "self_bytes": _any_number, "cumulative_bytes": _any_number, "self_seconds": _number}
+
+
+def _checked(given: Any, expected: dict[str, Any], what: str) -> dict[str, Any]:
+    if type(given) is not dict or given.keys() != expected.keys():
+        raise VerdictError(f"{what} has other keys than this version writes")
+    for name, fits in expected.items():
+        if not fits(given[name]):
+            raise VerdictError(f"{name}={given[name]!r:.60} cannot be")
+    return dict(given)

@@ -1,0 +1,134 @@
+"""Room before a load: reserves what it is known to take, makes room from idle packages, or refuses."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from mempressure.decide.admission import Admission, Idle, decide
+from mempressure.decide.ranking import Ageing, value_of
+from mempressure.errors import MemoryBudgetExceeded
+from mempressure.isolation.package import IsolatedPackage
+from mempressure.packages.reservation import Reservation
+from mempressure.worker.isolated_states import isolated_states
+from mempressure.worker.memory_view import View
+
+SHOW_SECONDS = 2.0
+"""How long memory that was given back may take to show (a cgroup's counters lag)."""
+
+
+class Room:
+    """The loads of one process: they measure, decide and reserve one after the other.
+
+    Args:
+        measure: looks around; takes the pids of the package hosts.
+        emergency: returns the threshold as it is now, a ratio.
+        isolated: the packages of this process that live in processes of their own.
+        clock: monotonic seconds.
+        sleep: waits for memory that was given back to show.
+    """
+
+    def __init__(
+        self,
+        *,
+        measure: Callable[[Mapping[str, int | None]], View],
+        emergency: Callable[[], float],
+        isolated: Mapping[str, IsolatedPackage],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._measure = measure
+        self._emergency = emergency
+        self._isolated = isolated
+        self._clock = clock
+        self._sleep = sleep
+        self._reservations: set[Reservation] = set()
+        # Entered again by a signal handler or finalizer that loads something in the midst of a decision.
+        self._lock = threading.RLock()
+
+    def for_host(self, package: str, cost: int) -> Reservation:
+        """Reserve what the host of an isolated package takes: `cost` bytes, or what the app's other workers measured.
+
+        Raises:
+            MemoryBudgetExceeded: it is known and does not fit, whatever idle packages give back.
+        """
+        return self._reserve(package, cost, isolated=True)
+
+    def for_import(self, package: str, cost: int = 0) -> Reservation:
+        """Reserve what importing a package into this process takes; as `for_host`."""
+        return self._reserve(package, cost, isolated=False)
+
+    def _reserve(self, package: str, cost: int, *, isolated: bool) -> Reservation:
+        with self._lock:
+            tried = {package} if isolated else set()
+            deadline = None
+            while True:
+                # Before the measurement: what is released after it was taken may not show in it.
+                under_way = list(self._reservations)
+                view = self._measure({name: p.host_pid for name, p in list(self._isolated.items())})
+                cost = cost or view.costs.get((package, isolated), 0)
+                if not cost:
+                    return self._reserved(0)
+                emergency = self._emergency()
+                idle = self._idle(view, tried)
+                admission = decide(
+                    cost,
+                    scopes=view.scopes,
+                    reserved=self._outstanding(under_way, view),
+                    emergency=emergency,
+                    idle=idle,
+                )
+                if admission.admitted:
+                    return self._reserved(cost)
+                if admission.unload:
+                    tried.update(admission.unload)
+                    for name in admission.unload:
+                        self._isolated[name].unload()  # unless a call came meanwhile
+                    deadline = self._clock() + SHOW_SECONDS
+                elif deadline is not None and self._clock() < deadline:
+                    self._sleep(0.05)
+                else:
+                    raise MemoryBudgetExceeded(_refusal(package, cost, admission, idle, emergency))
+
+    def _reserved(self, cost: int) -> Reservation:
+        reservation = Reservation(cost, on_release=self._reservations.discard)
+        if cost:
+            self._reservations.add(reservation)
+        return reservation
+
+    def _outstanding(self, reservations: list[Reservation], view: View) -> int:
+        held = {package.host_pid: view.hosts.get(name, 0) for name, package in list(self._isolated.items())}
+        held[None] = 0
+        return sum(max(0, reservation.cost - held.get(reservation.pid, 0)) for reservation in reservations)
+
+    def _idle(self, view: View, tried: set[str]) -> list[Idle]:
+        """Return the packages that no call is using, in the order to go: first those that nobody asked to keep."""
+        states = [
+            state
+            for state in isolated_states(self._isolated, view.hosts)
+            if state.loaded and not state.active_calls and state.name not in tried
+        ]
+        states.sort(
+            key=lambda state: (
+                state.keep_loaded,
+                state.priority,
+                value_of([(view.worker, state)], Ageing()),
+                state.last_used,
+            )
+        )
+        return [Idle(state.name, int(state.memory_bytes)) for state in states]
+
+
+def _refusal(package: str, cost: int, admission: Admission, idle: list[Idle], emergency: float) -> str:
+    scope = admission.tightest
+    name, total = (scope.name, scope.total) if scope is not None else ("the host", 0)
+    return (
+        f"no room to load package {package!r}: it took {_mebibytes(cost)} when it was last measured, "
+        f"{_mebibytes(max(0, admission.free))} are free before {name} enters emergency "
+        f"({emergency:g} of {_mebibytes(total)}), and idle packages of this process hold "
+        f"{_mebibytes(sum(candidate.size for candidate in idle))}; try again once other work is done, "
+        f"raise MEMPRESSURE_BUDGET or the memory limit, or set MEMPRESSURE_ADMISSION=off to load regardless"
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,239 @@
+"""The agent: one daemon thread in a worker that publishes its state each second and takes orders on a socket.
+
+Orders are carried out one after the other in threads of their own, so a slow one delays neither the state nor a
+measurement. Answers are remembered by the order's id: asking again never repeats an act.
+"""
+
+import atexit
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mempressure.config.paths import own_runtime_directory, socket_path
+from mempressure.errors import MempressureError
+from mempressure.state import files
+from mempressure.state.liveness import remove_dead
+from mempressure.state.records import WorkerState
+from mempressure.worker.order_socket import OrderSocket
+
+if TYPE_CHECKING:
+    from mempressure.act.orders import Order
+
+_log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+PUBLISH_AT_MOST_EVERY = 0.1
+"""Seconds between two publications asked for by loads and unloads: a burst of them costs ten ticks a second at most."""
+REMEMBERED_ORDERS = 256
+
+
+class AgentSubject(Protocol):
+    """What an agent speaks for: the loader."""
+
+    def sample(self, *, thorough: bool) -> WorkerState | None:
+        """Measure the worker and return its state; None if it has turned out to be no worker: the agent then ends.
+
+        `thorough` measures however recent the last measurement is.
+        """
+
+    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
+        """Carry out an order; return its answer without the id, and what to do once the answer is sent."""
+
+
+class Agent:
+    """Publishes what `subject` samples, and gives it the orders that arrive.
+
+    Args:
+        subject: the loader.
+        runtime: the runtime directory.
+        trusted_uids: users besides root and this process' own that may give orders.
+        delay_seconds: how long to leave no trace; a forked child that only executes another program is gone by then.
+    """
+
+    def __init__(
+        self,
+        subject: AgentSubject,
+        *,
+        runtime: Path,
+        trusted_uids: tuple[int, ...] = (),
+        delay_seconds: float = 0.0,
+    ) -> None:
+        self._subject = subject
+        self._runtime = runtime
+        self._trusted = {0, os.geteuid(), *trusted_uids}
+        self._delay = delay_seconds
+        self._pid = 0
+        self._order_lock = threading.Lock()
+        self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._stop_lock = threading.RLock()
+        self._problem = ""
+
+    def start(self) -> bool:
+        """Start the thread; return False, having logged why, where the runtime directory cannot be used."""
+        self._pid = os.getpid()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        directory = self._runtime / str(os.geteuid())
+        self._socket_path = socket_path(directory, self._pid)
+        self._state_path = self._socket_path.with_suffix(".state")
+        self._orders = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted, take=self._take)
+        if not self._delay and not self._open():
+            self._close()
+            return False
+        self._thread = threading.Thread(target=self._run, name="mempressure-agent", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
+        return True
+
+    def publish_soon(self) -> None:
+        """Have the state published before the next tick: something was loaded or unloaded."""
+        if self._thread is not None and os.getpid() == self._pid:
+            with suppress(OSError):  # the pipe is full or closed: a publication is coming, or none will be
+                os.write(self._wake_write, b".")
+
+    def stop(self) -> None:
+        """End the thread and remove the state file and the socket; does nothing in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        # It may be told twice, at once too: by a server's own end, by `atexit`, and by a subject without a state.
+        with self._stop_lock:
+            thread = self._thread
+            if thread is None:
+                return
+            self._stopping.set()
+            self.publish_soon()
+            self._thread = None
+            thread.join(2 * TICK_SECONDS)
+            atexit.unregister(self.stop)
+            self._close()
+            with suppress(FileNotFoundError):
+                os.unlink(self._socket_path)
+            files.withdraw(self._state_path)
+
+    def forget(self) -> None:
+        """Close what a forked child inherited, leaving its parent's files alone."""
+        if self._thread is not None:
+            self._thread = None
+            atexit.unregister(self.stop)
+            self._close()
+
+    def _open(self) -> bool:
+        try:
+            remove_dead(own_runtime_directory(self._runtime))
+            self._orders.ensure()
+        except (OSError, MempressureError) as error:
+            _log.error("agent not started, this worker is not managed: reason=%r", str(error))
+            return False
+        return True
+
+    def _close(self) -> None:
+        self._orders.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        if self._delay and (self._stopping.wait(self._delay) or not self._open()):
+            return
+        next_tick = time.monotonic()
+        published = 0.0
+        soon = False
+        while not self._stopping.is_set():
+            due = published + PUBLISH_AT_MOST_EVERY if soon else next_tick
+            for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
+                if key.fileobj == self._wake_read:
+                    soon = self._drained() or soon
+                else:
+                    self._survive(partial(self._orders.handle, key))
+            now = time.monotonic()
+            if now >= next_tick or (soon and now >= published + PUBLISH_AT_MOST_EVERY):
+                self._survive(partial(self._tick, now, thorough=soon))
+                published, soon = now, False
+                next_tick = max(next_tick + TICK_SECONDS, now) if now >= next_tick else next_tick
+
+    def _drained(self) -> bool:
+        with suppress(BlockingIOError):
+            while os.read(self._wake_read, 4096):
+                pass
+        return True
+
+    def _tick(self, now: float, *, thorough: bool) -> None:
+        self._orders.close_idle(now)
+        self._publish(thorough=thorough)
+        self._orders.ensure()
+        self._problem = ""
+
+    def _survive(self, step: Callable[[], None]) -> None:
+        """Do a step; whatever it raises is logged, once while it stays the same, and the thread lives on."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 -- a worker whose agent has died can never be relieved again
+            if repr(error) != self._problem:
+                self._problem = repr(error)
+                _log.warning("agent: state=%s reason=%r", self._state_path, str(error) or repr(error))
+
+    def _publish(self, *, thorough: bool) -> None:
+        sample = self._subject.sample(thorough=thorough)
+        if sample is None:
+            threading.Thread(target=self.stop, name="mempressure-stop", daemon=True).start()
+            return
+        try:
+            files.publish(sample, self._state_path)
+        except FileNotFoundError:  # somebody cleaned the runtime directory
+            own_runtime_directory(self._runtime)
+            files.publish(sample, self._state_path)
+
+    def _take(self, connection: socket.socket, line: bytes) -> None:
+        try:
+            from mempressure.act.orders import parse_order  # 20 KB that a worker pays once it is given an order
+
+            order = parse_order(line)
+            if order.op == "measure":
+                self._publish(thorough=True)
+                _answer(connection, {"id": order.id})
+                return
+            thread = threading.Thread(
+                target=self._carry_out, args=(connection, order), name="mempressure-order", daemon=True
+            )
+            thread.start()
+        except Exception as error:  # whatever it was, whoever ordered must hear of it
+            _answer(connection, {"id": None, "error": f"{error}"})
+            if not isinstance(error, ValueError):
+                raise
+
+    def _carry_out(self, connection: socket.socket, order: "Order") -> None:
+        afterwards = None
+        with self._order_lock:
+            answer = self._answers.get(order.id)
+            if answer is None:
+                try:
+                    result, afterwards = self._subject.carry_out(order)
+                    answer = {"id": order.id, **result}
+                except Exception as error:  # noqa: BLE001 -- whatever it was, whoever ordered must hear of it
+                    _log.exception("order failed: id=%s op=%s", order.id, order.op)
+                    answer = {"id": order.id, "error": f"{type(error).__name__}: {error}"}
+                self._answers[order.id] = answer
+                while len(self._answers) > REMEMBERED_ORDERS:
+                    self._answers.popitem(last=False)
+        _answer(connection, answer)
+        if afterwards is not None:
+            afterwards()
+        self.publish_soon()
+
+
+def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:
+    with suppress(OSError), connection:  # whoever asked is gone; the answer is remembered
+        connection.sendall(json.dumps(answer).encode() + b"\n")

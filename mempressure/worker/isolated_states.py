@@ -1,0 +1,49 @@
+"""Isolated packages as the worker publishes them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mempressure.measure.reading import UNKNOWN
+from mempressure.state.records import PackageState
+
+if TYPE_CHECKING:
+    from mempressure.isolation.package import IsolatedPackage
+
+
+def isolated_states(
+    isolated: Mapping[str, "IsolatedPackage"], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
+) -> list[PackageState]:
+    """Return every isolated package as it is now, like `Packages.states`."""
+    rates = growth or {}
+    return [
+        _isolated_state(package, memory.get(package.name, 0), rates.get(package.name, UNKNOWN))
+        for package in list(isolated.values())
+    ]
+
+
+def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float) -> PackageState:
+    return PackageState(
+        name=package.name,
+        mechanism="stop",
+        source="process",
+        timeout=package.timeout,
+        priority=package.priority,
+        keep_loaded=package.keep_loaded,
+        loaded=float(package.host_pid is not None),
+        active_calls=float(package.active_calls),
+        # Nothing else is in its process: all of it is its own, and goes with it.
+        memory_bytes=float(memory_bytes),
+        cumulative_bytes=float(memory_bytes),
+        freed_bytes=float(memory_bytes),
+        growth=growth,
+        last_used=UNKNOWN if package.last_used is None else package.last_used,
+        uses=float(package.uses),
+        loads=float(package.loads),
+        refaults=float(package.refaults),
+        refault_level=package.refault_level,
+        last_refault=UNKNOWN if package.last_refault is None else package.last_refault,
+        refault_delay=package.refault_delay,
+        load_seconds=package.load_seconds,
+        unloads=float(package.unloads),
+        reclaimed_bytes=float(package.reclaimed_bytes),
+    )

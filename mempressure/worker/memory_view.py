@@ -1,0 +1,92 @@
+"""What a worker must know to load something: the memory of its host and app now, and what loads cost elsewhere."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mempressure.act.supervisors import Lookout
+from mempressure.config.configuration import Configuration
+from mempressure.decide.admission import Scope
+from mempressure.decide.ranking import freeable_bytes
+from mempressure.errors import MempressureError
+from mempressure.measure.cgroup import own_cgroup
+from mempressure.measure.memory import host_memory
+from mempressure.measure.process import pid_namespace
+from mempressure.state.node import AppReading, app_memory
+from mempressure.state.node_reader import read_node
+from mempressure.state.records import WorkerState
+from mempressure.worker.sampler import WorkerSampler
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look around; sizes in bytes."""
+
+    scopes: tuple[Scope, ...]
+    worker: WorkerState
+    """This process as measured now, without its packages."""
+    hosts: Mapping[str, int]
+    """Private memory of this process' package hosts, by package."""
+    costs: Mapping[tuple[str, bool], int]
+    """What a package took in the app's other workers, by name and whether it is isolated."""
+
+
+class Surroundings:
+    """Measures this process and its hosts now, and takes the app's other workers at their last word.
+
+    For one thread at a time.
+
+    Args:
+        configuration: names the app, its budget and the runtime directory.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._app = configuration.app
+        self._runtime = configuration.runtime_directory
+        self._sampler = WorkerSampler(configuration, lookout=Lookout(), cgroup=own_cgroup())
+        self._problem = ""
+
+    def measure(self, hosts: Mapping[str, int | None]) -> View:
+        """Look around; `hosts` are the pids of this process' package hosts."""
+        worker, memory = self._sampler.sample(hosts, thorough=True)
+        others = self._others()
+        scopes = []
+        app = app_memory([worker, *others])
+        if app is not None:
+            scopes.append(Scope(f"app {self._app!r}", app.total, app.used))
+        try:
+            host = host_memory()
+            scopes.append(Scope("the host", host.total, host.used))
+        except MempressureError as problem:
+            self._tell(problem)
+        return View(tuple(scopes), worker, memory, _costs(others))
+
+    def _others(self) -> list[WorkerState]:
+        try:
+            reading = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
+        except (MempressureError, OSError) as problem:  # this process counts all the same
+            self._tell(problem)
+            return []
+        app: AppReading | None = reading.apps.get(self._app)
+        if app is None or app.uid != os.geteuid():
+            return []
+        own = (pid_namespace(), os.getpid())
+        return [worker for worker in app.workers if (worker.pid_namespace, worker.pid) != own]
+
+    def _tell(self, problem: Exception) -> None:
+        if str(problem) != self._problem:
+            self._problem = str(problem)
+            _log.warning("room for loads not fully measured: reason=%s", problem)
+
+
+def _costs(workers: list[WorkerState]) -> dict[tuple[str, bool], int]:
+    costs: dict[tuple[str, bool], int] = {}
+    for worker in workers:
+        for package in worker.packages:
+            key = (package.name, package.mechanism == "stop")
+            taken = package.memory_bytes if package.loaded else freeable_bytes(package)
+            costs[key] = max(costs.get(key, 0), int(taken))
+    return costs

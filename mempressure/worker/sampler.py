@@ -1,0 +1,134 @@
+"""Measuring a worker from within: its own memory, its package hosts', its supervisor's and its cgroup's."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from mempressure.act.supervisors import Lookout
+from mempressure.config.configuration import Configuration
+from mempressure.measure.cgroup import Cgroup
+from mempressure.measure.memory import MeasureError
+from mempressure.measure.process import ProcessMemory, pid_namespace, process_memory, start_ticks
+from mempressure.measure.reading import UNKNOWN
+from mempressure.state.records import WorkerState
+
+_log = logging.getLogger(__name__)
+
+MOST_OF_THE_TIME = 0.01
+"""Share of the time that may go into measuring unasked: reading a process of 1 GB takes the kernel 13 ms."""
+
+
+class WorkerSampler:
+    """Builds the state of this process, measuring memory no oftener than its cost allows.
+
+    Args:
+        configuration: gives the app's name and budget.
+        lookout: finds what replaces this worker.
+        cgroup: of this process, if it has one.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        lookout: Lookout,
+        cgroup: Cgroup | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._app = configuration.app
+        self._budget = configuration.mempressure_budget
+        self._lookout = lookout
+        self._cgroup = cgroup
+        self._clock = clock
+        self._started = clock()
+        self._start_ticks = start_ticks()
+        self._pid_namespace = pid_namespace()
+        self._next_measurement = 0.0
+        self._hosts: dict[str, tuple[int, ProcessMemory]] = {}
+        self._own = ProcessMemory(0, 0)
+        self._supervisor_bytes = 0
+        self._cgroup_problem = ""
+        self.baseline_bytes = UNKNOWN
+        self.measures_memory = True
+
+    def note_baseline(self) -> None:
+        """Measure what this worker takes before its first request."""
+        self.baseline_bytes = float(process_memory().private)
+
+    def sample(self, hosts: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
+        """Return the worker's state without packages, and each host's private memory in bytes.
+
+        Args:
+            hosts: the pid of each isolated package's host, None where none runs.
+            thorough: measure even if the last measurement was costly and recent.
+        """
+        supervisor = self._lookout.look()
+        now = time.monotonic()
+        if self.measures_memory and (thorough or now >= self._next_measurement):
+            self._measure(hosts)
+            self._next_measurement = now + (time.monotonic() - now) / MOST_OF_THE_TIME
+        # A host that is gone holds nothing, whenever it was measured.
+        living = {name: memory for name, (pid, memory) in self._hosts.items() if hosts.get(name) == pid}
+        state = WorkerState(
+            app=self._app,
+            pid=os.getpid(),
+            start_ticks=self._start_ticks,
+            pid_namespace=self._pid_namespace,
+            started=self._started,
+            supervisor=supervisor.kind,
+            supervisor_pid=supervisor.pid,
+            serving=supervisor.serving,
+            recycle_refused=supervisor.recycle_refused,
+            budget_bytes=self._budget,
+            baseline_bytes=self.baseline_bytes,
+            sampled=self._clock(),
+            proportional_bytes=float(self._own.proportional),
+            private_bytes=float(self._own.private),
+            hosts_bytes=float(sum(memory.proportional for memory in living.values())),
+            supervisor_bytes=float(self._supervisor_bytes),
+        )
+        self._add_cgroup(state)
+        return state, {name: memory.private for name, memory in living.items()}
+
+    def _measure(self, hosts: Mapping[str, int | None]) -> None:
+        self._own = process_memory()
+        self._supervisor_bytes = _proportional_or_zero(self._lookout.look().pid)
+        self._hosts = {}
+        for name, pid in hosts.items():
+            if pid is not None:
+                try:
+                    self._hosts[name] = (pid, process_memory(pid))
+                except ProcessLookupError:  # it has just ended
+                    continue
+
+    def _add_cgroup(self, state: WorkerState) -> None:
+        try:
+            reading = self._cgroup.read() if self._cgroup is not None else None
+        except MeasureError as error:  # the rest of the worker is still worth publishing
+            if str(error) != self._cgroup_problem:
+                self._cgroup_problem = str(error)
+                _log.warning("cgroup not measured: reason=%r", self._cgroup_problem)
+            return
+        if reading is None:
+            return
+        state.cgroup_id = reading.identity
+        state.cgroup_working_set_bytes = float(reading.working_set)
+        if reading.limit is not None:
+            state.cgroup_limit_bytes = float(reading.limit)
+        if reading.pressure is not None:
+            state.cgroup_waiting_seconds = reading.pressure.waiting_seconds
+            state.cgroup_stalled_seconds = reading.pressure.stalled_seconds
+        for event, count in reading.events.items():
+            setattr(state, f"cgroup_{event}_events", float(count))
+
+
+def _proportional_or_zero(pid: int) -> int:
+    """Return a supervisor's memory; 0 where there is none, it is gone, or it runs as another user."""
+    if not pid:
+        return 0
+    try:
+        return process_memory(pid).proportional
+    except (ProcessLookupError, PermissionError):
+        return 0

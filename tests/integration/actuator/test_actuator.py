@@ -1,0 +1,538 @@
+"""The real process, with a fake agent: a socket and a state file of a worker that is this test's own process."""
+
+import http.client
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from mempressure.config.configuration import DRY_RUN_CHOICES
+from tests.support import waiting
+from tests.support.actuator_process import DEADLINE, Actuator
+from tests.support.fake_worker import MIB, FakeWorker
+from tests.support.notifications import alert, heartbeat, notification
+
+until = partial(waiting.until, seconds=DEADLINE)
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    path = tmp_path / "runtime"
+    path.mkdir(mode=0o755)
+    return path
+
+
+@pytest.fixture
+def actuator(tmp_path, runtime):
+    process = Actuator(runtime, tmp_path / "state", tmp_path / "log")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def worker(runtime):
+    made = FakeWorker(runtime)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def published(worker):
+    worker.publish()
+    worker.listen()
+    return worker
+
+
+def notify(actuator, *alerts):
+    return actuator.request("POST", "/webhook/alertmanager", notification(*alerts))
+
+
+def test_a_notification_has_the_agent_ordered_and_everything_recorded(actuator, published):
+    actuator.start()
+    status, _, content = notify(actuator, alert())
+    assert status == 202
+    assert content["data"]["alerts"]["accepted"] == 1
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    (order,) = published.ordered("stop")
+    assert order["package"] == "pandas"
+    assert order["idle_for"] == {"pandas": 30.0}
+    assert order["id"].startswith(cycle["id"])
+    assert (cycle["scope"], cycle["app"], cycle["trigger"], cycle["outcome"]) == ("app", "shop", "webhook", "relieved")
+    assert (cycle["alert_key"], cycle["alert_level"]) == ("0123456789abcdef", "emergency")
+    assert cycle["usage_before"] == pytest.approx(0.92)
+    assert cycle["usage_after"] == pytest.approx(0.62)
+    assert [(a["mechanism"], a["result"], a["reclaimed_bytes"]) for a in cycle["actions"]] == [
+        ("trim", "done", 0),
+        ("stop", "done", 30 * MIB),
+    ]
+    prefix = "mempressure_actuator_"
+    assert actuator.metric(prefix + 'webhooks_total{result="accepted"}') == 1
+    assert actuator.metric(prefix + 'alerts_total{result="accepted"}') == 1
+    assert actuator.metric(prefix + 'actions_total{mechanism="stop",result="done"}') == 1
+    assert actuator.metric(prefix + 'reclaimed_bytes_total{mechanism="stop"}') == 30 * MIB
+    assert actuator.metric(prefix + 'cycles_total{outcome="relieved",trigger="webhook"}') == 1
+    assert actuator.metric(prefix + 'action_duration_seconds_count{mechanism="stop"}') == 1
+    assert actuator.metric(prefix + "reaction_duration_seconds_count") == 1
+    assert actuator.metric(prefix + "reaction_duration_seconds_sum") < 2
+    assert actuator.metric(prefix + "leases") == 1
+    assert actuator.metric(prefix + "autonomous") == 0
+    assert actuator.metric(prefix + "loop_errors_total") == 0
+    # No worker was recycled, so nothing is counted here that the exporter counts.
+    assert "mempressure_package_unloads_total{" not in actuator.request("GET", "/metrics")[2]
+
+
+def test_a_resolved_alert_ends_the_lease(actuator):
+    actuator.start()
+    notify(actuator, alert())
+    assert actuator.metric("mempressure_actuator_leases") == 1
+    assert notify(actuator, alert(status="resolved", starts_at="2025-01-01T00:00:00Z"))[0] == 202
+    assert actuator.metric("mempressure_actuator_leases") == 1
+    assert notify(actuator, alert(status="resolved"))[0] == 202
+    assert actuator.metric("mempressure_actuator_leases") == 0
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "x" * 43])
+def test_without_the_token_nothing_happens(actuator, published, token):
+    actuator.start()
+    status, headers, content = actuator.request("POST", "/webhook/alertmanager", notification(alert()), token=token)
+    assert status == 401
+    assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert content["error"]["code"] == "unauthorized"
+    assert actuator.metric("mempressure_actuator_leases") == 0
+    assert actuator.metric('mempressure_actuator_webhooks_total{result="unauthorized"}') == 1
+    assert published.ordered("stop") == []
+
+
+def test_another_scheme_is_no_token(actuator):
+    actuator.start()
+    headers = {"Authorization": f"Basic {actuator.token()}"}
+    assert actuator.request("POST", "/api/packages/memory/gc", token=None, headers=headers)[0] == 401
+
+
+def test_what_is_malformed_is_refused_and_counted(actuator):
+    actuator.start()
+    path, json_type = "/webhook/alertmanager", {"Content-Type": "application/json"}
+    status, _, content = actuator.request("POST", path, b"{}", headers=json_type)
+    assert (status, content["error"]["code"]) == (400, "invalid_notification")
+    assert "version" in content["error"]["message"]
+    status, _, content = notify(actuator, alert(level="high"))
+    assert status == 400
+    assert "level='high'; send emergency" in content["error"]["message"]
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        assert actuator.request("POST", path, json.dumps(notification(alert())).encode(), headers=headers)[0] == 415
+    status, _, content = actuator.request("POST", path, b" " * (MIB + 1), headers=json_type)
+    assert (status, content["error"]["code"]) == (413, "too_large")
+    chunks = {"Transfer-Encoding": "chunked", **json_type}
+    whole = json.dumps(notification(alert())).encode()
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(whole), whole)
+    with closing(http.client.HTTPConnection(actuator.address, timeout=DEADLINE)) as connection:
+        connection.putrequest("POST", path)
+        for name, value in (*chunks.items(), ("Authorization", f"Bearer {actuator.token()}")):
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.send(chunked)
+        assert connection.getresponse().status == 202
+    for result, count in (("invalid", 2), ("unsupported", 2), ("too_large", 1), ("accepted", 1)):
+        assert actuator.metric(f'mempressure_actuator_webhooks_total{{result="{result}"}}') == count
+
+
+def test_a_request_that_was_broken_off_is_none(actuator, published):
+    actuator.start()
+    head = (
+        f"POST /api/packages/pandas/unload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {actuator.token()}\r\n"
+    )
+    head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    host, port = actuator.address.split(":")
+    with closing(socket.create_connection((host, int(port)), timeout=DEADLINE)) as connection:
+        connection.sendall(head.encode())
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert actuator.history() == []
+    assert published.ordered("stop") == []
+
+
+def test_alerts_of_another_node_are_ignored_with_a_count(actuator, published):
+    actuator.start()
+    status, _, content = notify(actuator, alert(node="n2"), alert(node="n3"))
+    assert (status, content["data"]["alerts"]["other_node"]) == (200, 2)
+    assert actuator.metric('mempressure_actuator_alerts_total{result="other_node"}') == 2
+    assert actuator.metric('mempressure_actuator_webhooks_total{result="ignored"}') == 1
+    assert actuator.metric("mempressure_actuator_leases") == 0
+    assert notify(actuator, alert(node="n2"), alert())[0] == 202
+    until(lambda: published.ordered("stop"), "the order")
+
+
+def test_a_worker_that_answers_nobody_is_a_recorded_failure(actuator, worker):
+    worker.publish()  # alive, and without a socket
+    actuator.start()
+    assert notify(actuator, alert())[0] == 202
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    assert [action["result"] for action in cycle["actions"]] == ["failed", "failed"]
+    assert "No such file" in cycle["actions"][1]["errors"][0]
+    assert actuator.metric('mempressure_actuator_actions_total{mechanism="stop",result="failed"}') == 1
+    assert actuator.request("GET", "/-/ready")[0] == 200
+
+
+def test_a_worker_that_answers_nonsense_stops_nobody(actuator, published):
+    published.answers = {"trim": {"reclaimed_bytes": "much"}, "stop": {"reclaimed_bytes": -5}}
+    actuator.start()
+    notify(actuator, alert())
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    assert [action["result"] for action in cycle["actions"]] == ["failed", "failed"]
+    assert actuator.metric("mempressure_actuator_loop_errors_total") == 0
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/metrics", "/", "/api/packages"])
+def test_head_is_answered_as_get_without_the_body(actuator, path):
+    actuator.start()
+    with closing(http.client.HTTPConnection(actuator.address, timeout=10)) as connection:
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+
+
+def test_what_was_acknowledged_is_acted_on_after_a_crash(actuator, worker):
+    actuator.start()
+    assert notify(actuator, alert())[0] == 202
+    assert actuator.stop(signal.SIGKILL) == -signal.SIGKILL
+    worker.publish()
+    worker.listen()
+    actuator.start()
+    until(lambda: worker.ordered("stop"), "the order after the crash")
+
+
+def test_what_cannot_be_stored_is_not_acknowledged(actuator):
+    actuator.start()
+    assert notify(actuator, alert())[0] == 202
+    limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
+    size = (actuator.state_dir / "actuator.sqlite-wal").stat().st_size
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (size, limits[1]))
+    status, _, content = notify(actuator, alert(app="till"))
+    assert (status, content["error"]["code"]) == (503, "not_stored")
+    assert actuator.metric("mempressure_actuator_leases") == 1
+    assert actuator.metric('mempressure_actuator_webhooks_total{result="failed"}') == 1
+    # What the loop decides meanwhile cannot be recorded either.
+    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert notify(actuator, alert(app="till"))[0] == 202
+    assert actuator.metric("mempressure_actuator_leases") == 2
+
+
+def test_settings_that_a_full_disk_does_not_take_stay_as_they_were(actuator):
+    actuator.start()
+    path = "/api/packages/memory/pressure-thresholds"
+    thresholds = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
+    assert actuator.request("POST", path, thresholds)[0] == 200
+    stored = actuator.state_dir / "settings.json"
+    before = stored.read_bytes()
+    limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (10, limits[1]))
+    status, _, content = actuator.request("POST", path, thresholds | {"emergency": 0.98})
+    assert (status, content["error"]["code"]) == (503, "not_stored")
+    assert "send it again later" in content["error"]["message"]
+    assert stored.read_bytes() == before
+    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
+    assert actuator.request("POST", path, thresholds | {"emergency": 0.98})[0] == 200
+
+
+def test_damaged_settings_are_said_counted_and_kept_aside(actuator):
+    actuator.start()
+    actuator.stop()
+    stored = actuator.state_dir / "settings.json"
+    stored.write_text('{"version": 1, "thresholds":')
+    actuator.start()
+    alerts = "/api/packages/memory/pressure-summary"
+    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is True  # the default
+    assert actuator.text().count("settings file damaged, the defaults hold") == 1
+    assert actuator.metric("mempressure_actuator_problems_total") == 1
+    assert actuator.request("POST", "/api/packages/memory/pressure-alerts/false")[0] == 200
+    assert stored.with_name("settings.json.damaged").read_text().startswith('{"version": 1')
+    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is False
+
+
+def test_the_log_says_when_pressure_began_and_ended(actuator, published):
+    actuator.start("--log.format=json")
+    notify(actuator, alert())
+    until(lambda: "pressure ended" in actuator.text(), "the end of the pressure")
+    events = [json.loads(line) for line in actuator.text().splitlines()]
+    told = [event["msg"] for event in events if event["msg"].startswith("pressure ") and "'shop'" in event["msg"]]
+    assert told[0] == "pressure began: scope=app app='shop' usage=0.9200"
+    assert re.fullmatch(r"pressure ended: scope=app app='shop' usage=0\.6200 after_seconds=[\d.]+", told[1])
+    assert len(told) == 2
+    assert {"time", "level", "logger", "msg"} <= set(events[0])
+
+
+def test_without_heartbeats_it_judges_for_itself_until_they_return(actuator, published):
+    actuator.start(MEMPRESSURE_HEARTBEAT_INTERVAL="0.2")
+    until(lambda: actuator.metric("mempressure_actuator_autonomous") == 1, "autonomy")
+    until(lambda: published.ordered("stop"), "the order")
+    (cycle,) = until(lambda: [c for c in actuator.history() if c["scope"] == "app"], "the cycle")
+    assert cycle["trigger"] == "autonomous"
+    assert cycle["pressure_since"] > 0
+    assert "autonomous, the thresholds are evaluated here" in actuator.text()
+
+    def handed_back():
+        assert notify(actuator, heartbeat())[0] == 202
+        return actuator.metric("mempressure_actuator_autonomous") == 0
+
+    until(handed_back, "the alerts' lead")
+    assert actuator.metric("mempressure_actuator_last_heartbeat_timestamp_seconds") == pytest.approx(
+        time.time(), abs=30
+    )
+    assert actuator.metric("mempressure_actuator_leases") == 0
+    assert "no longer autonomous" in actuator.text()
+
+
+def test_turning_alerts_off_quiets_people_not_the_unloading(actuator, published):
+    actuator.start()
+    notify(actuator, heartbeat())
+    assert actuator.metric("mempressure_actuator_autonomous") == 0
+    assert published.ordered("stop") == []
+    assert actuator.request("POST", "/api/packages/memory/pressure-alerts/false")[0] == 200
+    until(lambda: published.ordered("stop"), "the order")
+    assert actuator.metric("mempressure_actuator_autonomous") == 1
+    assert actuator.request("POST", "/api/packages/memory/pressure-alerts/true")[0] == 200
+    until(lambda: actuator.metric("mempressure_actuator_autonomous") == 0, "the alerts' lead")
+
+
+def test_leases_and_settings_survive_a_restart(actuator):
+    actuator.start()
+    thresholds = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
+    assert actuator.request("POST", "/api/packages/memory/pressure-thresholds", thresholds)[0] == 200
+    assert actuator.request("PUT", "/api/packages/pandas/preference", {"keep_loaded": True})[0] == 200
+    assert actuator.request("POST", "/api/packages/memory/optimization-suggestions/false")[0] == 200
+    notify(actuator, alert())
+    assert actuator.stop() == 0
+    actuator.start()
+    assert actuator.metric("mempressure_actuator_leases") == 1
+    summary = actuator.request("GET", "/api/packages/memory/pressure-summary")[2]["data"]
+    assert summary["suggestions_enabled"] is False
+    settings = json.loads((actuator.state_dir / "settings.json").read_text())
+    assert settings["thresholds"] == thresholds
+    assert settings["preferences"] == [{"app": "", "package": "pandas", "keep_loaded": True}]
+
+
+def test_sigterm_lets_a_running_request_finish_and_begins_no_other_act(actuator, published):
+    published.may_answer.clear()
+    actuator.start()
+    answers = []
+    request = threading.Thread(
+        target=lambda: answers.append(actuator.request("POST", "/api/packages/pandas/unload", {"app": "shop"}))
+    )
+    request.start()
+    until(lambda: published.ordered("stop"), "the order")
+    assert notify(actuator, alert())[0] == 202  # would be acted on next
+    actuator.process.send_signal(signal.SIGTERM)
+    until(lambda: refused(actuator.address), "the end of listening")
+    signalled = time.monotonic()
+    until(lambda: time.monotonic() > signalled + 0.5, "a request that takes its time")
+    published.may_answer.set()
+    request.join(DEADLINE)
+    assert actuator.process.wait(DEADLINE) == 0
+    status, _, content = answers[0]
+    assert status == 200
+    assert content["data"]["results"][0]["reclaimed_bytes"] == 30 * MIB
+    assert [order["op"] for order in published.orders if order["op"] != "measure"] == ["stop"]
+    assert actuator.text().rstrip().endswith("msg=stopped")
+    assert not (actuator.state_dir / "actuator.sqlite-wal").exists()
+
+
+def refused(address):
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=DEADLINE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_sigterm_in_a_cycle_ends_it_between_two_acts(actuator, published):
+    published.may_answer.clear()
+    actuator.start()
+    notify(actuator, alert())
+    until(lambda: published.ordered("trim"), "the first order")
+    actuator.process.send_signal(signal.SIGTERM)
+    until(lambda: "msg=stopping" in actuator.text(), "the signal")
+    published.may_answer.set()
+    assert actuator.process.wait(DEADLINE) == 0
+    assert published.ordered("stop") == []
+
+
+def test_a_runtime_directory_open_to_others_is_said_once_and_the_host_goes_on(actuator, published):
+    actuator.runtime.chmod(0o777)
+    actuator.start(MEMPRESSURE_HEARTBEAT_INTERVAL="0.1")
+    until(lambda: actuator.metric("mempressure_actuator_problems_total") >= 3, "several looks")
+    told = [line for line in actuator.text().splitlines() if "runtime directory not used" in line]
+    assert len(told) == 1
+    assert "level=error" in told[0]
+    assert "chmod go-w" in told[0]
+    assert actuator.request("GET", "/api/packages/memory/system-info")[2]["data"]["total"] > 0
+    assert actuator.request("GET", "/api/packages")[2]["data"]["apps"] == []
+    assert published.orders == []
+    actuator.runtime.chmod(0o755)
+    until(lambda: published.ordered("stop"), "the order, once mended")
+
+
+def test_a_dry_run_decides_and_records_and_acts_not(actuator, published):
+    actuator.start("--dry-run")
+    notify(actuator, alert())
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    assert cycle["outcome"] == "dry_run"
+    assert [(a["mechanism"], a["result"], a["skipped"], a["expected_bytes"]) for a in cycle["actions"]] == [
+        ("trim", "dry_run", ["dry run"], 0),
+        ("stop", "dry_run", ["dry run"], 30 * MIB),
+    ]
+    status, _, content = actuator.request("POST", "/api/packages/pandas/unload")
+    assert status == 200
+    assert content["data"]["results"][0]["skipped_reason"] == "dry run"
+    assert {order["op"] for order in published.orders} == {"measure"}
+    for mechanism in DRY_RUN_CHOICES:
+        assert actuator.metric(f'mempressure_actuator_dry_run{{mechanism="{mechanism}"}}') == 1
+    assert actuator.metric('mempressure_actuator_actions_total{mechanism="stop",result="dry_run"}') == 2
+    assert actuator.metric('mempressure_actuator_dry_run_bytes_total{mechanism="stop"}') == 60 * MIB
+    assert actuator.history()[0]["outcome"] == "dry_run"
+
+
+def test_a_dry_run_of_one_mechanism_leaves_the_others_to_act(actuator, published):
+    actuator.start(MEMPRESSURE_DRY_RUN="trim")
+    notify(actuator, alert())
+    (cycle,) = until(actuator.history, "the cycle in the history")
+    assert [(a["mechanism"], a["result"]) for a in cycle["actions"]] == [("trim", "dry_run"), ("stop", "done")]
+    assert cycle["outcome"] == "relieved"
+    assert published.ordered("trim") == []
+
+
+def test_a_threshold_below_the_floor_is_refused_with_the_reason(actuator):
+    actuator.start(MEMPRESSURE_THRESHOLD_FLOOR="0.55")
+    low = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
+    path = "/api/packages/memory/pressure-thresholds"
+    status, _, content = actuator.request("POST", path, low)
+    assert (status, content["error"]["code"]) == (400, "bad_request")
+    assert "warning=0.5 is below the floor 0.55" in content["error"]["message"]
+    assert actuator.request("GET", "/api/packages/memory/settings")[2]["data"]["thresholds"]["warning"] == 0.6
+    assert actuator.metric('mempressure_actuator_brakes_total{brake="threshold_floor"}') == 1
+    assert actuator.request("POST", path, low | {"warning": 0.55})[0] == 200
+
+
+def test_an_unload_through_the_api_waits_for_the_cycle(actuator, published):
+    published.may_answer.clear()
+    actuator.start()
+    notify(actuator, alert())
+    until(lambda: published.ordered("trim"), "the cycle's first order")
+    answers = []
+    request = threading.Thread(target=lambda: answers.append(actuator.request("POST", "/api/packages/pandas/unload")))
+    request.start()
+    assert actuator.request("GET", "/-/healthy")[0] == 200
+    assert published.ordered("stop") == []
+    published.may_answer.set()
+    request.join(DEADLINE)
+    # The cycle's stop came first, so nothing was left to do.
+    assert answers[0][2]["data"]["results"][0]["skipped_reason"] == "is not loaded"
+    assert len(published.ordered("stop")) == 1
+
+
+def test_a_second_actuator_on_the_same_state_is_refused(actuator, tmp_path):
+    actuator.start()
+    second = Actuator(actuator.runtime, actuator.state_dir, tmp_path / "log2")
+    second.process = None
+    environment = {"MEMPRESSURE_RUNTIME_DIR": str(actuator.runtime), "MEMPRESSURE_STATE_DIR": str(actuator.state_dir)}
+    refused = run("--web.listen-address=127.0.0.1:0", **environment)
+    assert refused.returncode == 2
+    assert "another actuator holds" in one_line(refused)
+
+
+def run(*flags, **environment):
+    command = [sys.executable, "-m", "mempressure_actuator", *flags]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def one_line(finished):
+    (line,) = finished.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "named"),
+    [
+        (["--web.listen-address=nonsense"], {}, "'nonsense'"),
+        (["--web.listen-address=127.0.0.1:99999"], {}, "127.0.0.1:99999"),
+        (["--path.procfs=/nowhere"], {}, "--path.procfs=/nowhere cannot be used: /nowhere/meminfo cannot be read"),
+        (["--log.level=loud"], {}, "loud"),
+        (["--log.format=xml"], {}, "xml"),
+        (["--nonsense"], {}, "--nonsense"),
+        (["--dry"], {}, "--dry"),
+        ([], {"MEMPRESSURE_LEASE": "soon"}, "MEMPRESSURE_LEASE='soon'"),
+        ([], {"MEMPRESSURE_CONFIG": "/nowhere.yml"}, "/nowhere.yml"),
+        ([], {"LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": "0.5"}, "MEMORY_PRESSURE_THRESHOLD=0.5"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(flags, environment, named, tmp_path):
+    flags = flags if any("listen" in flag for flag in flags) else [*flags, "--web.listen-address=127.0.0.1:0"]
+    finished = run(*flags, **{"MEMPRESSURE_STATE_DIR": str(tmp_path / "state")} | environment)
+    assert finished.returncode == 2
+    assert named in one_line(finished)
+    assert finished.stdout == ""
+
+
+def test_a_port_in_use_is_named_in_one_line(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        finished = run(f"--web.listen-address={address}", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
+    assert finished.returncode == 1
+    assert one_line(finished).endswith(f"cannot listen on --web.listen-address={address}: Address already in use")
+
+
+def test_an_address_of_another_machine_is_named_in_one_line(tmp_path):
+    finished = run("--web.listen-address=192.0.2.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
+    assert finished.returncode == 1
+    assert "192.0.2.1:0" in one_line(finished)
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("x" * 43)
+    path.chmod(0o644)
+    finished = run(
+        f"--token-file={path}", "--web.listen-address=127.0.0.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state")
+    )
+    assert finished.returncode == 2
+    assert f"chmod 600 {path}" in one_line(finished)
+
+
+def test_a_state_directory_open_to_others_is_refused(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    finished = run("--web.listen-address=127.0.0.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
+    assert finished.returncode == 2
+    assert "chmod go-w" in one_line(finished)
+
+
+def test_version():
+    finished = run("--version")
+    assert (finished.returncode, finished.stdout.split()[0]) == (0, "mempressure-actuator")
+
+
+def test_the_token_is_in_no_log_and_in_no_answer(actuator, published):
+    actuator.start("--log.level=debug", "--log.format=json")
+    notify(actuator, alert())
+    until(actuator.history, "the cycle in the history")
+    answers = [actuator.request("GET", path)[2] for path in ("/", "/metrics", "/api/packages", "/nowhere")]
+    actuator.request("POST", "/webhook/alertmanager", notification(alert()), token="x" * 43)
+    actuator.stop()
+    assert actuator.token() not in actuator.text()
+    assert actuator.token() not in str(answers)
+    assert all(json.loads(line)["level"] for line in actuator.text().splitlines())

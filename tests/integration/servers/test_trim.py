@@ -1,0 +1,143 @@
+"""Trimming real gunicorn workers: refused where the parent had loaded, contained where a callback misbehaves."""
+
+import os
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from mempressure.act.order_client import give_order
+from mempressure.config.configuration import load_configuration
+from mempressure.config.paths import socket_path
+from mempressure.measure.process import private_bytes
+from mempressure.state.node_reader import read_node
+from mempressure_exporter.collectors import Collectors
+from stack.engines import ROOT
+from stack.processes import Processes, free_port
+from tests.support.samples import printed
+from tests.support.waiting import until
+
+APPLICATION = """
+import time
+from mempressure import get_lazy_loader
+
+loader = get_lazy_loader()
+sympy = loader.import_module("sympy")
+cache = {"filled": b"x" * 30_000_000}
+
+@loader.on_pressure("high")
+def drop(level):
+    cache.clear()
+
+@loader.on_pressure("emergency")
+def hang(level):
+    time.sleep(60)
+
+@loader.on_pressure("high")
+def fail(level):
+    raise RuntimeError("no")
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/expand":
+        sympy.expand("(x+1)**2")
+    body = b"%d" % len(cache)
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+LOADS_AT_IMPORT = APPLICATION + "\nsympy.expand('(x+1)**2')\n"
+UNTRACKED = APPLICATION + "\nheld = [[] for _ in range(400_000)]\n"
+
+
+@pytest.fixture
+def shop(tmp_path, runtime_dir):
+    """Start gunicorn with the text of an application; returns its workers' states and what asks them."""
+    environ = {
+        "MEMPRESSURE_APP": "shop",
+        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
+        "MEMPRESSURE_STATE_DIR": str(tmp_path / "state"),
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+    }
+    with Processes(logs=tmp_path / "logs", environ=environ) as processes:
+        yield Shop(processes, tmp_path, runtime_dir)
+    assert not list((runtime_dir / str(os.geteuid())).iterdir()), "the workers left files behind"
+
+
+class Shop:
+    def __init__(self, processes, directory, runtime):
+        self._processes = processes
+        self._directory = directory
+        self.runtime = runtime
+        self.port = free_port()
+
+    def start(self, text, *options):
+        (self._directory / "shop_application.py").write_text(text)
+        command = [sys.executable, "-m", "gunicorn", "shop_application:app", "--no-control-socket", "--workers", "2"]
+        process = self._processes.start("shop", [*command, "--bind", f"127.0.0.1:{self.port}", *options])
+        process.wait_until(lambda: len(self.workers) == 2, seconds=60)
+
+    @property
+    def workers(self):
+        app = read_node(self.runtime, on_problem=lambda problem: pytest.fail(str(problem))).apps.get("shop")
+        return [worker for worker in app.workers if worker.serving] if app else []
+
+    def get(self, path="/"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            return int(response.read())
+
+    def trim(self, worker, level="high"):
+        path = socket_path(self.runtime / str(os.geteuid()), worker.pid)
+        return give_order(path, {"id": f"t{worker.pid}{level}", "op": "trim", "level": level}, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(LOADS_AT_IMPORT, "forked from a process that had loaded sympy"), (UNTRACKED, "MiB with what it was forked from")],
+)
+def test_a_worker_forked_from_a_loaded_parent_is_not_trimmed_and_keeps_its_pages_shared(shop, tmp_path, text, reason):
+    shop.start(text, "--preload")
+    for worker in shop.workers:
+        assert reason in worker.unsupported["trim"]
+        assert reason in worker.unsupported["evict"]
+        assert worker.trim_refused == worker.unsupported["trim"]
+        before = private_bytes(worker.pid)
+        answer = shop.trim(worker)
+        assert (answer["reclaimed_bytes"], answer["skipped"]) == (0, worker.trim_refused)
+        assert private_bytes(worker.pid) - before < 4 << 20  # what it had unshared was 28 MB
+    environ = {"MEMPRESSURE_RUNTIME_DIR": str(shop.runtime), "MEMPRESSURE_STATE_DIR": str(tmp_path / "state")}
+    samples = printed(Collectors(load_configuration(environ=environ), waits=False).collect())
+    shown = {labels[0]: value for name, labels, value in samples if name == "mempressure_feature_supported"}
+    assert (shown["trim"], shown["evict"], shown["package_hosts"], shown["accessed_bit"]) == (0, 0, 1, 1)
+
+
+def test_a_worker_of_its_own_is_trimmed_whatever_its_callbacks_do(shop):
+    shop.start(APPLICATION, "--worker-class", "gthread", "--threads", "2")
+    for worker in shop.workers:
+        assert (worker.unsupported, worker.trim_refused) == ({}, "")
+        answer = shop.trim(worker, "high")
+        assert answer["skipped"] is None
+        assert answer["reclaimed_bytes"] > 25 << 20
+        (problem,) = answer["problems"]
+        assert "fail failed: RuntimeError: no" in problem
+    assert shop.get() == 0  # dropped in both
+    worker = shop.workers[0]
+    began = time.monotonic()
+    answer = shop.trim(worker, "emergency")
+    assert time.monotonic() - began < 15, "whoever orders waits no longer"
+    assert any("hang still runs after 5 s" in problem for problem in answer["problems"])
+    assert shop.get("/expand") == 0
+    until(
+        lambda: next(w for w in shop.workers if w.pid == worker.pid).callback_failures == 3, "the failures to be told"
+    )
+
+
+def test_a_worker_that_forks_from_nothing_loaded_is_trimmed_after_a_load(shop):
+    shop.start(APPLICATION)
+    for _ in range(8):
+        shop.get("/expand")
+    until(
+        lambda: all(any(p.loaded for p in worker.packages) for worker in shop.workers) or shop.get("/expand"), "sympy"
+    )
+    for worker in shop.workers:
+        assert shop.trim(worker)["skipped"] is None
+    until(lambda: all(worker.trim_refused == "" for worker in shop.workers), "no trim to have been stopped")

@@ -1,0 +1,78 @@
+"""The thread that starts package hosts: how it starts them, that it sees each end, and what a fork leaves of it."""
+
+import os
+import re
+import select
+import signal
+import sys
+import threading
+
+import pytest
+
+from mempressure.errors import HostDiedError, HostStartError
+from mempressure.isolation.process import PackageHost
+from tests.support import isolated_functions as functions
+from tests.support.forking import in_child
+from tests.support.waiting import until
+
+MODULE = functions.__name__
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+
+
+def test_a_module_in_the_working_directory_cannot_shadow_what_a_host_starts_with(tmp_path, monkeypatch):
+    (tmp_path / "socket.py").write_text("raise RuntimeError('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    host = PackageHost("json", MODULE)
+    assert host.call(MODULE, "nothing") is None
+    host.stop()
+
+
+@pytest.mark.parametrize("executable", ["/no/such/python", "", None])
+def test_an_interpreter_that_cannot_be_started_is_named(executable, monkeypatch):
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(HostStartError, match=re.escape(f"started with {executable!r}")):
+        PackageHost("json", MODULE)
+
+
+def test_a_host_killed_between_calls_is_reaped_without_any_call(host):
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.ended, "the host's end")
+    assert not host.usable
+
+
+def test_an_end_is_noticed_though_a_process_it_left_holds_the_connection(capfd):
+    host = PackageHost("json", MODULE)
+    with pytest.raises(HostDiedError, match="SIGKILL"):
+        host.call(MODULE, "fork_in_c_then_die")
+    host.stop()
+    os.kill(int(capfd.readouterr().out), signal.SIGKILL)
+
+
+def test_a_host_outlives_the_thread_that_ordered_it():
+    hosts = []
+    thread = threading.Thread(target=lambda: hosts.append(PackageHost("json", MODULE)))
+    thread.start()
+    thread.join()
+    assert hosts[0].call(MODULE, "pid") == hosts[0].pid
+    # A host dies within microseconds of its thread; a poll on the process gives it time to.
+    descriptor = os.pidfd_open(hosts[0].pid)
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(300) == []
+    os.close(descriptor)
+    hosts[0].stop()
+
+
+def test_a_forked_child_has_none_of_the_parents_hosts(host):
+    def child():
+        assert host.ended
+        assert not host.usable
+        host.kill()
+        host.stop()
+        other = PackageHost("json", MODULE)
+        assert other.call(MODULE, "pid") == other.pid != host.pid
+        other.stop()
+
+    in_child(child)
+    assert host.call(MODULE, "pid") == host.pid

@@ -1,0 +1,44 @@
+import pytest
+
+from mempressure.measure.growth import ProcessGrowth
+from mempressure.measure.reading import UNKNOWN
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def growth():
+    return ProcessGrowth()
+
+
+def lived(growth, sizes, *, pid=7, start=1e9):
+    for tick, size in enumerate(sizes):
+        growth.add(start + 10 * tick, {"pandas": pid}, {"pandas": size})
+    return growth.rates()
+
+
+def test_a_process_grows_by_its_slope(growth):
+    assert lived(growth, [50 * MIB + tick * MIB for tick in range(10)]) == {"pandas": pytest.approx(MIB / 10)}
+
+
+def test_one_large_call_is_no_growth(growth):
+    assert lived(growth, [50 * MIB] * 6 + [500 * MIB] + [50 * MIB] * 3) == {"pandas": 0}
+
+
+def test_one_that_shrinks_grows_by_nothing(growth):
+    assert lived(growth, [50 * MIB - tick * MIB for tick in range(10)]) == {"pandas": 0}
+
+
+def test_nothing_is_known_before_half_a_minute(growth):
+    assert lived(growth, [MIB, 2 * MIB, 3 * MIB]) == {"pandas": UNKNOWN}
+
+
+def test_a_process_that_was_started_again_begins_anew(growth):
+    lived(growth, [tick * MIB for tick in range(10)])
+    assert lived(growth, [MIB], pid=8, start=1e9 + 100) == {"pandas": UNKNOWN}
+
+
+def test_a_process_that_is_gone_is_forgotten(growth):
+    lived(growth, [MIB])
+    growth.add(1e9 + 10, {"pandas": None}, {})
+    assert growth.rates() == {}

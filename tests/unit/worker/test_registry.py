@@ -1,0 +1,42 @@
+"""What is published of an isolated package; what is declared, unloaded and forked is tested with the loader."""
+
+import pytest
+
+from mempressure.isolation.package import IsolatedPackage
+from mempressure.measure.reading import UNKNOWN
+from mempressure.worker.isolated_states import isolated_states
+
+
+@pytest.fixture
+def package():
+    package = IsolatedPackage("json")
+    yield package
+    package.close()
+
+
+def published(package):
+    (state,) = isolated_states({"json": package}, {"json": 5})
+    return state
+
+
+def test_every_call_of_an_isolated_package_is_a_use_over_all_its_loads(package):
+    assert (published(package).uses, published(package).loaded) == (0, 0)
+    for _ in range(3):
+        package.call("json", "dumps", (1,))
+    package.unload()
+    package.call("json", "dumps", (1,))
+    state = published(package)
+    assert (state.uses, state.loads, state.memory_bytes) == (4, 2, 5)
+
+
+def test_a_call_that_fails_is_a_use(package):
+    with pytest.raises(ValueError, match="Expecting value"):
+        package.call("json", "loads", ("",))
+    assert published(package).uses == 1
+
+
+def test_all_that_is_in_a_process_of_its_own_goes_with_it(package):
+    state = published(package)
+    assert (state.memory_bytes, state.cumulative_bytes, state.freed_bytes, state.growth) == (5, 5, 5, UNKNOWN)
+    (state,) = isolated_states({"json": package}, {"json": 5}, growth={"json": 7.5})
+    assert state.growth == 7.5
