@@ -34,7 +34,7 @@ SCALES = {"call": 1e6, "array": 1e3, "start": 1e3, "death": 1e3}
 
 
 def run(say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure each way; return the promised figures of the package host, and all three beside each other."""
+    """Measure each way; return the promised figures of the package process, and all three beside each other."""
     samples = {way: _samples(way, say) for way in WAYS}
     targets = []
     for name, seconds in samples["host"].items():

@@ -1,7 +1,7 @@
 """A small real use of each of 22 popular packages, with the result that it is known to have.
 
 Each function imports its package itself, so that nothing is loaded before it runs, and returns plain data. It can
-run in a package host, in a worker and again after a reload, and must return the same each time.
+run in a package process, in a worker and again after a reload, and must return the same each time.
 """
 
 import asyncio

@@ -36,7 +36,7 @@ def ping() -> Response:
 
 @app.get("/drawn")
 def drawn() -> Response:
-    """Use Pillow in its package host, where it is isolated."""
+    """Use Pillow in its package process, where it is isolated."""
     return jsonify(_drawn())
 
 

@@ -1,6 +1,6 @@
-"""A worker whose five package hosts hold memory. The agent is the library's own; its orders are noted by id.
+"""A worker whose five package processes hold memory. The agent is the library's own; its orders are noted by id.
 
-It is not run as `__main__`, from which package hosts could not import: see `command`.
+It is not run as `__main__`, from which package processes could not import: see `command`.
 """
 
 import os
@@ -43,7 +43,7 @@ def work(*, again: bool) -> None:
     while True:
         time.sleep(0.1)
         for holder in holders:
-            if again and holder.package.host_pid is None:
+            if again and holder.package.process_pid is None:
                 holder()
 
 

@@ -2,10 +2,10 @@
 
 Sixteen clients ask two gunicorn workers (gthread) as fast as they are answered, on keep-alive connections, and
 compare every answer with the known one. Of the requests most use no package, some a module that imports sympy at its
-top as applications do, some numpy in its package host. Meanwhile each mechanism unloads a hundred times, by the orders
-that the actuator gives, as fast as the agents carry them out: `stop` numpy between calls, `trim` and `recycle` each
-worker in turn, `evict` sympy: for that one request in a thousand uses it, enough to load it again, and orders that find
-it in use or empty are refused. The naive way unloads sympy under the traffic of the others. Clients, server and
+top as applications do, some numpy in its package process. Meanwhile each mechanism unloads a hundred times, by the
+orders that the actuator gives, as fast as the agents carry them out: `stop` numpy between calls, `trim` and `recycle`
+each worker in turn, `evict` sympy: for that one request in a thousand uses it, enough to load it again, and orders
+that find it in use or empty are refused. The naive way unloads sympy under the traffic of the others. Clients, server and
 orders share the machine's cores.
 """
 

@@ -83,7 +83,7 @@ class Managed:
         return process
 
     def held(self, app: str) -> int:
-        """Return the bytes that an app's package hosts hold, as its worker last said."""
+        """Return the bytes that an app's package processes hold, as its worker last said."""
         reading = read_node(self.directory / "runtime", on_problem=lambda _: None).apps.get(app)
         return (
             sum(
@@ -194,13 +194,13 @@ def alert(*, fingerprint: str, app: str = "hoard", level: str = "medium", status
 
 
 def wait_for_hosts_to_end(pid: int) -> float:
-    """Wait until a worker has no package host any more; return when that was, on the monotonic clock."""
+    """Wait until a worker has no package process any more; return when that was, on the monotonic clock."""
     path = Path(f"/proc/{pid}/task")
 
     def gone() -> bool:
         return not any(_children(task) for task in path.iterdir())
 
-    wait(gone, "the end of the package hosts")
+    wait(gone, "the end of the package processes")
     return time.monotonic()
 
 

@@ -1,7 +1,7 @@
 """Packages: what unloading gives back of what a package added, for each of 22 popular ones.
 
 `stop` and `recycle` act on a real gunicorn worker by the same orders that the actuator gives. What a package added
-is the private memory of all processes together (arbiter, worker, package host) once it was used, less that before;
+is the private memory of all processes together (arbiter, worker, package process) once it was used, less that before;
 what is not given back includes whatever the worker itself keeps. The first host that a worker ever starts costs it
 something for good, which is not any package's doing: that is paid before, shown here, and held against its own limit
 in `footprint`.
@@ -57,7 +57,7 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         "how": __doc__,
         "targets": as_dicts([*_targets("stop", stopped), *_targets("recycle", recycled)]),
         "notes": [
-            f"The first package host of a worker costs {first_host / MIB:.2f} MB that stay, whatever the package.",
+            f"The first package process of a worker costs {first_host / MIB:.2f} MB that stay, whatever the package.",
             f"A package adds {more / MIB:.1f} MB more in a host than in the worker (median): its interpreter.",
         ],
         "tables": [

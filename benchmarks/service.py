@@ -78,7 +78,7 @@ class Service:
         return [child.pid for child in psutil.Process(self.pid).children()]
 
     def private_bytes(self) -> int:
-        """Return the private bytes of all processes together: gunicorn's arbiter, workers and package hosts.
+        """Return the private bytes of all processes together: gunicorn's arbiter, workers and package processes.
 
         Looked at until three looks in a row agree, for 3 s at most.
         """
@@ -124,7 +124,7 @@ class Service:
         answer = self.order(worker.pid, "stop", package=package)
         if answer["skipped"] is not None:
             raise RuntimeError(f"{package} was not stopped: {answer['skipped']}")
-        wait(lambda: not psutil.Process(worker.pid).children(), "the end of the package host")
+        wait(lambda: not psutil.Process(worker.pid).children(), "the end of the package process")
 
     def replace_worker(self) -> None:
         """Have the only worker recycled, and wait until its successor is the only one.

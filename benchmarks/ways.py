@@ -1,4 +1,4 @@
-"""Three ways to run a function in another process, behind one interface: the package host and two rivals.
+"""Three ways to run a function in another process, behind one interface: the package process and two rivals.
 
 `python -m benchmarks.ways measure NAME` times one of them and prints seconds as JSON; `... orphan NAME` starts one,
 prints the process id of what it started, and is in a call of it until it is killed. Each runs as a program of its
@@ -32,7 +32,7 @@ class Way(Protocol):
 
 
 class Host:
-    """The package host, as `loader.isolated` has it."""
+    """The package process, as `loader.isolated` has it."""
 
     def __init__(self) -> None:
         from mempressure.isolation.function import IsolatedPackage

@@ -108,7 +108,7 @@ def fdatasyncs(node: Managed, *, count: int = SYNCS // 2) -> list[float]:
 
 
 def react(*, count: int = REACTIONS) -> list[float]:
-    """Return the sorted seconds from a webhook to the end of the last of five package hosts."""
+    """Return the sorted seconds from a webhook to the end of the last of five package processes."""
     found = []
     with managed() as node:
         node.set_thresholds(THRESHOLDS)

@@ -1,6 +1,6 @@
 """Memory pressure management for Python services: measure memory, alert on it, give idle packages' memory back."""
 
-# Not typing's own: importing typing would be a quarter of a package host's start.
+# Not typing's own: importing typing would be a quarter of a package process's start.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> "Any":
-    # The services and package hosts import parts of this package and must not pay for the rest.
+    # The services and package processes import parts of this package and must not pay for the rest.
     if name in _HOMES:
         from importlib import import_module
 

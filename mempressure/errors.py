@@ -22,19 +22,19 @@ class UnknownPackageError(MempressureError, LookupError):
 
 
 class IsolationError(MempressureError):
-    """A function cannot run in a package host as declared or called; the message says what to change."""
+    """A function cannot run in a package process as declared or called; the message says what to change."""
 
 
-class HostStartError(IsolationError):
-    """A package host did not come up: its interpreter, its module or its package failed to load."""
+class ProcessStartError(IsolationError):
+    """A package process did not come up: its interpreter, its module or its package failed to load."""
 
 
-class HostStartTimeoutError(HostStartError):
-    """A package host did not finish its imports in time; it was killed."""
+class ProcessStartTimeoutError(ProcessStartError):
+    """A package process did not finish its imports in time; it was killed."""
 
 
-class HostDiedError(IsolationError):
-    """A package host ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
+class ProcessDiedError(IsolationError):
+    """A package process ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
 
 
 class MemoryBudgetExceeded(MempressureError):  # noqa: N818 -- says what happened; callers know it by this name

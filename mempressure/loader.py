@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mempressure.act.supervisors.base import BackgroundWork
 from mempressure.bootstrap import Threads
-from mempressure.config.configuration import HOST_VARIABLE, Configuration, load_configuration
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.packages.declaration import (
     checked_flag,
     checked_name,
@@ -53,8 +53,8 @@ class LazyLoader:
         self._configuration = load_configuration() if configuration is None else configuration
         if with_agent and (observing := sys.modules.get("mempressure.worker.observer")) is not None:
             observing.give_way()  # under `mempressure run`: each use is to be seen by whoever acts on it
-        # Inside a package host the same declarations are made again; there nothing is to be managed.
-        self._with_agent = with_agent and HOST_VARIABLE not in os.environ
+        # Inside a package process the same declarations are made again; there nothing is to be managed.
+        self._with_agent = with_agent and PACKAGE_PROCESS_VARIABLE not in os.environ
         self._lock = threading.Lock()
         self._callbacks: PressureCallbacks | None = None
         self._background = BackgroundWork()
@@ -146,7 +146,7 @@ class LazyLoader:
         options = {
             **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
             "start_timeout": checked_start_timeout(
-                start_timeout, default=self._configuration.mempressure_host_start_timeout
+                start_timeout, default=self._configuration.mempressure_process_start_timeout
             ),
             "on_unload": on_unload,
         }
@@ -216,7 +216,7 @@ class LazyLoader:
 
         Of a user's processes that call it one at a time leads, for all applications of that user; where it ends
         another takes over within a second. A forked child of a process that called it is one of them. Does nothing
-        where it runs already, and inside a package host.
+        where it runs already, and inside a package process.
         """
         if self._with_agent:
             self._threads.start_loop()
@@ -237,7 +237,7 @@ class LazyLoader:
         if self._packages.tracker is not None:
             self._packages.tracker.attribute()
         growth = None if self._threads.worker is None else self._threads.worker.growth
-        return self._packages.states(self._packages.measured_hosts(), growth=growth)
+        return self._packages.states(self._packages.measured_processes(), growth=growth)
 
     def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
         """Set the four thresholds: for the whole node where an actuator answers, else for this process.
@@ -246,8 +246,8 @@ class LazyLoader:
             ConfigurationError: they cannot be used together, or the actuator's token cannot be read.
             ActuatorError: the actuator refused, or it is not known what it did.
         """
-        # Inside a package host the declarations are made again; its worker has told the actuator.
-        self._watching().set_thresholds(thresholds, for_the_node=HOST_VARIABLE not in os.environ)
+        # Inside a package process the declarations are made again; its worker has told the actuator.
+        self._watching().set_thresholds(thresholds, for_the_node=PACKAGE_PROCESS_VARIABLE not in os.environ)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""
@@ -266,7 +266,7 @@ class LazyLoader:
         return self.monitor.force_garbage_collection()
 
     def close(self) -> None:
-        """Stop the control loop and the agent, end the package hosts, and leave the import system as it was."""
+        """Stop the control loop and the agent, end the package processes, and leave the import system as it was."""
         self._threads.stop()
         self._packages.close()
 
@@ -302,7 +302,7 @@ class LazyLoader:
     def _held(self) -> list[PackageState]:
         """Return every declared package as the agent measured it last; without an agent it is measured now."""
         packages = self._packages
-        return packages.states(packages.measured_hosts() if self._threads.worker is None else packages.costs())
+        return packages.states(packages.measured_processes() if self._threads.worker is None else packages.costs())
 
     def _changed(self) -> None:
         if self._threads.worker is not None:

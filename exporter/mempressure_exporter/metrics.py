@@ -74,10 +74,10 @@ FAMILIES = (
         "event",
     ),
     _counter_from_start(
-        "app_package_host_deaths", "Processes of isolated packages that ended without having been asked to.", "app"
+        "app_package_process_deaths", "Processes of isolated packages that ended without having been asked to.", "app"
     ),
     _counter_from_start(
-        "app_package_host_start_failures", "Processes of isolated packages that did not come up.", "app"
+        "app_package_process_start_failures", "Processes of isolated packages that did not come up.", "app"
     ),
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(

@@ -167,15 +167,15 @@ class Executor:
         return f"the successor of worker {succession.retired.pid} does not serve yet"
 
     def _after_successor(self, app: str, succession: "Succession") -> int:
-        """Wait until a successor serves; return how many bytes less it holds, with its package hosts."""
+        """Wait until a successor serves; return how many bytes less it holds, with its package processes."""
         retired = succession.retired
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
             new = succession.over(self._workers(app))
             if new:
                 del self._awaited[app]
-                held = retired.private_bytes + retired.hosts_bytes
-                return int(max(0.0, held - new[0].private_bytes - new[0].hosts_bytes))
+                held = retired.private_bytes + retired.package_processes_bytes
+                return int(max(0.0, held - new[0].private_bytes - new[0].package_processes_bytes))
             self._sleep(_POLL_SECONDS)
         raise AgentUnreachableError(
             f"worker {retired.pid} of {app} was recycled and no successor serves after "

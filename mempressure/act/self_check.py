@@ -120,7 +120,7 @@ def on_pressure(system: System) -> str:
     return f"{by} has patched threading: no time limit holds for a callback" if by else ""
 
 
-def package_hosts(system: System) -> str:
+def package_processes(system: System) -> str:
     """Isolated packages: processes that end with their worker."""
     by = _patched_by(system)
     if by:  # measured: the thread that is to start it never gets to run, and the call fails after a minute
@@ -131,7 +131,7 @@ def package_hosts(system: System) -> str:
 
 
 CHECKS: Mapping[str, Callable[[System], str]] = {
-    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_hosts, evict)
+    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_processes, evict)
 }
 """Every feature of a worker; a check returns the reason why it cannot work, empty where it can."""
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 """What `mempressure run` tells the processes of its command: where they are to keep what was observed of them."""
-HOST_VARIABLE = "MEMPRESSURE_PACKAGE_HOST"
-"""Holds, inside a package host, the name of its package."""
+PACKAGE_PROCESS_VARIABLE = "MEMPRESSURE_PACKAGE_PROCESS"
+"""Holds, inside a package process, the name of its package."""
 
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
@@ -64,7 +64,9 @@ SETTINGS = (
     Setting("MEMPRESSURE_APP", label, "", "the application's name; default: the main program's"),
     Setting("MEMPRESSURE_BUDGET", size, 0, "memory the application may use; 0: no budget"),
     Setting("MEMPRESSURE_ADMISSION", boolean, False, "refuse loads that would enter emergency"),
-    Setting("MEMPRESSURE_HOST_START_TIMEOUT", number(0.1, 86400), 60.0, "seconds a package host may take to start"),
+    Setting(
+        "MEMPRESSURE_PROCESS_START_TIMEOUT", number(0.1, 86400), 60.0, "seconds a package process may take to start"
+    ),
     Setting(
         "MEMPRESSURE_MESSAGE_LIMIT", size, 1 << 30, "what arguments or result of an isolated call may take; 0: no limit"
     ),
@@ -192,7 +194,7 @@ def load_configuration(
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     """Warn of variables that nothing reads, once each: a misspelt one would be ignored in silence."""
-    if HOST_VARIABLE in environ:  # its worker has said so
+    if PACKAGE_PROCESS_VARIABLE in environ:  # its worker has said so
         return
     known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
     for name in sorted(environ.keys() - known - _told):

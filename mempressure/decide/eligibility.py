@@ -188,7 +188,7 @@ def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
         return None
     # The median of all, the lower of two: one forked from a loaded parent, or one that loads more, may be an exception.
     fresh = sorted(baselines)[(len(baselines) - 1) // 2]
-    held = worker.private_bytes + worker.hosts_bytes
+    held = worker.private_bytes + worker.package_processes_bytes
     if held - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * held):
         return None
     return (

@@ -40,7 +40,7 @@ class WorkerDict(TypedDict):
     age_seconds: float
     private_bytes: int
     proportional_bytes: int
-    hosts_bytes: int
+    package_processes_bytes: int
     serving: bool
     supervisor: str | None
     trim_refused: str | None
@@ -91,7 +91,7 @@ def _worker(worker: WorkerState, now: float) -> WorkerDict:
         "age_seconds": max(0.0, now - worker.started),
         "private_bytes": int(worker.private_bytes),
         "proportional_bytes": int(worker.proportional_bytes),
-        "hosts_bytes": int(worker.hosts_bytes),
+        "package_processes_bytes": int(worker.package_processes_bytes),
         "serving": worker.serving,
         "supervisor": worker.supervisor or None,
         "trim_refused": worker.trim_refused or None,

@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One act: trim a worker, stop a package's hosts, evict a package from workers, or recycle a worker."""
+    """One act: trim a worker, stop a package's process, evict a package from workers, or recycle a worker."""
 
     mechanism: str
     app: AppReading

@@ -12,14 +12,14 @@ from mempressure.isolation.frames import Frame, Payload
 _NEVER_PLAIN = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _REFUSALS = {
     "arguments": (
-        "the arguments of {called} cannot be unpickled in its package host: {error}; "
+        "the arguments of {called} cannot be unpickled in its package process: {error}; "
         "send plain data, or instances of classes that an importable module defines"
     ),
     "function": (
-        "{called} cannot be found in its package host: {error}; isolated functions must be importable by name there"
+        "{called} cannot be found in its package process: {error}; isolated functions must be importable by name there"
     ),
     "size": (
-        "the arguments of {called} do not fit into the memory of its package host: {error}; "
+        "the arguments of {called} do not fit into the memory of its package process: {error}; "
         "send less, or the name of a file"
     ),
     "result": (
@@ -30,7 +30,7 @@ _REFUSALS = {
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - no error itself: the text of one, attached to it as its cause
-    """Where in the package host an exception was raised, as text."""
+    """Where in the package process an exception was raised, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -55,7 +55,7 @@ def importable_name(function: Callable[..., object]) -> tuple[str, str]:
     if "<" in qualname:
         kind = "a lambda" if qualname.endswith("<lambda>") else "defined inside another function"
         raise IsolationError(
-            f"{module}.{qualname} is {kind} and cannot be found by name in a package host; "
+            f"{module}.{qualname} is {kind} and cannot be found by name in a package process; "
             "define it with def at the top level of a module"
         )
     if "." in qualname:
@@ -96,7 +96,7 @@ def encode_call(
         culprit = _culprit(args, kwargs)
         raise IsolationError(
             f"{culprit} of {module}.{qualname} cannot be pickled ({_one_line(error)}), and so cannot be sent to its "
-            "package host; send plain data, or instances of classes that an importable module defines"
+            "package process; send plain data, or instances of classes that an importable module defines"
         ) from error
     if call.size > limit:
         raise IsolationError(_too_large(f"the arguments of {module}.{qualname}", call.size, limit, "send"))
@@ -107,7 +107,7 @@ def result_of(answer: Frame, called: str) -> Any:
     """Return the result that an answer carries.
 
     Args:
-        answer: the package host's answer.
+        answer: the package process's answer.
         called: the function's full name, for messages.
 
     Raises:
@@ -192,7 +192,7 @@ def rebuilt(kind: type[Exception], args: tuple[object, ...], state: Mapping[str,
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     if lost:
-        error.add_note(f"passed on by its package host without {', '.join(lost)}, which cannot be pickled")
+        error.add_note(f"passed on by its package process without {', '.join(lost)}, which cannot be pickled")
     return error
 
 

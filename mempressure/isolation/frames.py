@@ -1,4 +1,4 @@
-"""Messages between a worker and its package hosts: pickles over a Unix stream socket.
+"""Messages between a worker and its package processes: pickles over a Unix stream socket.
 
 A frame is a header, the sizes of its large buffers, the pickle (protocol 5), then the large buffers as they are,
 without a copy on the sending side. A large buffer is received straight into memory of its own, mapped for it alone

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, cast
 
-from mempressure.config.configuration import HOST_VARIABLE
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
 from mempressure.errors import IsolationError
 from mempressure.isolation.calls import importable_name
 from mempressure.isolation.package import IsolatedPackage
@@ -45,10 +45,10 @@ class IsolatedFunction(Generic[P, R]):
         Raises:
             Exception: what the function raised, of its own type.
             IsolationError: the call cannot be made, or its result cannot travel; the message says what to change.
-            HostStartError: the package's process did not come up.
-            HostDiedError: the package's process ended during the call.
+            ProcessStartError: the package's process did not come up.
+            ProcessDiedError: the package's process ended during the call.
         """
-        hosted = os.environ.get(HOST_VARIABLE)
+        hosted = os.environ.get(PACKAGE_PROCESS_VARIABLE)
         if hosted is not None:
             if hosted == self.package.name:
                 return self.__wrapped__(*args, **kwargs)
@@ -58,7 +58,7 @@ class IsolatedFunction(Generic[P, R]):
             )
         if self._module == "__main__":
             raise IsolationError(
-                f"{self._qualname} is defined in the main program, which its package host cannot import; "
+                f"{self._qualname} is defined in the main program, which its package process cannot import; "
                 "move it to a module of its own and import it from there"
             )
         return cast(R, self.package.call(self._module, self._qualname, args, kwargs))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mempressure.decide.backoff import REFAULT_SECONDS, is_refault, raised
-from mempressure.errors import HostDiedError, HostStartTimeoutError, IsolationError
+from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartTimeoutError
 from mempressure.isolation.calls import encode_call, importable_name, result_of
 from mempressure.isolation.frames import MESSAGE_BYTES, Frame, Payload
-from mempressure.isolation.process import START_SECONDS, STOP_SECONDS, HostGoneError, PackageHost
+from mempressure.isolation.process import START_SECONDS, STOP_SECONDS, HostGoneError, PackageProcess
 from mempressure.measure.process import private_bytes
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.packages.reservation import Reservation, Reserve
@@ -56,7 +56,7 @@ class IsolatedPackage:
         unloads: processes ended by `unload`.
         reclaimed_bytes: what they held, in total.
         cost_bytes: what its process held when it was last measured, 0 before it; whoever measures may set it.
-        host_deaths: processes that ended by themselves.
+        process_deaths: processes that ended by themselves.
         problems: failures of `on_unload` and `on_change` that were survived.
     """
 
@@ -105,13 +105,13 @@ class IsolatedPackage:
         self.active_calls = 0
         self.unloads = 0
         self.reclaimed_bytes = 0
-        self.host_deaths = 0
+        self.process_deaths = 0
         self.problems = 0
         self.cost_bytes = 0
         self._reservation: Reservation | None = None
         self._unloaded_at: float | None = None
         self._start_timeouts = 0
-        self._host: PackageHost | None = None
+        self._host: PackageProcess | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._caller: int | None = None
         # Held while a host is started or runs a call.
@@ -120,7 +120,7 @@ class IsolatedPackage:
         self._state = threading.RLock()
 
     @property
-    def host_pid(self) -> int | None:
+    def process_pid(self) -> int | None:
         """The process id of the host, None where none runs."""
         host = self._host
         return None if host is None or host.ended else host.pid
@@ -133,9 +133,9 @@ class IsolatedPackage:
         Raises:
             Exception: what the function raised, of its own type.
             IsolationError: arguments, result or function cannot travel.
-            HostStartError: the process did not come up, or the package or the module cannot be imported in it.
-            HostStartTimeoutError: that took more than `start_timeout`, for this call or for the one it waited for.
-            HostDiedError: the process ended during the call.
+            ProcessStartError: the process did not come up, or the package or the module cannot be imported in it.
+            ProcessStartTimeoutError: that took more than `start_timeout`, for this call or for the one it waited for.
+            ProcessDiedError: the process ended during the call.
             MemoryBudgetExceeded: there is no room for the process.
         """
         called = f"{module}.{qualname}"
@@ -230,11 +230,11 @@ class IsolatedPackage:
                 self._caller = threading.get_ident()
                 try:
                     if self._start_timeouts > hung:  # each trying in turn, the last would wait for all of them
-                        raise HostStartTimeoutError(
+                        raise ProcessStartTimeoutError(
                             f"the host of package {self.name!r} did not start within {self.start_timeout:g} s while "
                             f"this call waited for it; see what its import waits for"
                         )
-                    host = self._usable_host()
+                    host = self._usable_process()
                     if host is not None:
                         try:
                             return host.exchange(request)
@@ -244,18 +244,18 @@ class IsolatedPackage:
                 except HostGoneError as error:
                     gone = error
                     continue
-                except HostDiedError:
+                except ProcessDiedError:
                     self._drop()
                     raise
                 finally:
                     self._caller = None
             # The turn is given up for this; the new host stays, since this call counts as active.
             self._changed()
-        raise HostDiedError(
+        raise ProcessDiedError(
             f"one host of package {self.name!r} after the other ended before it took the call"
         ) from gone
 
-    def _usable_host(self) -> PackageHost | None:
+    def _usable_process(self) -> PackageProcess | None:
         host = self._host
         if host is None or host.usable:
             return host
@@ -279,7 +279,7 @@ class IsolatedPackage:
             self._reservation = self._reserve(self.name, self.cost_bytes)
         began = time.perf_counter()
         try:
-            host = PackageHost(
+            host = PackageProcess(
                 self.name,
                 module,
                 hooks=self._hooks,
@@ -291,7 +291,7 @@ class IsolatedPackage:
             self._release()
             with self._state:
                 self.start_failures += 1
-                self._start_timeouts += isinstance(error, HostStartTimeoutError)
+                self._start_timeouts += isinstance(error, ProcessStartTimeoutError)
             raise
         if self._reservation is not None:
             self._reservation.pid = host.pid
@@ -311,7 +311,7 @@ class IsolatedPackage:
         self.last_refault = now
         self.refault_delay = delay
 
-    def _reason_not_to_unload(self, host: PackageHost | None, idle_for: float | None) -> str | None:
+    def _reason_not_to_unload(self, host: PackageProcess | None, idle_for: float | None) -> str | None:
         if self.active_calls:
             return "in use"
         if host is None or not host.usable:
@@ -325,7 +325,7 @@ class IsolatedPackage:
 
     def _count_death(self) -> None:
         with self._state:
-            self.host_deaths += 1
+            self.process_deaths += 1
 
     def _changed(self) -> None:
         if self.on_change is None:
@@ -349,7 +349,7 @@ def _hook_name(function: Callable[[], object]) -> tuple[str, str]:
     module, name = importable_name(function)
     if module == "__main__":
         raise IsolationError(
-            f"on_unload function {name} is defined in the main program, which a package host cannot import; "
+            f"on_unload function {name} is defined in the main program, which a package process cannot import; "
             "move it to a module of its own and import it from there"
         )
     return module, name

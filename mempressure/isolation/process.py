@@ -1,4 +1,4 @@
-"""Package hosts as a worker sees them: processes of their own in which isolated functions run.
+"""Package processes as a worker sees them: processes of their own in which isolated functions run.
 
 Hosts are started by one thread that lives as long as the worker, since the kernel ends them with the *thread* that
 started them; the same thread sees each of them end and reaps it. A forked child closes what it inherited and starts
@@ -15,12 +15,12 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, cast
 
-from mempressure.config.configuration import HOST_VARIABLE
-from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
+from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation import frames
 from mempressure.isolation.calls import RemoteTraceback, encode_call, result_of
 from mempressure.isolation.frames import Frame, Payload
-from mempressure.isolation.spawner import HostProcess, host_environment
+from mempressure.isolation.spawner import HostProcess, process_environment
 
 STOP_SECONDS: Final = 5.0
 """What a host's `on_unload` and atexit functions may take before it is killed, unless the caller says otherwise."""
@@ -32,11 +32,11 @@ _KILL_SECONDS = 5.0  # for a killed process to be gone; only one stuck in the ke
 _EXIT_SECONDS = 2.0  # for all hosts together when the worker ends
 
 
-class HostGoneError(HostDiedError):
+class HostGoneError(ProcessDiedError):
     """A host had ended before it took the call, which therefore may be made again on another."""
 
 
-class PackageHost:
+class PackageProcess:
     """One process in which functions of one package run, one call at a time: callers take turns.
 
     The constructor returns when the process has imported everything.
@@ -50,8 +50,8 @@ class PackageHost:
         message_limit: bytes; a larger result is refused in the process.
 
     Raises:
-        HostStartError: the process could not be started, or an import in it failed.
-        HostStartTimeoutError: it did not finish in time.
+        ProcessStartError: the process could not be started, or an import in it failed.
+        ProcessStartTimeoutError: it did not finish in time.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PackageHost:
         self._stopping = False
         self._asked_to_end = False
         self._ready = False
-        self._process = HostProcess(host_environment(HOST_VARIABLE, package), self._note_end)
+        self._process = HostProcess(process_environment(PACKAGE_PROCESS_VARIABLE, package), self._note_end)
         deadline = time.monotonic() + start_seconds
         self._channel = self._process.start(deadline=deadline)
         _hosts.add(self)
@@ -105,7 +105,7 @@ class PackageHost:
         Raises:
             Exception: what the function raised.
             IsolationError: arguments, result or function cannot travel; the host stays usable.
-            HostDiedError: the host ended.
+            ProcessDiedError: the host ended.
         """
         answer = self.exchange(encode_call(module, qualname, args, kwargs or {}))
         return result_of(answer, f"{module}.{qualname}")
@@ -115,7 +115,7 @@ class PackageHost:
 
         Raises:
             HostGoneError: the host had ended before it took the call.
-            HostDiedError: the host ended during the call.
+            ProcessDiedError: the host ended during the call.
             IsolationError: there is no memory for the answer; the host stays usable.
         """
         if not self.usable:
@@ -133,7 +133,7 @@ class PackageHost:
                 "less, or write it to a file and return its name"
             ) from error
         except (EOFError, OSError) as error:
-            raise HostDiedError(
+            raise ProcessDiedError(
                 f"{self._death()} during the call, whose effect is unknown; the next call gets a new host"
             ) from error
         except BaseException:
@@ -211,15 +211,15 @@ class PackageHost:
         except (EOFError, OSError) as error:
             death = self._death()
             self.discard()
-            raise HostStartError(f"{death} while it started; its standard error says more") from error
+            raise ProcessStartError(f"{death} while it started; its standard error says more") from error
         except BaseException:
             self.discard()
             raise
         self.discard()
-        raise HostStartTimeoutError(
+        raise ProcessStartTimeoutError(
             f"the host of package {self.package!r} (process {self.pid}) did not finish importing it and module "
             f"{module!r} within {allowed:g} s and was killed; see what the import waits for (a network, a lock, a slow "
-            "disk), or allow it more with start_timeout= where it is declared or with MEMPRESSURE_HOST_START_TIMEOUT"
+            "disk), or allow it more with start_timeout= where it is declared or with MEMPRESSURE_PROCESS_START_TIMEOUT"
         )
 
     def _refuse(self, module: str, payload: Payload) -> NoReturn:
@@ -229,8 +229,8 @@ class PackageHost:
         self.discard()
         what = f"package {self.package!r}" if stage == "package" else f"module {module!r}"
         advice = "install it there, or correct the name" if name == "ModuleNotFoundError" else "its traceback says why"
-        raise HostStartError(
-            f"{what} cannot be imported in its package host ({sys.executable}): {name}: {text}; {advice}\n\n{trace}"
+        raise ProcessStartError(
+            f"{what} cannot be imported in its package process ({sys.executable}): {name}: {text}; {advice}\n\n{trace}"
         ) from RemoteTraceback(trace)
 
     def _death(self) -> str:
@@ -256,7 +256,7 @@ class PackageHost:
             return []  # the usual: nothing went wrong
 
 
-_hosts: weakref.WeakSet[PackageHost] = weakref.WeakSet()
+_hosts: weakref.WeakSet[PackageProcess] = weakref.WeakSet()
 
 
 @atexit.register

@@ -1,4 +1,4 @@
-"""Starts the processes of package hosts, and sees each of them end.
+"""Starts the processes of package processes, and sees each of them end.
 
 One thread a worker does both, and lives as long as the worker: the kernel ends a host with the *thread* that started
 it (`PR_SET_PDEATHSIG`). A forked child closes what it inherited; its first host starts a thread of its own.
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mempressure.errors import HostStartError, HostStartTimeoutError
+from mempressure.errors import ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.frames import Channel
 
 _POLL_MILLISECONDS = 50  # where the kernel cannot tell of a process' end (before Linux 5.3)
@@ -50,25 +50,25 @@ class HostProcess:
             deadline: when to give up, on the monotonic clock.
 
         Raises:
-            HostStartError: the system does not let a process, thread or connection be made.
-            HostStartTimeoutError: it does not get round to it.
+            ProcessStartError: the system does not let a process, thread or connection be made.
+            ProcessStartTimeoutError: it does not get round to it.
         """
         try:
             _keeper_of_this_process().order(self)
             in_time = self._started.wait(max(0.0, deadline - time.monotonic()))
         except (OSError, RuntimeError) as error:
-            raise HostStartError(f"no thread that starts package hosts can be had: {error}") from error
+            raise ProcessStartError(f"no thread that starts package processes can be had: {error}") from error
         except BaseException:
             self._abandon()
             raise
         if not in_time:
             self._abandon()
-            raise HostStartTimeoutError(
+            raise ProcessStartTimeoutError(
                 f"no process could be started with {sys.executable!r} in time; see whether the file system it is on "
                 "answers, and whether another start hangs"
             )
         if self._channel is None or self._process is None:
-            raise HostStartError(f"no process could be started with {sys.executable!r}: {self._error}")
+            raise ProcessStartError(f"no process could be started with {sys.executable!r}: {self._error}")
         return self._channel
 
     def kill(self) -> None:
@@ -206,7 +206,7 @@ def _command(descriptor: int) -> list[str]:
     return [sys.executable, *flags, "-P", "-m", "mempressure.isolation.child", str(descriptor), str(os.getpid())]
 
 
-def host_environment(variable: str, package: str) -> dict[str, str]:
+def process_environment(variable: str, package: str) -> dict[str, str]:
     """Return this process' environment for a host of `package`, such that the host finds `mempressure` itself."""
     environment = {**os.environ, variable: package}
     home = Path(__file__).resolve().parents[2]

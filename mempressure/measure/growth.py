@@ -7,7 +7,7 @@ from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
 
 
 class ProcessGrowth:
-    """The memory of every package host over time; one that is started again begins anew."""
+    """The memory of every package process over time; one that is started again begins anew."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, int], Series] = {}

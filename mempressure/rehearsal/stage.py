@@ -125,7 +125,7 @@ class Stage:
             self._step("used")
             levels.append(_settled_bytes())
             if cycle < self.cycles:
-                pid = package.host_pid
+                pid = package.process_pid
                 reclaimed, refused = package.unload()
                 if refused is not None or _lives(pid):
                     return _refusal(refused or f"its process {pid} lives on")

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from mempressure.config.configuration import HOST_VARIABLE
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
 from mempressure.errors import MempressureError
-from mempressure.isolation.spawner import host_environment
+from mempressure.isolation.spawner import process_environment
 
 _LAST_WORDS_BYTES = 4096
 
@@ -52,7 +52,7 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
                 stderr=words,
                 pass_fds=[writer],
                 # As in a package's own host, a loader is inert there and functions isolated in the package run plainly.
-                env=host_environment(HOST_VARIABLE, job["package"]),
+                env=process_environment(PACKAGE_PROCESS_VARIABLE, job["package"]),
                 process_group=0,  # what the package starts is ended with it, and Ctrl-C is for this process
             )
         finally:

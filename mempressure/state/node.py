@@ -2,7 +2,7 @@
 
 Reading is passive: no worker is asked, so a hung one delays nobody. An app's scope is its cgroup's working set against
 the tightest limit above it; where it has a budget below that limit, or no limit, the summed proportional memory of its
-supervisor, workers and package hosts against the budget; with neither it has no ratio.
+supervisor, workers and package processes against the budget; with neither it has no ratio.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,6 +73,6 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
         known = supervisors.get(process)
         if known is None or worker.sampled > known.sampled:
             supervisors[process] = worker
-    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.hosts_bytes)]
+    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.package_processes_bytes)]
     parts.extend(worker.supervisor_bytes for worker in supervisors.values())
     return int(sum(part for part in parts if part > 0))  # what is not known is below 0

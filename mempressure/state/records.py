@@ -125,8 +125,8 @@ class WorkerState(_Published):
     private_bytes: float = 0.0
     baseline_bytes: float = UNKNOWN
     """Its private memory when it began to serve: what a fresh worker takes."""
-    hosts_bytes: float = 0.0
-    """Proportional memory of all its package hosts."""
+    package_processes_bytes: float = 0.0
+    """Proportional memory of all its package processes."""
     supervisor_bytes: float = 0.0
     """Proportional memory of its supervisor; every worker of one supervisor reports the same process."""
     cgroup_limit_bytes: float = UNKNOWN
@@ -140,10 +140,10 @@ class WorkerState(_Published):
     cgroup_oom_kill_events: float = UNKNOWN
     callback_failures: float = 0.0
     """Times that an `on_pressure` callback failed or took too long, since the worker started."""
-    host_deaths: float = 0.0
-    """Package hosts that ended without having been asked to, since the worker started."""
-    host_start_failures: float = 0.0
-    """Package hosts that did not come up, likewise."""
+    process_deaths: float = 0.0
+    """Package processes that ended without having been asked to, since the worker started."""
+    process_start_failures: float = 0.0
+    """Package processes that did not come up, likewise."""
 
     packages: Sequence[PackageState] = field(default_factory=list)
 
@@ -171,7 +171,7 @@ WORKER_VALUES = (
     "proportional_bytes",
     "private_bytes",
     "baseline_bytes",
-    "hosts_bytes",
+    "package_processes_bytes",
     "supervisor_bytes",
     "cgroup_limit_bytes",
     "cgroup_working_set_bytes",
@@ -183,8 +183,8 @@ WORKER_VALUES = (
     "cgroup_oom_events",
     "cgroup_oom_kill_events",
     "callback_failures",
-    "host_deaths",
-    "host_start_failures",
+    "process_deaths",
+    "process_start_failures",
 )
 PACKAGE_OPTIONS = {f.name: f.type for f in fields(PackageState) if f.name not in PACKAGE_VALUES}
 WORKER_OPTIONS = {f.name: f.type for f in fields(WorkerState) if f.name not in WORKER_VALUES and f.name != "packages"}

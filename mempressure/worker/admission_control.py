@@ -20,7 +20,7 @@ class Room:
     """The loads of one process: they measure, decide and reserve one after the other.
 
     Args:
-        measure: looks around; takes the pids of the package hosts.
+        measure: looks around; takes the pids of the package processes.
         emergency: returns the threshold as it is now, a ratio.
         isolated: the packages of this process that live in processes of their own.
         clock: monotonic seconds.
@@ -64,7 +64,7 @@ class Room:
             while True:
                 # Before the measurement: what is released after it was taken may not show in it.
                 under_way = list(self._reservations)
-                view = self._measure({name: p.host_pid for name, p in list(self._isolated.items())})
+                view = self._measure({name: p.process_pid for name, p in list(self._isolated.items())})
                 cost = cost or view.costs.get((package, isolated), 0)
                 if not cost:
                     return self._reserved(0)
@@ -96,7 +96,7 @@ class Room:
         return reservation
 
     def _outstanding(self, reservations: list[Reservation], view: View) -> int:
-        held = {package.host_pid: view.hosts.get(name, 0) for name, package in list(self._isolated.items())}
+        held = {package.process_pid: view.hosts.get(name, 0) for name, package in list(self._isolated.items())}
         held[None] = 0
         return sum(max(0, reservation.cost - held.get(reservation.pid, 0)) for reservation in reservations)
 

@@ -29,7 +29,7 @@ def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float
         timeout=package.timeout,
         priority=package.priority,
         keep_loaded=package.keep_loaded,
-        loaded=float(package.host_pid is not None),
+        loaded=float(package.process_pid is not None),
         active_calls=float(package.active_calls),
         # Nothing else is in its process: all of it is its own, and goes with it.
         memory_bytes=float(memory_bytes),

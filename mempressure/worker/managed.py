@@ -96,7 +96,7 @@ class ManagedWorker:
         self._agent.publish_soon()
 
     def sample(self, *, thorough: bool) -> WorkerState | None:
-        """Measure this process and its package hosts; see `mempressure.worker.agent`."""
+        """Measure this process and its package processes; see `mempressure.worker.agent`."""
         if self._lookout.supervises:
             return None
         self._lookout.look().settle()
@@ -105,7 +105,7 @@ class ManagedWorker:
         if tracker is not None:
             tracker.tick()
             tracker.attribute(now=time.monotonic())
-        hosts = self._packages.host_pids()
+        hosts = self._packages.process_pids()
         worker, memory = self._sampler.sample(hosts, thorough=thorough)
         for name, size in memory.items():
             self._packages.isolated[name].cost_bytes = size
@@ -122,8 +122,8 @@ class ManagedWorker:
         callbacks = self._callbacks()
         worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
         hosted = list(self._packages.isolated.values())
-        worker.host_deaths = float(sum(package.host_deaths for package in hosted))
-        worker.host_start_failures = float(sum(package.start_failures for package in hosted))
+        worker.process_deaths = float(sum(package.process_deaths for package in hosted))
+        worker.process_start_failures = float(sum(package.start_failures for package in hosted))
         worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
         return worker
 
@@ -145,7 +145,7 @@ class ManagedWorker:
 
     def _note_growth(self, now: float, pids: Mapping[str, int | None], memory: Mapping[str, int]) -> None:
         if memory and self._growth is None:
-            from mempressure.measure.growth import ProcessGrowth  # only paid for where there is a package host
+            from mempressure.measure.growth import ProcessGrowth  # only paid for where there is a package process
 
             self._growth = ProcessGrowth()
         if self._growth is not None:
@@ -237,7 +237,7 @@ class ManagedWorker:
 
     def _leave(self) -> None:
         self.stop()
-        self._packages.close_hosts()
+        self._packages.close_processes()
 
     def _reason_not_to_end(self) -> str:
         supervisor = self._lookout.look()

@@ -29,7 +29,7 @@ class View:
     worker: WorkerState
     """This process as measured now, without its packages."""
     hosts: Mapping[str, int]
-    """Private memory of this process' package hosts, by package."""
+    """Private memory of this process' package processes, by package."""
     costs: Mapping[tuple[str, bool], int]
     """What a package took in the app's other workers, by name and whether it is isolated."""
 
@@ -50,7 +50,7 @@ class Surroundings:
         self._problem = ""
 
     def measure(self, hosts: Mapping[str, int | None]) -> View:
-        """Look around; `hosts` are the pids of this process' package hosts."""
+        """Look around; `hosts` are the pids of this process' package processes."""
         worker, memory = self._sampler.sample(hosts, thorough=True)
         others = self._others()
         scopes = []

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act.supervisors import Lookout, Supervisor, is_supervisor
-from mempressure.config.configuration import HOST_VARIABLE, OBSERVED_IN, Configuration, load_configuration
+from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
 from mempressure.packages.tracking import MOST_OF_THE_TIME, PackageTracker
@@ -200,10 +200,10 @@ _observer: Observer | None = None
 
 
 def observe() -> None:
-    """Observe this process, as `mempressure run` tells it by the environment; once, and not in a package host."""
+    """Observe this process, as `mempressure run` tells it by the environment; once, and not in a package process."""
     global _observer  # noqa: PLW0603 -- one a process
     directory = os.environ.get(OBSERVED_IN)
-    if not directory or _observer is not None or HOST_VARIABLE in os.environ:
+    if not directory or _observer is not None or PACKAGE_PROCESS_VARIABLE in os.environ:
         return
     _observer = Observer(Path(directory), configuration=load_configuration())
     _observer.start()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mempressure.config.configuration import HOST_VARIABLE, Configuration
-from mempressure.errors import ConfigurationError, HostStartError, UnknownPackageError
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration
+from mempressure.errors import ConfigurationError, ProcessStartError, UnknownPackageError
 from mempressure.measure.process import private_bytes
 from mempressure.packages.declaration import imported_already
 from mempressure.state.records import PackageState
@@ -94,7 +94,9 @@ class Packages:
             IsolationError: this process has imported it.
         """
         # In a host it is there, and where it was declared before a result may have brought it.
-        if not (allow_imported or name not in sys.modules or name in self.isolated or HOST_VARIABLE in os.environ):
+        if not (
+            allow_imported or name not in sys.modules or name in self.isolated or PACKAGE_PROCESS_VARIABLE in os.environ
+        ):
             raise imported_already(name)
         from mempressure.isolation.package import IsolatedPackage  # 0.4 MB that a worker without one need not pay
 
@@ -104,7 +106,7 @@ class Packages:
                 package = IsolatedPackage(
                     name,
                     on_change=self._on_change,
-                    reserve=self._reserve_host,
+                    reserve=self._reserve_process,
                     message_limit=self._configuration.mempressure_message_limit or sys.maxsize,
                     **options,
                 )
@@ -144,18 +146,18 @@ class Packages:
         tracked = [] if self.tracker is None else self.tracker.states()
         return tracked + isolated_states(self.isolated, memory, growth=growth)
 
-    def host_pids(self) -> dict[str, int | None]:
-        """Return the process id of each isolated package's host, None where none runs."""
-        return {package.name: package.host_pid for package in list(self.isolated.values())}
+    def process_pids(self) -> dict[str, int | None]:
+        """Return the process id of each isolated package's process, None where none runs."""
+        return {package.name: package.process_pid for package in list(self.isolated.values())}
 
     def costs(self) -> dict[str, int]:
-        """Return what each isolated package's host held when it was last measured, in bytes."""
+        """Return what each isolated package's process held when it was last measured, in bytes."""
         return {package.name: package.cost_bytes for package in list(self.isolated.values())}
 
-    def measured_hosts(self) -> dict[str, int]:
-        """Measure every package host now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
+    def measured_processes(self) -> dict[str, int]:
+        """Measure every package process now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
         measured = {}
-        for name, pid in self.host_pids().items():
+        for name, pid in self.process_pids().items():
             if pid is not None:
                 with suppress(ProcessLookupError):  # it has just ended
                     measured[name] = private_bytes(pid)
@@ -169,14 +171,14 @@ class Packages:
             "declare it with manage, import_module or isolated"
         )
 
-    def close_hosts(self) -> None:
+    def close_processes(self) -> None:
         """End the process of every isolated package."""
         for package in list(self.isolated.values()):
             package.close()
 
     def close(self) -> None:
-        """End the package hosts, and leave the import system as it was."""
-        self.close_hosts()
+        """End the package processes, and leave the import system as it was."""
+        self.close_processes()
         if self.tracker is not None:
             self.tracker.close()
 
@@ -188,7 +190,7 @@ class Packages:
             self.tracker.after_fork()
 
     def _make_room(self) -> "Room | None":
-        if not self._configuration.mempressure_admission or HOST_VARIABLE in os.environ:
+        if not self._configuration.mempressure_admission or PACKAGE_PROCESS_VARIABLE in os.environ:
             return None
         from mempressure.worker.admission_control import Room  # off by default, and then nobody need pay for it
         from mempressure.worker.memory_view import Surroundings
@@ -196,12 +198,12 @@ class Packages:
         surroundings = Surroundings(self._configuration)
         return Room(measure=surroundings.measure, emergency=self._emergency, isolated=self.isolated)
 
-    def _reserve_host(self, package: str, cost: int) -> "Reservation":
-        from mempressure.act.self_check import own_system, package_hosts
+    def _reserve_process(self, package: str, cost: int) -> "Reservation":
+        from mempressure.act.self_check import own_system, package_processes
         from mempressure.packages.reservation import Reservation
 
-        if reason := package_hosts(own_system()):  # 0.2 of the 30 ms that a start takes
-            raise HostStartError(
+        if reason := package_processes(own_system()):  # 0.2 of the 30 ms that a start takes
+            raise ProcessStartError(
                 f"package {package!r} cannot run in a process of its own here: {reason}; "
                 "see mempressure_feature_supported and docs/metrics.md"
             )

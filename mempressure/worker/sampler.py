@@ -1,4 +1,4 @@
-"""Measuring a worker from within: its own memory, its package hosts', its supervisor's and its cgroup's."""
+"""Measuring a worker from within: its own memory, its package processes', its supervisor's and its cgroup's."""
 
 import logging
 import os
@@ -61,7 +61,7 @@ class WorkerSampler:
         """Return the worker's state without packages, and each host's private memory in bytes.
 
         Args:
-            hosts: the pid of each isolated package's host, None where none runs.
+            hosts: the pid of each isolated package's process, None where none runs.
             thorough: measure even if the last measurement was costly and recent.
         """
         supervisor = self._lookout.look()
@@ -86,7 +86,7 @@ class WorkerSampler:
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
             private_bytes=float(self._own.private),
-            hosts_bytes=float(sum(memory.proportional for memory in living.values())),
+            package_processes_bytes=float(sum(memory.proportional for memory in living.values())),
             supervisor_bytes=float(self._supervisor_bytes),
         )
         self._add_cgroup(state)

@@ -9,8 +9,8 @@ from tests.support.waiting import until
 def held():
     """Return how many descriptors, threads and children this process has, once no host's end is still being noted.
 
-    The thread that keeps package hosts closes its descriptor of a process a moment after it told of its end. A thread
-    may read a file while one looks: what is held is what is there each time.
+    The thread that keeps package processes closes its descriptor of a process a moment after it told of its end. A
+    thread may read a file while one looks: what is held is what is there each time.
     """
     until(lambda: "anon_inode:[pidfd]" not in _links(), "the hosts' descriptors to be closed", seconds=60)
     with open(f"/proc/self/task/{os.getpid()}/children") as file:

@@ -1,4 +1,4 @@
-"""Functions that the tests run in package hosts; importable there, and cheap."""
+"""Functions that the tests run in package processes; importable there, and cheap."""
 
 import ctypes
 import os
@@ -43,7 +43,7 @@ def is_inheritable(descriptor):
 
 def surroundings():
     return {
-        "variable": os.environ.get("MEMPRESSURE_PACKAGE_HOST"),
+        "variable": os.environ.get("MEMPRESSURE_PACKAGE_PROCESS"),
         "pythonpath": os.environ.get("PYTHONPATH"),
         "path": list(sys.path),
         "argv": list(sys.argv),

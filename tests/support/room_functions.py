@@ -1,4 +1,4 @@
-"""Functions that test_room runs in package hosts."""
+"""Functions that test_room runs in package processes."""
 
 import os
 import time

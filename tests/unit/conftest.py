@@ -1,4 +1,4 @@
-"""Fixtures for the modules that a package host is made of."""
+"""Fixtures for the modules that a package process is made of."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mempressure.errors import HostDiedError
-from mempressure.isolation.process import PackageHost
+from mempressure.errors import ProcessDiedError
+from mempressure.isolation.process import PackageProcess
 from tests.support import evictable as evictable_package
 from tests.support import isolated_functions
 from tests.support.waiting import until
@@ -16,8 +16,8 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def host():
-    """A package host of "json"; it is stopped in the end."""
-    host = PackageHost("json", isolated_functions.__name__)
+    """A package process of "json"; it is stopped in the end."""
+    host = PackageProcess("json", isolated_functions.__name__)
     yield host
     host.stop()
 
@@ -33,7 +33,7 @@ def doomed_call(host, tmp_path):
         def call():
             try:
                 host.call(isolated_functions.__name__, "touch_then_wait", (str(started), 30))
-            except HostDiedError as error:
+            except ProcessDiedError as error:
                 failures.append(error)
 
         caller = threading.Thread(target=call)

@@ -17,8 +17,8 @@ from mempressure.config.paths import socket_path
 from mempressure.errors import (
     AgentUnreachableError,
     ConfigurationError,
-    HostStartError,
     IsolationError,
+    ProcessStartError,
     UnknownPackageError,
 )
 from mempressure.loader import LazyLoader, UnloadResult
@@ -280,7 +280,7 @@ def test_isolating_what_this_process_has_imported_is_refused_with_advice_unless_
 
 
 def test_in_the_host_of_a_package_it_is_imported_and_may_be_declared(configuration, monkeypatch):
-    monkeypatch.setenv("MEMPRESSURE_PACKAGE_HOST", "json")
+    monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "json")
     loader = LazyLoader(configuration=configuration)
     assert "json" in sys.modules
     loader.isolated("json")
@@ -422,11 +422,11 @@ def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monke
 
 def test_a_package_host_that_is_killed_and_one_that_does_not_come_up_are_published(loader, functions, published):
     assert functions.doubled(2)[0] == 4
-    os.kill(loader._packages.host_pids()["decimal"], signal.SIGKILL)
-    with pytest.raises(HostStartError, match="no_such_package_here"):
+    os.kill(loader._packages.process_pids()["decimal"], signal.SIGKILL)
+    with pytest.raises(ProcessStartError, match="no_such_package_here"):
         loader.isolated("no_such_package_here")(bisect.bisect)([1], 1)
-    state = until(lambda: (s := published()).host_deaths and s.host_start_failures and s, "both to be published")
-    assert (state.host_deaths, state.host_start_failures) == (1, 1)
+    state = until(lambda: (s := published()).process_deaths and s.process_start_failures and s, "both to be published")
+    assert (state.process_deaths, state.process_start_failures) == (1, 1)
 
 
 def test_objects_frozen_later_are_seen_when_a_trim_is_ordered(loader, published, ask):
@@ -452,7 +452,7 @@ def test_a_callback_that_fails_is_contained_counted_and_published(loader, publis
 
 def test_where_no_host_can_be_started_a_call_says_why(functions, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/sh")
-    with pytest.raises(HostStartError, match=r"'decimal' cannot run in a process of its own here: sys\.executable="):
+    with pytest.raises(ProcessStartError, match=r"'decimal' cannot run in a process of its own here: sys\.executable="):
         functions.doubled(1)
     monkeypatch.undo()
 

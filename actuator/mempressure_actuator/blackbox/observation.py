@@ -33,7 +33,7 @@ def _app(app: AppReading) -> dict[str, Any]:
             {
                 "pid": worker.pid,
                 "private_bytes": int(worker.private_bytes),
-                "package_hosts_bytes": int(worker.hosts_bytes),
+                "package_processes_bytes": int(worker.package_processes_bytes),
                 "packages": dict(
                     sorted(
                         ((p.name, int(p.memory_bytes)) for p in worker.packages if p.loaded), key=lambda held: -held[1]

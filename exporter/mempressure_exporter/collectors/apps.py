@@ -1,4 +1,4 @@
-"""Applications: their limits and memory, its level and trend, what their cgroups count, and their package hosts."""
+"""Applications: their limits and memory, its level and trend, what their cgroups count, and their package processes."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mempressure_exporter.bound import Bound
 from mempressure_exporter.cgroup_counters import CgroupCounters
 from mempressure_exporter.collectors.levels import level_samples
 from mempressure_exporter.exposition import Sample
-from mempressure_exporter.host_counters import HostCounters
+from mempressure_exporter.process_counters import ProcessCounters
 from mempressure_exporter.source import Source
 
 
@@ -20,7 +20,7 @@ class AppsCollector:
         self._bound = bound
         self._series: dict[str, Series] = {}
         self._counters = CgroupCounters(max_apps=bound.max_series)
-        self._hosts = HostCounters(started=source.clock(), max_apps=bound.max_series)
+        self._hosts = ProcessCounters(started=source.clock(), max_apps=bound.max_series)
 
     def collect(self) -> Iterator[Sample]:
         """Return the samples of one scrape; raises UnsafeDirectoryError where no worker can be believed."""
@@ -39,8 +39,8 @@ class AppsCollector:
     def _counts(self, app: AppReading) -> Iterator[Sample]:
         label = (app.name,)
         if (hosts := self._hosts.totals.get(app.name)) is not None:
-            yield "mempressure_app_package_host_deaths_total", label, hosts.deaths
-            yield "mempressure_app_package_host_start_failures_total", label, hosts.start_failures
+            yield "mempressure_app_package_process_deaths_total", label, hosts.deaths
+            yield "mempressure_app_package_process_start_failures_total", label, hosts.start_failures
         totals = self._counters.totals.get(app.name)
         if totals is None:
             return

@@ -63,10 +63,10 @@ mempressure_app_level{app="shop",level="high"} 1.0
 mempressure_app_level{app="shop",level="critical"} 0.0
 mempressure_app_pressure_waiting_seconds_total{app="shop"} 0.0
 mempressure_app_pressure_stalled_seconds_total{app="shop"} 0.0
-mempressure_app_package_host_deaths_total{app="shop"} 0.0
-mempressure_app_package_host_deaths_total{app="till \\"2\\""} 0.0
-mempressure_app_package_host_start_failures_total{app="shop"} 0.0
-mempressure_app_package_host_start_failures_total{app="till \\"2\\""} 0.0
+mempressure_app_package_process_deaths_total{app="shop"} 0.0
+mempressure_app_package_process_deaths_total{app="till \\"2\\""} 0.0
+mempressure_app_package_process_start_failures_total{app="shop"} 0.0
+mempressure_app_package_process_start_failures_total{app="till \\"2\\""} 0.0
 mempressure_app_workers{app="shop"} 2.0
 mempressure_app_workers{app="till \\"2\\""} 1.0
 mempressure_package_memory_bytes{app="shop",package="pandas",source="process"} 6.291456e+07
@@ -105,7 +105,7 @@ mempressure_feature_supported{feature="process_memory"} 1.0
 mempressure_feature_supported{feature="accessed_bit"} 1.0
 mempressure_feature_supported{feature="trim"} 1.0
 mempressure_feature_supported{feature="on_pressure"} 1.0
-mempressure_feature_supported{feature="package_hosts"} 1.0
+mempressure_feature_supported{feature="package_processes"} 1.0
 mempressure_feature_supported{feature="evict"} 1.0
 mempressure_series_dropped_total 0.0
 mempressure_scrape_collector_success{collector="host"} 1.0

@@ -1,4 +1,4 @@
-"""A package host, or its worker, is killed at each step of the host's life: what the caller gets, and what is left."""
+"""A package process, or its worker, is killed at each step of its life: what the caller gets, what is left."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from tests.support.programs.hosts_steps import LARGE_BYTES
 from tests.support.waiting import until
 
 STEPS = {
-    "spawned": "HostStartError: .* was killed by SIGKILL .* while it started",
-    "importing": "HostStartError: .* was killed by SIGKILL .* while it started",
+    "spawned": "ProcessStartError: .* was killed by SIGKILL .* while it started",
+    "importing": "ProcessStartError: .* was killed by SIGKILL .* while it started",
     "idle": "4$",
     "sending": f"{LARGE_BYTES}$",
-    "calling": "HostDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
-    "answering": "HostDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
+    "calling": "ProcessDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
+    "answering": "ProcessDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
     "hook": "None$",
     "exit": "None$",
 }
@@ -53,7 +53,7 @@ class Worker:
 
     @property
     def host(self):
-        """Its package host's pid."""
+        """Its package process's pid."""
         (child,) = psutil.Process(self.process.pid).children()
         return child.pid
 

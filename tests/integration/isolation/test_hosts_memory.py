@@ -1,4 +1,4 @@
-"""Package hosts in a real memory cgroup: room before a load, and what the kernel kills without it."""
+"""Package processes in a real memory cgroup: room before a load, and what the kernel kills without it."""
 
 import json
 import os
@@ -103,6 +103,6 @@ def test_a_host_that_the_kernel_kills_for_memory_fails_its_call_only(start, memo
     worker = start("greedy")
     became, _ = worker.go(room=2 * max(worker.costs.values()))
     assert memory_cgroup.kills == 1
-    assert became["eat"].startswith("HostDiedError: the host of package 'pandas'")
+    assert became["eat"].startswith("ProcessDiedError: the host of package 'pandas'")
     assert "was killed by SIGKILL (as the kernel does when memory runs out)" in became["eat"]
     assert (became["deaths"], became["pandas"]) == (1, KNOWN["pandas"])

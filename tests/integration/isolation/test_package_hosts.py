@@ -1,4 +1,4 @@
-"""Package hosts under load: calls while hosts are killed and unloaded, callers interrupted and workers forked."""
+"""Package processes under load: calls while hosts are killed and unloaded, callers interrupted and workers forked."""
 
 import os
 import random
@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mempressure.isolation.process import PackageHost
+from mempressure.isolation.process import PackageProcess
 from tests.support import isolated_functions as functions
 from tests.support.forking import in_child
 from tests.support.waiting import until
@@ -27,9 +27,9 @@ def test_a_host_killed_between_calls_fails_no_call(package, isolate):
     square = isolate(functions.square)
     for number in range(20):
         square(0)
-        os.kill(package.host_pid, signal.SIGKILL)
+        os.kill(package.process_pid, signal.SIGKILL)
         assert square(number) == number * number
-    until(lambda: package.host_deaths == 20, "the count of 20 deaths")
+    until(lambda: package.process_deaths == 20, "the count of 20 deaths")
     assert package.loads == 21
 
 
@@ -58,7 +58,7 @@ def test_interruptions_at_any_moment_never_give_a_wrong_answer(package, isolate)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert interrupted > 10
-    assert package.host_deaths == 0
+    assert package.process_deaths == 0
 
 
 def test_eight_threads_call_while_another_unloads(package, isolate):
@@ -100,7 +100,7 @@ def test_eight_threads_call_while_another_unloads(package, isolate):
     assert min(reclaimed) > 0
     assert "in use" in refused
     assert refused <= {"in use", "not loaded"}
-    assert (package.active_calls, package.host_deaths) == (0, 0)
+    assert (package.active_calls, package.process_deaths) == (0, 0)
     package.unload()
     assert package.unload() == (0, "not loaded")
 
@@ -118,7 +118,7 @@ def test_a_hundred_cycles_leak_nothing(package, isolate):
     assert threading.active_count() == threads
     assert psutil.Process().children() == []
     assert (len(seen), package.loads, package.unloads, package.refaults) == (100, 101, 101, 100)
-    assert package.host_deaths == 0  # an end that was asked for is none, however quick
+    assert package.process_deaths == 0  # an end that was asked for is none, however quick
 
 
 def test_forks_during_calls_of_other_threads(package, isolate):
@@ -159,7 +159,7 @@ def test_forks_while_hosts_start_inherit_nothing_of_them():
 
     def start_and_stop():
         for _ in range(10):
-            host = PackageHost("json", functions.__name__)
+            host = PackageProcess("json", functions.__name__)
             if host.call(functions.__name__, "pid") != host.pid:
                 failures.append(host)
             host.stop()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(300)  # a stop waits for a moment without a cal
 
 
 class Server(Workers):
-    """Two workers whose answers come from package hosts."""
+    """Two workers whose answers come from package processes."""
 
     def __init__(self, processes, runtime):
         super().__init__(runtime, "hosts")
@@ -62,8 +62,8 @@ class Server(Workers):
         return json.loads(body)
 
     def hosts(self):
-        """Return the workers' package hosts, by worker."""
-        return {worker.pid: host_pids(worker.pid) for worker in self.serving()}
+        """Return the workers' package processes, by worker."""
+        return {worker.pid: process_pids(worker.pid) for worker in self.serving()}
 
 
 class Gunicorn(Server):
@@ -162,7 +162,7 @@ def stop_by_order(workers, package, times):
     return reclaimed
 
 
-def host_pids(worker):
+def process_pids(worker):
     children = psutil.Process(worker).children()
     return [child.pid for child in children if "mempressure.isolation.child" in child.cmdline()]
 
@@ -267,7 +267,7 @@ def test_in_a_plain_script_stopping_fails_no_call_and_its_end_ends_the_host(scri
     process, workers, package = script(kind)
     assert min(stop_by_order(workers, package, STOPS)) > 10 << 20
     until(lambda: holds(workers.all()[0], package), "it to be loaded again", seconds=DEADLINE)
-    hosts = host_pids(process.pid)
+    hosts = process_pids(process.pid)
     assert len(hosts) == 1
     seconds_outlived(process.pid, hosts, process.stdin.close)
     calls, wrong = json.loads(process.stdout.read())
@@ -279,5 +279,5 @@ def test_in_a_plain_script_stopping_fails_no_call_and_its_end_ends_the_host(scri
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_host_outlives_a_plain_script(script, number):
     process, _, _ = script("groups")
-    hosts = until(lambda: host_pids(process.pid), "the host")
+    hosts = until(lambda: process_pids(process.pid), "the host")
     assert max(seconds_outlived(process.pid, hosts, lambda: process.send_signal(number))) < 1.0

@@ -107,7 +107,7 @@ def test_a_worker_forked_from_a_loaded_parent_is_not_trimmed_and_keeps_its_pages
     environ = {"MEMPRESSURE_RUNTIME_DIR": str(shop.runtime), "MEMPRESSURE_STATE_DIR": str(tmp_path / "state")}
     samples = printed(Collectors(load_configuration(environ=environ), waits=False).collect())
     shown = {labels[0]: value for name, labels, value in samples if name == "mempressure_feature_supported"}
-    assert (shown["trim"], shown["evict"], shown["package_hosts"], shown["accessed_bit"]) == (0, 0, 1, 1)
+    assert (shown["trim"], shown["evict"], shown["package_processes"], shown["accessed_bit"]) == (0, 0, 1, 1)
 
 
 def test_a_worker_of_its_own_is_trimmed_whatever_its_callbacks_do(shop):

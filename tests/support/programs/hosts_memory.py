@@ -69,7 +69,7 @@ def greedy(functions, _):
     name, function = next(iter(functions.items()))
     package = function.package
     first = told(package.call, __spec__.name, "eat")
-    return {"eat": first, "deaths": package.host_deaths, name: told(function, name)}
+    return {"eat": first, "deaths": package.process_deaths, name: told(function, name)}
 
 
 def main(how, directory):

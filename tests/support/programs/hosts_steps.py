@@ -1,4 +1,4 @@
-"""A worker that halts at one step of a package host's life, for a test to kill it or the host there.
+"""A worker that halts at one step of a package process's life, for a test to kill it or the host there.
 
 Run as `python -m tests.support.programs.hosts_steps STEP DIRECTORY`. What halts makes the file
 DIRECTORY/at and goes on when DIRECTORY/go is there. Prints one JSON line: what
@@ -70,7 +70,7 @@ class Steps:
 
     def sending(self):
         self.square(2)
-        os.kill(self.package.host_pid, signal.SIGSTOP)
+        os.kill(self.package.process_pid, signal.SIGSTOP)
         return IsolatedFunction(len, package=self.package)(bytes(LARGE_BYTES))
 
     def calling(self):

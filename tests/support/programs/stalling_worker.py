@@ -1,4 +1,4 @@
-"""A worker whose package host holds pandas, idle, and which then fills its cgroup's memory and page cache.
+"""A worker whose package process holds pandas, idle, and which then fills its cgroup's memory and page cache.
 
 Arguments: a file larger than the cgroup can cache, and one that says, once it is there, how many mebibytes to hold.
 """

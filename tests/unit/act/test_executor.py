@@ -43,7 +43,7 @@ def clock():
 def app(tmp_path, make_worker):
     package = PackageState(name="pandas", mechanism="stop", source="process", timeout=60.0, loaded=1.0)
     workers = tuple(
-        make_worker(pid=pid, start_ticks=pid, private_bytes=90.0, hosts_bytes=10.0, packages=[package])
+        make_worker(pid=pid, start_ticks=pid, private_bytes=90.0, package_processes_bytes=10.0, packages=[package])
         for pid in (11, 12)
     )
     return AppReading("shop", 0, tmp_path, workers, None)

@@ -49,7 +49,7 @@ EXAMPLES = {
         "always",
         f"one of {', '.join(RECYCLE_CHOICES)}",
     ),
-    "MEMPRESSURE_HOST_START_TIMEOUT": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 86400"),
+    "MEMPRESSURE_PROCESS_START_TIMEOUT": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 86400"),
     "MEMPRESSURE_MESSAGE_LIMIT": (
         [("1KiB", 1024), ("2KiB", 2048), ("3000", 3000)],
         "much",
@@ -349,5 +349,5 @@ def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hi
 
 def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
     monkeypatch.setattr(configuration, "_told", set())
-    load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_HOST": "pandas"})
+    load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_PROCESS": "pandas"})
     assert caplog.messages == []

@@ -122,12 +122,12 @@ def test_a_turn_that_fails_is_told_once_and_the_next_one_comes(loop, runtime_dir
 
 
 def test_it_is_inert_inside_a_package_host_and_twice_is_once(configuration, monkeypatch):
-    monkeypatch.setenv("MEMPRESSURE_PACKAGE_HOST", "pandas")
+    monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
     hosted = LazyLoader(configuration=configuration)
     hosted.start()
     assert hosted._threads.loop is None
     hosted.stop()
-    monkeypatch.delenv("MEMPRESSURE_PACKAGE_HOST")
+    monkeypatch.delenv("MEMPRESSURE_PACKAGE_PROCESS")
     loader = LazyLoader(configuration=configuration)
     try:
         loader.start()

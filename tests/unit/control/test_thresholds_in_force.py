@@ -113,7 +113,7 @@ def test_settings_that_cannot_be_read_are_told_once(configure, state_dir, caplog
 
 def test_a_package_host_tells_no_actuator(configure, monkeypatch):
     monkeypatch.setattr(thresholds_in_force, "answers", lambda _url: pytest.fail("asked"))
-    monkeypatch.setenv("MEMPRESSURE_PACKAGE_HOST", "pandas")
+    monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
     LazyLoader(configuration=configure()).set_memory_pressure_thresholds(MINE)
 
 

@@ -201,8 +201,10 @@ def test_no_worker_is_recycled_while_another_of_its_app_starts_or_ends(usage):
     ],
 )
 def test_a_worker_is_recycled_only_where_a_fresh_one_would_be_smaller(held, baselines, recycled):
-    # 10 MiB of what it holds are its package hosts', which go with it.
-    first = worker(package(mechanism="recycle"), private_bytes=(held - 10) * 2.0**20, hosts_bytes=10 * 2.0**20)
+    # 10 MiB of what it holds are its package processes', which go with it.
+    first = worker(
+        package(mechanism="recycle"), private_bytes=(held - 10) * 2.0**20, package_processes_bytes=10 * 2.0**20
+    )
     others = [worker(pid=pid, baseline_bytes=size * 2.0**20) for pid, size in enumerate(baselines, start=2)]
     made = plan(reading(first, *others, worker(pid=9)), usage=0.86)
     assert bool(made.actions) is recycled

@@ -102,7 +102,7 @@ def test_without_pressure_stall_information_there_are_no_such_samples(scrape, pr
         ),
         # A budget; what is beyond it is not available, and not negative.
         (
-            {"budget_bytes": 100 * MIB, "proportional_bytes": 150.0 * MIB, "hosts_bytes": 50.0 * MIB},
+            {"budget_bytes": 100 * MIB, "proportional_bytes": 150.0 * MIB, "package_processes_bytes": 50.0 * MIB},
             {"limit": 100 * MIB, "available": 0, "used": 200 * MIB, "ratio": 2.0, "level": "critical"},
         ),
         # Neither: used, and no ratio.
@@ -128,10 +128,10 @@ def test_an_apps_memory(scrape, proc, publish_worker, state, expected):
 
 def test_what_befell_an_apps_package_hosts_grows_from_the_first_scrape_on(scrape, proc, publish_worker):
     proc.process(101)
-    names = ("app_package_host_deaths_total", "app_package_host_start_failures_total")
+    names = ("app_package_process_deaths_total", "app_package_process_start_failures_total")
     seen = []
     for deaths, failures in ((3.0, 1.0), (4.0, 3.0)):
-        publish_worker(started=1.0, host_deaths=deaths, host_start_failures=failures)
+        publish_worker(started=1.0, process_deaths=deaths, process_start_failures=failures)
         found = scrape()
         seen.append([found[name, "shop"] for name in names])
     assert seen == [[0, 0], [1, 2]]

@@ -1,4 +1,4 @@
-"""What travels between a worker and its package hosts: which functions, arguments, results and exceptions."""
+"""What travels between a worker and its package processes: which functions, arguments, results and exceptions."""
 
 import functools
 import subprocess
@@ -91,7 +91,7 @@ def test_exceptions_keep_their_type_and_say_where_they_came_from(isolate):
 def test_endless_recursion_is_its_callers_exception(package, isolate):
     with pytest.raises(RecursionError):
         isolate(functions.recurse_for_ever)()
-    assert isolate(functions.pid)() == package.host_pid
+    assert isolate(functions.pid)() == package.process_pid
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_exceptions_that_cannot_travel_are_told(package, isolate, error, argumen
     with pytest.raises(IsolationError, match=text) as caught:
         isolate(functions.raise_it)(error, *arguments)
     assert "isolated_functions.py" in str(caught.value.__cause__)
-    assert isolate(functions.pid)() == package.host_pid
+    assert isolate(functions.pid)() == package.process_pid
     assert package.loads == 1
 
 
@@ -127,9 +127,9 @@ def test_an_exception_that_cannot_be_pickled_arrives_without_what_stands_in_the_
         isolate(functions.raise_it)(error, *arguments)
     assert str(caught.value) == text
     assert "isolated_functions.py" in str(caught.value.__cause__)
-    notes = [f"passed on by its package host without {name}, which cannot be pickled" for name in lost]
+    notes = [f"passed on by its package process without {name}, which cannot be pickled" for name in lost]
     assert getattr(caught.value, "__notes__", []) == notes
-    assert isolate(functions.pid)() == package.host_pid
+    assert isolate(functions.pid)() == package.process_pid
     assert package.loads == 1
 
 
@@ -151,7 +151,7 @@ def test_a_group_of_exceptions_arrives_as_one(isolate):
 def test_an_exception_of_a_class_that_only_the_host_has_is_told(package, isolate):
     with pytest.raises(IsolationError, match=r"raise_local.<locals>.LocalError: here only .*cannot be passed on"):
         isolate(functions.raise_local)()
-    assert isolate(functions.pid)() == package.host_pid
+    assert isolate(functions.pid)() == package.process_pid
 
 
 def test_a_message_of_any_length_arrives_and_its_traceback_is_shortened(isolate):
@@ -213,7 +213,7 @@ print(pid() == before, flush=True)
 def test_an_exception_without_words_still_arrives(package, isolate):
     with pytest.raises(functions.MuteError):
         isolate(functions.raise_it)(functions.MuteError)
-    assert isolate(functions.pid)() == package.host_pid
+    assert isolate(functions.pid)() == package.process_pid
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The process of a package host: what it is like inside, and that it ends with its worker, however that ends."""
+"""The process of a package process: what it is like inside, and that it ends with its worker, however that ends."""
 
 import os
 import signal
@@ -79,8 +79,8 @@ def test_the_watching_thread_sees_the_worker_leave_during_a_call(host, doomed_ca
 PARENT = f"""
 import sys, threading
 sys.path.insert(0, {str(ROOT)!r})
-from mempressure.isolation.process import PackageHost
-host = PackageHost("json", {MODULE!r})
+from mempressure.isolation.process import PackageProcess
+host = PackageProcess("json", {MODULE!r})
 print(host.pid, flush=True)
 """
 
@@ -124,7 +124,7 @@ def test_a_hook_that_hangs_at_the_workers_end_takes_no_other_hosts_time(tmp_path
     """One after the other, none behind the first would have its turn."""
     path = tmp_path / "order"
     code = f"""
-others = [PackageHost("json", {MODULE!r}) for _ in range(3)]
+others = [PackageProcess("json", {MODULE!r}) for _ in range(3)]
 host._hooks = [({MODULE!r}, 'hook')]
 for other in others:
     other._hooks = [({MODULE!r}, 'endless_hook')]

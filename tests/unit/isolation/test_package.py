@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
+from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
 from tests.support import isolated_functions as functions
 from tests.support.clock import Clock
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("no_process_left")
 
 def test_a_call_runs_in_the_packages_process(package, isolate):
     pid = isolate(functions.pid)
-    assert package.host_pid is None
-    assert pid() == package.host_pid != os.getpid()
+    assert package.process_pid is None
+    assert pid() == package.process_pid != os.getpid()
     assert isolate(functions.many)(1, two=2) == ((1,), {"two": 2})
     assert package.loads == 1
 
@@ -64,9 +64,9 @@ def test_a_package_that_is_not_installed_is_said(make_package):
     package = make_package("no_such_package_here")
     function = IsolatedFunction(functions.square, package=package)
     for _ in range(2):
-        with pytest.raises(HostStartError, match="No module named 'no_such_package_here'"):
+        with pytest.raises(ProcessStartError, match="No module named 'no_such_package_here'"):
             function(1)
-    assert (package.loads, package.active_calls, package.host_deaths, package.host_pid) == (0, 0, 0, None)
+    assert (package.loads, package.active_calls, package.process_deaths, package.process_pid) == (0, 0, 0, None)
     assert package.start_failures == 2
 
 
@@ -80,10 +80,10 @@ def test_callers_that_waited_for_a_start_that_hung_do_not_each_wait_for_another(
     square = IsolatedFunction(functions.square, package=package)
     with ThreadPoolExecutor(4) as pool:
         failures = [pool.submit(square, number).exception for number in range(4)]
-        assert {type(failure(timeout=20)) for failure in failures} == {HostStartTimeoutError}
+        assert {type(failure(timeout=20)) for failure in failures} == {ProcessStartTimeoutError}
     # All four came while the first one's process was starting.
-    assert (package.start_failures, package.loads, package.active_calls, package.host_deaths) == (1, 0, 0, 0)
-    with pytest.raises(HostStartTimeoutError):  # one that comes later tries for itself
+    assert (package.start_failures, package.loads, package.active_calls, package.process_deaths) == (1, 0, 0, 0)
+    with pytest.raises(ProcessStartTimeoutError):  # one that comes later tries for itself
         square(1)
     assert package.start_failures == 2
     package.start_timeout = 60.0
@@ -92,19 +92,19 @@ def test_callers_that_waited_for_a_start_that_hung_do_not_each_wait_for_another(
 
 
 def test_a_host_that_dies_in_a_call_fails_that_call_only(package, isolate):
-    with pytest.raises(HostDiedError, match="SIGKILL"):
+    with pytest.raises(ProcessDiedError, match="SIGKILL"):
         isolate(functions.kill_self)()
-    assert package.host_pid is None
+    assert package.process_pid is None
     assert isolate(functions.square)(3) == 9
-    assert (package.loads, package.host_deaths, package.active_calls, package.unloads) == (2, 1, 0, 0)
+    assert (package.loads, package.process_deaths, package.active_calls, package.unloads) == (2, 1, 0, 0)
 
 
 def test_a_dead_idle_host_counts_as_not_loaded(package, isolate):
     isolate(functions.nothing)()
-    os.kill(package.host_pid, signal.SIGKILL)
-    until(lambda: package.host_pid is None, "the host's end")
+    os.kill(package.process_pid, signal.SIGKILL)
+    until(lambda: package.process_pid is None, "the host's end")
     assert package.unload() == (0, "not loaded")
-    assert package.host_deaths == 1
+    assert package.process_deaths == 1
 
 
 def test_an_interrupted_caller_leaves_nothing_out_of_step(package, isolate, signal_after, tmp_path):
@@ -114,17 +114,17 @@ def test_an_interrupted_caller_leaves_nothing_out_of_step(package, isolate, sign
         isolate(functions.touch_then_wait)(str(started), 30)
     sender.join()
     assert isolate(functions.square)(6) == 36
-    assert (package.active_calls, package.loads, package.host_deaths) == (0, 2, 0)
+    assert (package.active_calls, package.loads, package.process_deaths) == (0, 2, 0)
 
 
 def test_unload_gives_back_what_the_host_held(package, isolate):
     isolate(functions.nothing)()
-    pid = package.host_pid
+    pid = package.process_pid
     reclaimed, reason = package.unload()
     assert reason is None
     assert 2_000_000 < reclaimed < 100_000_000
     assert not psutil.pid_exists(pid)
-    assert (package.unloads, package.reclaimed_bytes, package.host_pid) == (1, reclaimed, None)
+    assert (package.unloads, package.reclaimed_bytes, package.process_pid) == (1, reclaimed, None)
     assert package.unload() == (0, "not loaded")
 
 
@@ -143,7 +143,7 @@ def test_unload_respects_use_and_idle_time(make_package, tmp_path):
     go = tmp_path / "go"
     assert package.last_used is None
     future = IsolatedFunction(functions.wait_for_file, package=package).submit(str(go))
-    until(lambda: package.host_pid is not None, "the host's start")
+    until(lambda: package.process_pid is not None, "the host's start")
     assert package.active_calls == 1
     assert package.unload() == (0, "in use")
     assert package.unload(idle_for=0) == (0, "in use")
@@ -179,10 +179,10 @@ def test_a_call_during_the_stop_gets_a_fresh_host(make_package, tmp_path, monkey
     first = pid()
     stopping = threading.Thread(target=package.unload, kwargs={"deadline_seconds": 60.0})
     stopping.start()
-    until(lambda: package.host_pid is None, "the stop to begin")
+    until(lambda: package.process_pid is None, "the stop to begin")
     second = pid()
     assert stopping.is_alive()
-    assert second == package.host_pid != first
+    assert second == package.process_pid != first
     go.touch()
     stopping.join()
     assert pid() == second
@@ -217,7 +217,7 @@ def test_on_change_is_called_without_locks_and_its_errors_are_contained(make_pac
     seen = []
 
     def changed():
-        seen.append((package.loads, package.unloads, package.host_pid is not None))
+        seen.append((package.loads, package.unloads, package.process_pid is not None))
         package.unload()  # would wait for ever, were a lock held; refused, since a call is going on
         if len(seen) == 2:
             IsolatedFunction(functions.nothing, package=package)()
@@ -235,7 +235,7 @@ def test_on_change_is_called_without_locks_and_its_errors_are_contained(make_pac
 def test_close_ends_the_host_and_a_later_call_starts_another(package, isolate):
     first = isolate(functions.pid)()
     package.close()
-    assert package.host_pid is None
+    assert package.process_pid is None
     assert isolate(functions.pid)() != first
 
 
@@ -245,7 +245,7 @@ def test_a_forked_child_starts_its_own(package, isolate):
     isolate(functions.square).submit(2).result(timeout=10)
 
     def child():
-        assert (package.loads, package.host_pid, package.last_used) == (0, None, None)
+        assert (package.loads, package.process_pid, package.last_used) == (0, None, None)
         assert package.unload() == (0, "not loaded")
         theirs = pid()
         assert theirs not in {ours, os.getpid()}

@@ -1,4 +1,4 @@
-"""One package host: its start, its calls, its hooks and its ends."""
+"""One package process: its start, its calls, its hooks and its ends."""
 
 import functools
 import gc
@@ -12,8 +12,8 @@ import weakref
 
 import pytest
 
-from mempressure.errors import HostDiedError, HostStartError, HostStartTimeoutError, IsolationError
-from mempressure.isolation.process import HostGoneError, PackageHost
+from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
+from mempressure.isolation.process import HostGoneError, PackageProcess
 from tests.support import isolated_functions as functions
 from tests.support.waiting import until
 
@@ -42,7 +42,7 @@ def test_stop_ends_and_reaps(host):
 def test_a_stopped_host_is_freed_at_once_and_not_by_a_garbage_collection():
     gc.disable()
     try:
-        host = PackageHost("json", MODULE)
+        host = PackageProcess("json", MODULE)
         gone = weakref.ref(host)
         host.stop()
         del host
@@ -61,7 +61,7 @@ def test_a_stopped_host_takes_no_calls(host):
 def test_hooks_run_first_then_atexit_functions(tmp_path, monkeypatch):
     path = tmp_path / "order"
     monkeypatch.setenv("HOOK_FILE", str(path))
-    host = PackageHost("json", MODULE, hooks=[(MODULE, "hook")])
+    host = PackageProcess("json", MODULE, hooks=[(MODULE, "hook")])
     host.call(MODULE, "register_atexit", (str(path),))
     assert host.stop() == []
     assert path.read_text() == f"hook {host.pid}\natexit\n"
@@ -70,21 +70,21 @@ def test_hooks_run_first_then_atexit_functions(tmp_path, monkeypatch):
 def test_a_failing_hook_is_told_and_keeps_no_other_from_running(tmp_path, monkeypatch):
     path = tmp_path / "order"
     monkeypatch.setenv("HOOK_FILE", str(path))
-    host = PackageHost("json", MODULE, hooks=[(MODULE, "failing_hook"), (MODULE, "hook")])
+    host = PackageProcess("json", MODULE, hooks=[(MODULE, "failing_hook"), (MODULE, "hook")])
     (problem,) = host.stop()
     assert "this hook fails" in problem
     assert path.exists()
 
 
 def test_a_host_that_dies_in_its_hook_is_told():
-    host = PackageHost("json", MODULE, hooks=[(MODULE, "dying_hook")])
+    host = PackageProcess("json", MODULE, hooks=[(MODULE, "dying_hook")])
     (problem,) = host.stop()
     assert "killed by SIGKILL" in problem
     assert "before its on_unload and atexit functions were through" in problem
 
 
 def test_a_hook_that_does_not_end_is_cut_off_at_the_deadline():
-    host = PackageHost("json", MODULE, hooks=[(MODULE, "endless_hook")])
+    host = PackageProcess("json", MODULE, hooks=[(MODULE, "endless_hook")])
     began = time.monotonic()
     (problem,) = host.stop(deadline_seconds=0.3)
     assert "more than 0.3 s" in problem
@@ -95,9 +95,9 @@ def test_a_hook_that_does_not_end_is_cut_off_at_the_deadline():
 def test_a_host_killed_between_calls_is_noticed_and_the_call_not_lost():
     deaths = []
     for _ in range(20):
-        host = PackageHost("json", MODULE, on_death=lambda: deaths.append(1))
+        host = PackageProcess("json", MODULE, on_death=lambda: deaths.append(1))
         os.kill(host.pid, signal.SIGKILL)
-        with pytest.raises(HostGoneError):  # not merely HostDiedError: the call did not run
+        with pytest.raises(HostGoneError):  # not merely ProcessDiedError: the call did not run
             host.call(MODULE, "nothing")
         host.discard()
     assert len(deaths) == 20
@@ -113,7 +113,7 @@ def test_a_host_killed_between_calls_is_noticed_and_the_call_not_lost():
     ],
 )
 def test_an_end_during_a_call_is_told(host, function, arguments, text):
-    with pytest.raises(HostDiedError, match=text) as caught:
+    with pytest.raises(ProcessDiedError, match=text) as caught:
         host.call(MODULE, function, arguments)
     assert not isinstance(caught.value, HostGoneError)
     assert host.ended
@@ -136,8 +136,8 @@ def test_a_start_that_fails_says_why(package, module, text, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     deaths = []
     before = functions.open_files()
-    with pytest.raises(HostStartError, match=text):
-        PackageHost(package, module, on_death=lambda: deaths.append(1))
+    with pytest.raises(ProcessStartError, match=text):
+        PackageProcess(package, module, on_death=lambda: deaths.append(1))
     assert deaths == []
     assert functions.open_files() <= before + 2  # the keeping thread's, where this was its first order
 
@@ -148,8 +148,8 @@ def test_an_import_that_does_not_end_is_cut_off_and_says_what_to_do(where, tmp_p
     monkeypatch.syspath_prepend(tmp_path)
     package, module = ("waiting_module", MODULE) if where == "package" else ("json", "waiting_module")
     began, before = time.monotonic(), functions.open_files()
-    with pytest.raises(HostStartTimeoutError, match=r"within 0\.5 s and was killed.*start_timeout=") as caught:
-        PackageHost(package, module, start_seconds=0.5)
+    with pytest.raises(ProcessStartTimeoutError, match=r"within 0\.5 s and was killed.*start_timeout=") as caught:
+        PackageProcess(package, module, start_seconds=0.5)
     assert 0.5 <= time.monotonic() - began < 5
     assert repr(module) in str(caught.value)
     until(lambda: functions.open_files() <= before + 2, "its descriptors to be closed")
@@ -160,18 +160,18 @@ def test_a_host_that_never_says_a_word_is_cut_off(tmp_path, monkeypatch):
     interpreter.write_text("#!/bin/sh\nexec sleep 60\n")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    with pytest.raises(HostStartTimeoutError, match="did not finish importing"):
-        PackageHost("json", MODULE, start_seconds=0.3)
+    with pytest.raises(ProcessStartTimeoutError, match="did not finish importing"):
+        PackageProcess("json", MODULE, start_seconds=0.3)
 
 
 def test_an_interpreter_that_does_not_even_start_keeps_nobody_waiting(tmp_path, monkeypatch):
     """As where the file system that it is on hangs."""
     monkeypatch.setattr(subprocess, "Popen", functools.partial(_slow, tmp_path / "go", subprocess.Popen))
-    with pytest.raises(HostStartTimeoutError, match="no process could be started with"):
-        PackageHost("json", MODULE, start_seconds=0.3)
+    with pytest.raises(ProcessStartTimeoutError, match="no process could be started with"):
+        PackageProcess("json", MODULE, start_seconds=0.3)
     (tmp_path / "go").touch()
     monkeypatch.undo()
-    host = PackageHost("json", MODULE)
+    host = PackageProcess("json", MODULE)
     assert host.call(MODULE, "nothing") is None
     assert host.stop() == []
 

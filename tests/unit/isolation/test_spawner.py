@@ -1,4 +1,4 @@
-"""The thread that starts package hosts: how it starts them, that it sees each end, and what a fork leaves of it."""
+"""The thread that starts package processes: how it starts them, that it sees each end, and what a fork leaves of it."""
 
 import os
 import re
@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from mempressure.errors import HostDiedError, HostStartError
-from mempressure.isolation.process import PackageHost
+from mempressure.errors import ProcessDiedError, ProcessStartError
+from mempressure.isolation.process import PackageProcess
 from tests.support import isolated_functions as functions
 from tests.support.forking import in_child
 from tests.support.waiting import until
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_process_left")
 def test_a_module_in_the_working_directory_cannot_shadow_what_a_host_starts_with(tmp_path, monkeypatch):
     (tmp_path / "socket.py").write_text("raise RuntimeError('shadowed')")
     monkeypatch.chdir(tmp_path)
-    host = PackageHost("json", MODULE)
+    host = PackageProcess("json", MODULE)
     assert host.call(MODULE, "nothing") is None
     host.stop()
 
@@ -31,8 +31,8 @@ def test_a_module_in_the_working_directory_cannot_shadow_what_a_host_starts_with
 @pytest.mark.parametrize("executable", ["/no/such/python", "", None])
 def test_an_interpreter_that_cannot_be_started_is_named(executable, monkeypatch):
     monkeypatch.setattr(sys, "executable", executable)
-    with pytest.raises(HostStartError, match=re.escape(f"started with {executable!r}")):
-        PackageHost("json", MODULE)
+    with pytest.raises(ProcessStartError, match=re.escape(f"started with {executable!r}")):
+        PackageProcess("json", MODULE)
 
 
 def test_a_host_killed_between_calls_is_reaped_without_any_call(host):
@@ -42,8 +42,8 @@ def test_a_host_killed_between_calls_is_reaped_without_any_call(host):
 
 
 def test_an_end_is_noticed_though_a_process_it_left_holds_the_connection(capfd):
-    host = PackageHost("json", MODULE)
-    with pytest.raises(HostDiedError, match="SIGKILL"):
+    host = PackageProcess("json", MODULE)
+    with pytest.raises(ProcessDiedError, match="SIGKILL"):
         host.call(MODULE, "fork_in_c_then_die")
     host.stop()
     os.kill(int(capfd.readouterr().out), signal.SIGKILL)
@@ -51,7 +51,7 @@ def test_an_end_is_noticed_though_a_process_it_left_holds_the_connection(capfd):
 
 def test_a_host_outlives_the_thread_that_ordered_it():
     hosts = []
-    thread = threading.Thread(target=lambda: hosts.append(PackageHost("json", MODULE)))
+    thread = threading.Thread(target=lambda: hosts.append(PackageProcess("json", MODULE)))
     thread.start()
     thread.join()
     assert hosts[0].call(MODULE, "pid") == hosts[0].pid
@@ -70,7 +70,7 @@ def test_a_forked_child_has_none_of_the_parents_hosts(host):
         assert not host.usable
         host.kill()
         host.stop()
-        other = PackageHost("json", MODULE)
+        other = PackageProcess("json", MODULE)
         assert other.call(MODULE, "pid") == other.pid != host.pid
         other.stop()
 

@@ -1,4 +1,4 @@
-"""Room before a load: the decisions of one process among threads, and with real package hosts against a budget."""
+"""Room before a load: the decisions of one process among threads, and with real package processes against a budget."""
 
 import sys
 import threading
@@ -33,15 +33,15 @@ class FakePackage:
 
     def __init__(self, name, size, *, priority=0, keep_loaded=False):
         self.name, self.size, self.priority, self.keep_loaded = name, size, priority, keep_loaded
-        self.host_pid = None
+        self.process_pid = None
 
     def load(self):
-        self.host_pid = id(self)
+        self.process_pid = id(self)
 
     def unload(self):
         if self.active_calls:
             return 0, "in use"
-        self.host_pid = None
+        self.process_pid = None
         return self.size, None
 
 
@@ -64,7 +64,7 @@ class FakeProcess:
         )
 
     def used(self):
-        return self.base + sum(package.size for package in self.packages.values() if package.host_pid)
+        return self.base + sum(package.size for package in self.packages.values() if package.process_pid)
 
     def measure(self, hosts):
         memory = {name: self.packages[name].size for name, pid in hosts.items() if pid}
@@ -74,7 +74,7 @@ class FakeProcess:
         return view
 
     def loaded(self):
-        return sorted(package.name for package in self.packages.values() if package.host_pid)
+        return sorted(package.name for package in self.packages.values() if package.process_pid)
 
 
 def loaded(*packages):
@@ -99,7 +99,7 @@ def test_what_the_host_of_a_reservation_holds_already_is_not_counted_twice():
     reservation = process.room.for_host("pandas", 400)
     package.active_calls = 1
     package.load()
-    reservation.pid = package.host_pid
+    reservation.pid = package.process_pid
     process.room.for_import("numpy", 499)  # 300 measured, 100 still reserved
     with pytest.raises(MemoryBudgetExceeded):
         process.room.for_import("sympy", 1)
@@ -217,7 +217,7 @@ def test_a_burst_of_loads_never_exceeds_the_budget():
                 continue
             package.active_calls = 1
             package.load()
-            reservation.pid = package.host_pid
+            reservation.pid = package.process_pid
             if process.used() >= 900:
                 over.append(process.used())
             reservation.release()
@@ -230,7 +230,7 @@ def test_a_burst_of_loads_never_exceeds_the_budget():
     assert len(refused) < 16 * 10
 
 
-# With real package hosts.
+# With real package processes.
 
 NAMES = ("json", "wave", "colorsys", "decimal")
 
@@ -267,11 +267,11 @@ def learn_costs(loader, functions):
 
 
 def running(functions):
-    return {name for name, function in functions.items() if function.package.host_pid is not None}
+    return {name for name, function in functions.items() if function.package.process_pid is not None}
 
 
 def usage(functions):
-    pids = [function.package.host_pid for function in functions.values()]
+    pids = [function.package.process_pid for function in functions.values()]
     return sum(process_memory(pid or "self").proportional for pid in {None, *pids})
 
 
@@ -306,7 +306,7 @@ def test_of_a_burst_of_calls_the_one_too_many_is_refused_and_none_in_use_is_ende
             lambda: len(refusals) == 1 and sum((tmp_path / name).exists() for name in NAMES) == 2, "all to be decided"
         )
         assert usage(functions) < EMERGENCY * budget
-        hosts = {name: functions[name].package.host_pid for name in running(functions)}
+        hosts = {name: functions[name].package.process_pid for name in running(functions)}
     finally:
         go.touch()
         for thread in threads:
@@ -315,7 +315,7 @@ def test_of_a_burst_of_calls_the_one_too_many_is_refused_and_none_in_use_is_ende
     ((name, message),) = refusals
     assert f"no room to load package {name!r}" in message
     functions[name]()  # there are idle ones now
-    assert functions[name].package.host_pid is not None
+    assert functions[name].package.process_pid is not None
 
 
 def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budgeted):

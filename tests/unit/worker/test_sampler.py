@@ -69,17 +69,17 @@ def test_hosts_are_measured_while_they_run(make_sampler, host):
     sampler = make_sampler()
     worker, hosts = sampler.sample({"pandas": host.pid, "sympy": None}, thorough=True)
     assert hosts["pandas"] > 1 << 20
-    assert worker.hosts_bytes >= hosts["pandas"]
+    assert worker.package_processes_bytes >= hosts["pandas"]
 
 
 def test_a_host_that_has_ended_holds_nothing_even_before_the_next_measurement(make_sampler, host):
     sampler = make_sampler()
     sampler.sample({"pandas": host.pid}, thorough=True)
     worker, hosts = sampler.sample({"pandas": None}, thorough=False)
-    assert (worker.hosts_bytes, hosts) == (0, {})
+    assert (worker.package_processes_bytes, hosts) == (0, {})
     host.communicate(b"\n")
     worker, hosts = sampler.sample({"pandas": host.pid}, thorough=True)
-    assert (worker.hosts_bytes, hosts) == (0, {})
+    assert (worker.package_processes_bytes, hosts) == (0, {})
 
 
 def test_measuring_unasked_takes_no_more_than_its_share(make_sampler, monkeypatch):

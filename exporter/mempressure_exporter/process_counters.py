@@ -1,4 +1,4 @@
-"""What befell the package hosts of an app's workers, from the exporter's start on.
+"""What befell the package processes of an app's workers, from the exporter's start on.
 
 A worker counts from its own start and takes its numbers with it when it ends. Here each app's total grows by every
 increase that is seen in a worker: what it counted before the exporter started is none.
@@ -12,14 +12,14 @@ from mempressure_exporter.baselines import AppTotals, Baselines
 
 
 @dataclass(slots=True)
-class HostTotals:
-    """What befell the package hosts of one app."""
+class ProcessTotals:
+    """What befell the package processes of one app."""
 
     deaths: float = 0.0
     start_failures: float = 0.0
 
 
-class HostCounters:
+class ProcessCounters:
     """The totals of every app. Times are Unix seconds and passed in.
 
     Args:
@@ -29,11 +29,11 @@ class HostCounters:
 
     def __init__(self, *, started: float, max_apps: int) -> None:
         self._started = started
-        self._apps = AppTotals(HostTotals, max_apps=max_apps)
+        self._apps = AppTotals(ProcessTotals, max_apps=max_apps)
         self._baselines = Baselines()
 
     @property
-    def totals(self) -> Mapping[str, HostTotals]:
+    def totals(self) -> Mapping[str, ProcessTotals]:
         """Return the totals by app."""
         return self._apps.by_app
 
@@ -44,7 +44,7 @@ class HostCounters:
                 continue
             for worker in app.workers:
                 key = (app.name, worker.pid_namespace, worker.pid, worker.start_ticks)
-                counts = (worker.host_deaths, worker.host_start_failures)
+                counts = (worker.process_deaths, worker.process_start_failures)
                 first = counts if worker.started < self._started else (0.0, 0.0)
                 before = self._baselines.before(key, counts, first=first, now=now)
                 if counts != before:

@@ -4,7 +4,7 @@ import pytest
 
 from mempressure.state.node import AppReading
 from mempressure_exporter.baselines import RETAIN_SECONDS
-from mempressure_exporter.host_counters import HostCounters
+from mempressure_exporter.process_counters import ProcessCounters
 
 STARTED = 1000.0
 
@@ -16,7 +16,7 @@ def app(make_worker):
     def build(*workers, name="shop"):
         states = [
             make_worker(
-                app=name, pid=pid, start_ticks=pid, started=started, host_deaths=dead, host_start_failures=failed
+                app=name, pid=pid, start_ticks=pid, started=started, process_deaths=dead, process_start_failures=failed
             )
             for pid, started, dead, failed in workers
         ]
@@ -43,7 +43,7 @@ OLD, NEW = STARTED - 60, STARTED + 5
     ids=["older", "younger", "two", "unread", "gone"],
 )
 def test_each_increase_counts_once(app, scrapes, expected):
-    counters = HostCounters(started=STARTED, max_apps=10)
+    counters = ProcessCounters(started=STARTED, max_apps=10)
     for number, workers in enumerate(scrapes):
         counters.update([app(*workers)], now=STARTED + 15 * number)
     totals = counters.totals["shop"]
@@ -51,7 +51,7 @@ def test_each_increase_counts_once(app, scrapes, expected):
 
 
 def test_an_app_that_is_gone_for_long_and_one_too_many_are_not_kept(app):
-    counters = HostCounters(started=STARTED, max_apps=1)
+    counters = ProcessCounters(started=STARTED, max_apps=1)
     counters.update([app((1, NEW, 1.0, 0.0)), app((2, NEW, 1.0, 0.0), name="till")], now=STARTED)
     assert list(counters.totals) == ["shop"]
     counters.update([], now=STARTED + RETAIN_SECONDS)
