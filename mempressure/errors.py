@@ -26,7 +26,7 @@ class IsolationError(MempressureError):
 
 
 class ProcessStartError(IsolationError):
-    """A package process did not come up: its interpreter, its module or its package failed to load."""
+    """A package process failed to start: its interpreter, its module or its package failed to load."""
 
 
 class ProcessStartTimeoutError(ProcessStartError):
@@ -34,7 +34,7 @@ class ProcessStartTimeoutError(ProcessStartError):
 
 
 class ProcessDiedError(IsolationError):
-    """A package process ended while it ran a call; the call's effect is unknown, the next call gets a new host."""
+    """A package process ended while it ran a call; the call's effect is unknown, the next call starts a new one."""
 
 
 class MemoryBudgetExceeded(MempressureError):  # noqa: N818 -- says what happened; callers know it by this name

@@ -1,4 +1,4 @@
-"""A call of an isolated function as it travels: what is sent for it, and what the answer means to the caller."""
+"""Calls of isolated functions as messages: encoding a call, and turning its answer into a result or an exception."""
 
 import pickle
 import sys
@@ -29,8 +29,8 @@ _REFUSALS = {
 }
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - no error itself: the text of one, attached to it as its cause
-    """Where in the package process an exception was raised, as text."""
+class RemoteTraceback(Exception):  # noqa: N818 - not an error itself: the cause attached to one
+    """The traceback of an exception in the package process, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -41,12 +41,12 @@ class RemoteTraceback(Exception):  # noqa: N818 - no error itself: the text of o
 
 
 def importable_name(function: Callable[..., object]) -> tuple[str, str]:
-    """Return the module and name under which another process finds a function.
+    """Return the module and qualified name under which another process finds a function.
 
     The module is `__main__` where the main program has no other name.
 
     Raises:
-        IsolationError: it is no plain function at the top level of a module; the message says what to do.
+        IsolationError: it is not a plain function at the top level of a module; the message says what to do.
     """
     module = getattr(function, "__module__", None)
     qualname = getattr(function, "__qualname__", None)
@@ -77,6 +77,21 @@ def importable_name(function: Callable[..., object]) -> tuple[str, str]:
     return module, qualname
 
 
+def hook_name(function: Callable[[], object]) -> tuple[str, str]:
+    """Return the module and qualified name of an `on_unload` function.
+
+    Raises:
+        IsolationError: it is not a plain function of an importable module; the message says what to do.
+    """
+    module, name = importable_name(function)
+    if module == "__main__":
+        raise IsolationError(
+            f"on_unload function {name} is defined in the main program, which a package process cannot import; "
+            "move it to a module of its own and import it from there"
+        )
+    return module, name
+
+
 def encode_call(
     module: str,
     qualname: str,
@@ -93,7 +108,7 @@ def encode_call(
     try:
         call = frames.encode((module, qualname, args, kwargs))
     except Exception as error:
-        culprit = _culprit(args, kwargs)
+        culprit = _unpicklable_argument(args, kwargs)
         raise IsolationError(
             f"{culprit} of {module}.{qualname} cannot be pickled ({_one_line(error)}), and so cannot be sent to its "
             "package process; send plain data, or instances of classes that an importable module defines"
@@ -104,15 +119,15 @@ def encode_call(
 
 
 def result_of(answer: Frame, called: str) -> Any:
-    """Return the result that an answer carries.
+    """Return the result that an answer contains, or raise the exception.
 
     Args:
-        answer: the package process's answer.
+        answer: the message that the package process sent.
         called: the function's full name, for messages.
 
     Raises:
         Exception: what the function raised, of its own type, a `RemoteTraceback` as its cause.
-        IsolationError: the function could not be run, or what it returned or raised cannot travel.
+        IsolationError: the function could not be run, or its result or exception cannot be sent.
     """
     if answer.kind == frames.RESULT:
         return _result(answer.payload, called)
@@ -128,7 +143,7 @@ def result_of(answer: Frame, called: str) -> Any:
 def _result(payload: Payload, called: str) -> Any:
     try:
         return frames.decode(payload)
-    except (Exception, SystemExit) as error:  # a class' own code runs here, and may try anything
+    except (Exception, SystemExit) as error:  # a class's own code runs here, and may raise anything
         raise IsolationError(
             f"the result of {called} cannot be unpickled ({_one_line(error)}); "
             "return plain data, or instances of classes that can be imported here too"
@@ -140,7 +155,7 @@ def _raised(pickled: bytes | None, name: str, text: str, called: str) -> Excepti
         return IsolationError(f"{called} raised {name}: {text} (which cannot be passed on itself)")
     try:
         error = pickle.loads(pickled)  # noqa: S301 - both ends are one user's own code
-    except (Exception, SystemExit) as failure:  # noqa: BLE001 - a class' own code runs here, and may try anything
+    except (Exception, SystemExit) as failure:  # noqa: BLE001 - a class's own code runs here, and may raise anything
         return IsolationError(f"{called} raised {name}: {text} (unpickling it failed with {_one_line(failure)})")
     if not isinstance(error, Exception):
         return IsolationError(f"{called} raised {name}: {text} (which unpickles as {type(error).__qualname__})")
@@ -149,60 +164,18 @@ def _raised(pickled: bytes | None, name: str, text: str, called: str) -> Excepti
 
 def _too_large(what: str, size: int, limit: int, verb: str) -> str:
     return (
-        f"{what} take {size} bytes, more than the {limit} that may travel at once; {verb} less, {verb} the name of a "
+        f"{what} take {size} bytes, more than the {limit} allowed in one message; {verb} less, {verb} the name of a "
         "file, or raise MEMPRESSURE_MESSAGE_LIMIT"
     )
 
 
-class _Parts:
-    """Pickles as a call of `rebuilt`."""
-
-    def __init__(self, *arguments: object) -> None:
-        self._arguments = arguments
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return rebuilt, self._arguments
-
-
-def salvaged(error: Exception) -> bytes:
-    """Pickle an exception that cannot be pickled, or not be unpickled, without what stands in the way.
-
-    Raises:
-        Exception: of any type; not even its class can be pickled, or it would read differently.
-    """
-    lost: list[str] = []
-
-    def kept(name: str, value: object) -> bool:
-        try:
-            pickle.loads(pickle.dumps(value, 5))  # noqa: S301 - it was made here
-        except Exception:  # noqa: BLE001 - whatever it raises: it cannot travel
-            lost.append(name)
-            return False
-        return True
-
-    args = tuple(arg if kept(f"argument {number}", arg) else repr(arg) for number, arg in enumerate(error.args, 1))
-    state = {name: value for name, value in vars(error).items() if kept(f"attribute {name!r}", value)}
-    if str(rebuilt(type(error), args, state, [])) != str(error):
-        raise ValueError("it would read differently")
-    return pickle.dumps(_Parts(type(error), args, state, lost), 5)
-
-
-def rebuilt(kind: type[Exception], args: tuple[object, ...], state: Mapping[str, object], lost: list[str]) -> Exception:
-    """Return an exception of a class without calling its `__init__`, which may take other arguments than it keeps."""
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    if lost:
-        error.add_note(f"passed on by its package process without {', '.join(lost)}, which cannot be pickled")
-    return error
-
-
-def _culprit(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+def _unpicklable_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     named = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         try:
             frames.encode(value)
-        except Exception:  # noqa: BLE001 - this one it is, whatever it raises
+        except Exception:  # noqa: BLE001 - its own code may raise anything
             return f"{name} ({type(value).__qualname__})"
     return "the arguments together"
 

@@ -1,4 +1,4 @@
-"""Messages between a worker and its package processes: pickles over a Unix stream socket.
+"""Framing of messages between a worker and its package processes: pickles over a Unix stream socket.
 
 A frame is a header, the sizes of its large buffers, the pickle (protocol 5), then the large buffers as they are,
 without a copy on the sending side. A large buffer is received straight into memory of its own, mapped for it alone
@@ -20,17 +20,17 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-START: Final = 1  # worker to host: what to import
-CALL: Final = 2  # worker to host: module, qualified name, args, kwargs
-STOP: Final = 3  # worker to host: the hooks to run before ending
-READY: Final = 4  # host to worker: everything is imported
-RESULT: Final = 5  # host to worker: what the function returned
-RAISED: Final = 6  # host to worker: what the function raised
-REFUSED: Final = 7  # host to worker: the function was not run, or its result could not be sent
-LAST_WORDS: Final = 8  # host to worker: the hooks that failed, right before it ends
+START: Final = 1  # worker to process: what to import
+CALL: Final = 2  # worker to process: module, qualified name, args, kwargs
+STOP: Final = 3  # worker to process: the hooks to run before ending
+READY: Final = 4  # process to worker: everything is imported
+RESULT: Final = 5  # process to worker: what the function returned
+RAISED: Final = 6  # process to worker: what the function raised
+REFUSED: Final = 7  # process to worker: the function was not run, or its result could not be sent
+HOOK_FAILURES: Final = 8  # process to worker: the hooks that failed, right before it ends
 
 LARGE_BYTES: Final = 256 * 1024
-"""Buffers from this size on travel beside the pickle; smaller ones inside it, where one copy costs less."""
+"""Buffers of this size and more are sent beside the pickle; smaller ones inside it, where one copy costs less."""
 
 _HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
 _SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -38,24 +38,24 @@ _JOIN_BELOW_BYTES: Final = 64 * 1024
 _HEADER: Final = struct.Struct("<IIQ")  # kind, number of large buffers, bytes of the pickle
 
 MESSAGE_BYTES: Final = 1 << 30
-"""The most that one message may hold, unless the caller says otherwise: both ends have it in memory at once."""
+"""Default limit for one message: both ends have all of it in memory at once."""
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 
 class NoMemoryForMessageError(MemoryError):
-    """A message arrived for which there is no memory; it was thrown away, and both ends are in step."""
+    """There is no memory for a received message; it was read and discarded, so the next one can be received."""
 
 
 class Payload(NamedTuple):
-    """A pickled value: the pickle, and the large buffers that it refers to."""
+    """A pickled value: the pickle and the large buffers that it refers to."""
 
     body: Buffer
     buffers: Sequence[Buffer] = ()
 
     @property
     def size(self) -> int:
-        """Its bytes, buffers included."""
+        """Its size in bytes, buffers included."""
         return len(self.body) + sum(map(len, self.buffers))
 
 
@@ -96,7 +96,7 @@ def decode(payload: Payload) -> Any:
 
 
 class Channel:
-    """One end of a connection; one message at a time, in turns.
+    """One end of a connection on which both ends take turns to send one message.
 
     Args:
         connection: a connected Unix stream socket, in blocking mode; the channel owns it from now on.
@@ -113,7 +113,7 @@ class Channel:
         """Send one message.
 
         Raises:
-            OSError: the other end is gone (`BrokenPipeError`, `ConnectionResetError`).
+            OSError: the other end is closed (`BrokenPipeError`, `ConnectionResetError`).
         """
         body, buffers = payload
         head = _HEADER.pack(kind, len(buffers), len(body))
@@ -131,11 +131,11 @@ class Channel:
         """Wait for one message and take all of it off the socket.
 
         Raises:
-            EOFError: the other end is gone, having read everything that was sent to it.
-            ConnectionResetError: the other end is gone and left something unread (Linux tells the two apart).
-            NoMemoryForMessageError: there is no memory for it.
+            EOFError: the other end closed, after it had read everything that was sent to it.
+            ConnectionResetError: the other end closed with something left unread (Linux distinguishes the two).
+            NoMemoryForMessageError: there is no memory for the message.
         """
-        # Taking turns means that nothing but this message can be on its way: one read gets all of a small one.
+        # Since the ends take turns, only this message can be in the socket: one read gets all of a small one.
         got = self._socket.recv_into(self._first)
         while 0 < got < _HEADER.size:
             more = self._socket.recv_into(self._first_view[got:])
@@ -176,26 +176,26 @@ class Channel:
             left -= got
 
     def wait(self, seconds: float) -> bool:
-        """Return whether `receive` has something to do (a message begins, or the other end is gone) within `seconds`.
+        """Wait up to `seconds`; return whether a message has begun to arrive or the other end has closed.
 
-        Bounded by it only where nothing was received of the message before.
+        `receive` may still have to wait for the rest of that message.
         """
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(max(0.0, seconds) * 1000))
 
     def shutdown(self) -> None:
-        """Wake whoever waits in `receive`, as if the other end had closed."""
+        """Make a thread that waits in `receive` return, as if the other end had closed."""
         with contextlib.suppress(OSError):  # it is closed already, or not connected any more
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close this end; may be called again."""
+        """Close this end; further calls have no effect."""
         self._socket.close()
 
 
 def _allocate(size: int) -> bytearray | mmap.mmap:
-    """Writable memory of `size` bytes; a large one is a mapping of its own, which its last user gives back."""
+    """Return writable memory of `size` bytes; a large one is a mapping, unmapped when its last reference goes."""
     if size < LARGE_BYTES:
         return bytearray(size)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,4 +1,4 @@
-"""Isolated functions: what an application declares and calls; their bodies run in their package's own process."""
+"""Isolated functions: an application declares and calls them, and their bodies run in their package's own process."""
 
 import functools
 import os
@@ -20,16 +20,14 @@ R = TypeVar("R")
 
 
 class IsolatedFunction(Generic[P, R]):
-    """A function whose body runs in its package's own process.
-
-    Inside a host of the same package it is the plain function.
+    """A function whose body runs in its package's own process; inside that process it is the plain function.
 
     Args:
         function: a plain function of an importable module.
-        package: where it runs.
+        package: the package in whose process it runs.
 
     Raises:
-        IsolationError: the function cannot be found by name in another process, or is no plain function.
+        IsolationError: the function cannot be found by name in another process, or is not a plain function.
     """
 
     __wrapped__: Callable[P, R]
@@ -44,17 +42,17 @@ class IsolatedFunction(Generic[P, R]):
 
         Raises:
             Exception: what the function raised, of its own type.
-            IsolationError: the call cannot be made, or its result cannot travel; the message says what to change.
-            ProcessStartError: the package's process did not come up.
+            IsolationError: the call or its result cannot be sent; the message says what to change.
+            ProcessStartError: the package's process failed to start.
             ProcessDiedError: the package's process ended during the call.
         """
-        hosted = os.environ.get(PACKAGE_PROCESS_VARIABLE)
-        if hosted is not None:
-            if hosted == self.package.name:
+        running_in = os.environ.get(PACKAGE_PROCESS_VARIABLE)
+        if running_in is not None:
+            if running_in == self.package.name:
                 return self.__wrapped__(*args, **kwargs)
             raise IsolationError(
                 f"{self._module}.{self._qualname} is isolated in {self.package.name!r} and was called inside the "
-                f"host of {hosted!r}, which starts no hosts; call it in the worker and pass its result on"
+                f"package process of {running_in!r}, which starts no others; call it in the worker and pass its result"
             )
         if self._module == "__main__":
             raise IsolationError(

@@ -1,4 +1,4 @@
-"""Isolated packages: each lives in a process of its own while it is used, and is ended between calls."""
+"""Isolated packages: each lives in a process of its own while it is used; unloading it ends that process."""
 
 import os
 import threading
@@ -7,11 +7,11 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mempressure.decide.backoff import REFAULT_SECONDS, is_refault, raised
 from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartTimeoutError
-from mempressure.isolation.calls import encode_call, importable_name, result_of
+from mempressure.isolation.calls import encode_call, hook_name, result_of
+from mempressure.isolation.counters import Counters
 from mempressure.isolation.frames import MESSAGE_BYTES, Frame, Payload
-from mempressure.isolation.process import START_SECONDS, STOP_SECONDS, HostGoneError, PackageProcess
+from mempressure.isolation.process import START_SECONDS, STOP_SECONDS, PackageProcess, ProcessGoneError
 from mempressure.measure.process import private_bytes
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.packages.reservation import Reservation, Reserve
@@ -19,45 +19,27 @@ from mempressure.packages.reservation import Reservation, Reserve
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_ATTEMPTS = 6  # at a call: each host that ended before it took the call costs two
+_ATTEMPTS = 6  # of one call: each process that ended before it took the call costs two
 
 
-class IsolatedPackage:
+class IsolatedPackage(Counters):
     """A package that lives in a process of its own while it is used.
 
-    Calls queue, and run one at a time. The process is started by a call, never ended during one, and a call that finds
-    it gone gets a new one. Every attribute may be read at any time; counters begin at 0 again in a forked child.
+    Calls queue, and run one at a time. A call starts the process where none runs; the process is never ended during a
+    call. Every attribute may be read at any time from any thread. A forked child begins with counters at 0.
 
     Args:
         name: the package's import name.
-        timeout: seconds without a call that make it idle; only kept here, for whoever decides.
+        timeout: seconds without a call after which the package is idle; only stored here, for the unloading policy.
         start_timeout: seconds that starting the process may take, imports included.
-        priority: of two candidates the lower is unloaded first; likewise.
-        keep_loaded: leave it loaded unless the pressure is high; likewise.
-        message_limit: bytes that the arguments or the result of a call may take.
+        priority: of two candidates the lower is unloaded first; only stored here.
+        keep_loaded: keep it loaded unless the pressure is high; only stored here.
+        message_limit: largest size of a call's arguments, and of its result, in bytes.
         on_unload: a function of a module, run in the process before it ends in an orderly way.
         on_change: called after a process was started and after the package was unloaded, in the thread that did it.
-        reserve: called before a process is started, to reserve what it is known to take.
-        refault_window: seconds; see `refaults`.
-        clock: the time in unix seconds.
-        measure: the private bytes of a process id; raises `OSError` for one that is gone.
-
-    Attributes:
-        uses: calls that were made, by however many processes they were answered.
-        loads: processes started.
-        start_failures: processes that did not come up.
-        load_seconds: what starting them took, imports included, in total.
-        refaults: starts less than `refault_window` after an unload.
-        refault_level: the backoff level at the last of them (see `mempressure.decide.backoff`).
-        last_refault: when that was in unix seconds, None before it.
-        refault_delay: seconds between it and the unload before it.
-        last_used: end of the last call in unix seconds, None before it.
-        active_calls: calls that run or queue.
-        unloads: processes ended by `unload`.
-        reclaimed_bytes: what they held, in total.
-        cost_bytes: what its process held when it was last measured, 0 before it; whoever measures may set it.
-        process_deaths: processes that ended by themselves.
-        problems: failures of `on_unload` and `on_change` that were survived.
+        reserve: called before a process is started, to reserve the memory that it is known to need.
+        clock: returns the time in Unix seconds.
+        measure: returns the private bytes of a process id; raises `OSError` where there is no such process.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword
@@ -72,7 +54,6 @@ class IsolatedPackage:
         on_unload: Callable[[], object] | None = None,
         on_change: Callable[[], None] | None = None,
         reserve: Reserve | None = None,
-        refault_window: float = REFAULT_SECONDS,
         clock: Callable[[], float] = time.time,
         measure: Callable[[int], int] = private_bytes,
     ) -> None:
@@ -85,45 +66,26 @@ class IsolatedPackage:
         self.on_unload = on_unload
         self.on_change = on_change
         self._reserve = reserve
-        self.refault_window = refault_window
-        self._hooks = [] if on_unload is None else [_hook_name(on_unload)]
+        self._hooks = [] if on_unload is None else [hook_name(on_unload)]
         self._clock = clock
         self._measure = measure
-        self._begin()
+        self.after_fork()
         _packages.add(self)
 
-    def _begin(self) -> None:
-        self.uses = 0
-        self.loads = 0
-        self.start_failures = 0
-        self.load_seconds = 0.0
-        self.refaults = 0
-        self.refault_level = 0.0
-        self.last_refault: float | None = None
-        self.refault_delay = 0.0
-        self.last_used: float | None = None
-        self.active_calls = 0
-        self.unloads = 0
-        self.reclaimed_bytes = 0
-        self.process_deaths = 0
-        self.problems = 0
-        self.cost_bytes = 0
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: the process is the parent's, and the parent's threads do not exist here."""
+        self.reset_counters()
         self._reservation: Reservation | None = None
-        self._unloaded_at: float | None = None
-        self._start_timeouts = 0
-        self._host: PackageProcess | None = None
+        self._process: PackageProcess | None = None
         self._executor: ThreadPoolExecutor | None = None
-        self._caller: int | None = None
-        # Held while a host is started or runs a call.
-        self._turn = threading.Lock()
-        # Held for an instant, for the attributes above; re-entered by a finalizer or signal handler at worst.
-        self._state = threading.RLock()
+        self._calling_thread: int | None = None
+        self._call_lock = threading.Lock()  # held while a process is started or runs a call
 
     @property
     def process_pid(self) -> int | None:
-        """The process id of the host, None where none runs."""
-        host = self._host
-        return None if host is None or host.ended else host.pid
+        """The id of the package's process, None where none runs."""
+        process = self._process
+        return None if process is None or process.ended else process.pid
 
     def call(
         self, module: str, qualname: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -132,30 +94,30 @@ class IsolatedPackage:
 
         Raises:
             Exception: what the function raised, of its own type.
-            IsolationError: arguments, result or function cannot travel.
-            ProcessStartError: the process did not come up, or the package or the module cannot be imported in it.
-            ProcessStartTimeoutError: that took more than `start_timeout`, for this call or for the one it waited for.
+            IsolationError: the arguments or the result cannot be sent, or the function cannot be found.
+            ProcessStartError: the process failed to start, or the package or the module cannot be imported in it.
+            ProcessStartTimeoutError: the start took more than `start_timeout`, here or in the call waited for.
             ProcessDiedError: the process ended during the call.
-            MemoryBudgetExceeded: there is no room for the process.
+            MemoryBudgetExceeded: there is not enough memory for the process.
         """
         called = f"{module}.{qualname}"
-        # Pickling runs code of the caller's classes: never while holding the package.
+        # Before any lock is taken: pickling runs code of the caller's classes.
         request = encode_call(module, qualname, args, kwargs or {}, limit=self.message_limit)
-        if self._caller == threading.get_ident():
+        if self._calling_thread == threading.get_ident():
             raise IsolationError(
                 f"{called} was called by a signal handler or finalizer while the same thread waits for another call "
                 f"of package {self.name!r}; use submit() there, or set a flag and call later"
             )
         counted = False
         try:
-            with self._state:
+            with self._lock:
                 self.active_calls += 1
                 self.uses += 1
                 counted = True
             answer = self._answer(module, request)
         finally:
             if counted:
-                with self._state:
+                with self._lock:
                     self.active_calls -= 1
                     self.last_used = self._clock()
         return result_of(answer, called)
@@ -167,109 +129,103 @@ class IsolatedPackage:
 
         Args:
             idle_for: seconds; leave it alone where a call ended less than that ago.
-            deadline_seconds: what `on_unload` and atexit functions may take until the process is killed.
+            deadline_seconds: seconds after which the process is killed, whatever `on_unload` and atexit functions do.
 
         Returns:
-            The bytes that the process held for itself right before, and None; or 0 and why it was left alone:
+            The private bytes of the process right before its end, and None; or 0 and why it was left alone:
             "not loaded", "in use", "used 3.2 s ago", or "did not end" where the kernel could not end it.
         """
-        with self._state:
-            host = self._host
-            reason = self._reason_not_to_unload(host, idle_for)
-            if host is None or reason is not None:
+        with self._lock:
+            process = self._process
+            reason = self._reason_not_to_unload(process, idle_for)
+            if process is None or reason is not None:
                 return 0, reason
-            # From here on a call gets a host of its own.
-            self._host = None
-            self._unloaded_at = self._clock()
+            # From here on a call starts a new process.
+            self._process = None
+            self.unloaded_at = self._clock()
         try:
-            held = self._measure(host.pid)
+            held = self._measure(process.pid)
         except OSError:  # it has ended meanwhile
             held = 0
-        self._release()
-        problems = host.stop(deadline_seconds=deadline_seconds)
+        self._release_reservation()
+        problems = process.stop(deadline_seconds=deadline_seconds)
         if problems is None:
             return 0, "did not end"
-        with self._state:
-            self.unloads += 1
-            self.reclaimed_bytes += held
-            self.cost_bytes = held or self.cost_bytes
+        self.count_unload(held)
         for problem in problems:
-            self._survive("the on_unload function of package %r failed: %s", self.name, problem)
-        self._changed()
+            self.count_problem("the on_unload function of package %r failed: %s", self.name, problem)
+        self._notify_change()
         return held, None
 
     def close(self) -> None:
-        """End the package's process for good measure, at once where a call runs; a later call starts another."""
-        with self._state:
-            host, self._host = self._host, None
+        """End the process, at once where a call runs, and cancel submitted calls; a later call starts a new one."""
+        with self._lock:
+            process, self._process = self._process, None
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
-        if host is not None:
-            host.stop()
-        self._release()
+        if process is not None:
+            process.stop()
+        self._release_reservation()
 
     def executor(self) -> "ThreadPoolExecutor":
-        """Return the one thread that makes submitted calls; it starts with the first."""
-        with self._state:
+        """Return the executor that makes submitted calls, with its one thread; created by the first use."""
+        with self._lock:
             if self._executor is None:
-                from concurrent.futures import ThreadPoolExecutor  # 10 ms that blocking callers do not pay
+                from concurrent.futures import ThreadPoolExecutor  # 10 ms that direct calls do not need
 
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"mempressure-{self.name}")
             return self._executor
 
-    def after_fork(self) -> None:
-        """Begin anew in a forked child: the host is the parent's, and its threads are not here."""
-        self._begin()
-
     def _answer(self, module: str, request: Payload) -> Frame:
-        gone: HostGoneError | None = None
-        hung = self._start_timeouts
+        gone: ProcessGoneError | None = None
+        timeouts_before = self.start_timeouts
         for _ in range(_ATTEMPTS):
-            with self._turn:
-                self._caller = threading.get_ident()
+            with self._call_lock:
+                self._calling_thread = threading.get_ident()
                 try:
-                    if self._start_timeouts > hung:  # each trying in turn, the last would wait for all of them
+                    # Were each waiting call to try its own start, the last would wait for the time of all of them.
+                    if self.start_timeouts > timeouts_before:
                         raise ProcessStartTimeoutError(
-                            f"the host of package {self.name!r} did not start within {self.start_timeout:g} s while "
+                            f"the package process of {self.name!r} did not start within {self.start_timeout:g} s while "
                             f"this call waited for it; see what its import waits for"
                         )
-                    host = self._usable_process()
-                    if host is not None:
+                    process = self._usable_process()
+                    if process is not None:
                         try:
-                            return host.exchange(request)
-                        finally:  # from its first call on, what the host takes is measured
-                            self._release()
+                            return process.exchange(request)
+                        finally:  # from its first call on, the memory of the process is measured
+                            self._release_reservation()
                     self._start(module)
-                except HostGoneError as error:
+                except ProcessGoneError as error:
                     gone = error
                     continue
                 except ProcessDiedError:
                     self._drop()
                     raise
                 finally:
-                    self._caller = None
-            # The turn is given up for this; the new host stays, since this call counts as active.
-            self._changed()
+                    self._calling_thread = None
+            # Without the lock, since it calls the application; nothing unloads the new process, this call being active.
+            self._notify_change()
         raise ProcessDiedError(
-            f"one host of package {self.name!r} after the other ended before it took the call"
+            f"{_ATTEMPTS // 2} package processes of {self.name!r} in a row ended before they took the call"
         ) from gone
 
     def _usable_process(self) -> PackageProcess | None:
-        host = self._host
-        if host is None or host.usable:
-            return host
+        process = self._process
+        if process is None or process.usable:
+            return process
         self._drop()
         return None
 
     def _drop(self) -> None:
-        with self._state:
-            host, self._host = self._host, None
-        if host is not None:
-            host.discard()
-        self._release()
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.discard()
+        self._release_reservation()
 
-    def _release(self) -> None:
+    def _release_reservation(self) -> None:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             reservation.release()
@@ -279,80 +235,43 @@ class IsolatedPackage:
             self._reservation = self._reserve(self.name, self.cost_bytes)
         began = time.perf_counter()
         try:
-            host = PackageProcess(
+            process = PackageProcess(
                 self.name,
                 module,
                 hooks=self._hooks,
-                on_death=self._count_death,
+                on_death=self.count_death,
                 start_seconds=self.start_timeout,
                 message_limit=self.message_limit,
             )
         except BaseException as error:
-            self._release()
-            with self._state:
-                self.start_failures += 1
-                self._start_timeouts += isinstance(error, ProcessStartTimeoutError)
+            self._release_reservation()
+            self.count_start_failure(error)
             raise
         if self._reservation is not None:
-            self._reservation.pid = host.pid
-        with self._state:
-            self._host = host
-            self.loads += 1
-            self.load_seconds += time.perf_counter() - began
-            unloaded, self._unloaded_at = self._unloaded_at, None
-            now = self._clock()
-            if unloaded is not None and is_refault(unloaded, now, window=self.refault_window):
-                self._count_refault(now, delay=max(0.0, now - unloaded))
+            self._reservation.pid = process.pid
+        with self._lock:
+            self._process = process
+            self.count_start(now=self._clock(), seconds=time.perf_counter() - began)
 
-    def _count_refault(self, now: float, *, delay: float) -> None:
-        since = 0.0 if self.last_refault is None else now - self.last_refault
-        self.refaults += 1
-        self.refault_level = raised(self.refault_level, since)
-        self.last_refault = now
-        self.refault_delay = delay
-
-    def _reason_not_to_unload(self, host: PackageProcess | None, idle_for: float | None) -> str | None:
+    def _reason_not_to_unload(self, process: PackageProcess | None, idle_for: float | None) -> str | None:
         if self.active_calls:
             return "in use"
-        if host is None or not host.usable:
+        if process is None or not process.usable:
             return "not loaded"
         if idle_for is not None and self.last_used is not None:
             idle = self._clock() - self.last_used
-            # Long before its last use: the clock was set back, and it would be kept until the clock has caught up.
+            # Long before its last use: the clock was set back. Else it would be kept until the clock has caught up.
             if -CLOCK_SET_BACK_SECONDS < idle < idle_for:
                 return f"used {max(0.0, idle):.1f} s ago"
         return None
 
-    def _count_death(self) -> None:
-        with self._state:
-            self.process_deaths += 1
-
-    def _changed(self) -> None:
+    def _notify_change(self) -> None:
         if self.on_change is None:
             return
         try:
             self.on_change()
         except Exception as error:  # noqa: BLE001 - a listener's failure is not the caller's
-            self._survive("on_change of package %r failed: %r", self.name, error)
-
-    def _survive(self, message: str, *details: object) -> None:
-        with self._state:
-            self.problems += 1
-            first = self.problems == 1
-        if first:
-            import logging  # deferred: most workers never come here
-
-            logging.getLogger("mempressure").warning(message, *details)
-
-
-def _hook_name(function: Callable[[], object]) -> tuple[str, str]:
-    module, name = importable_name(function)
-    if module == "__main__":
-        raise IsolationError(
-            f"on_unload function {name} is defined in the main program, which a package process cannot import; "
-            "move it to a module of its own and import it from there"
-        )
-    return module, name
+            self.count_problem("on_change of package %r failed: %r", self.name, error)
 
 
 _packages: weakref.WeakSet[IsolatedPackage] = weakref.WeakSet()

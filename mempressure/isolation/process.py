@@ -1,8 +1,7 @@
-"""Package processes as a worker sees them: processes of their own in which isolated functions run.
+"""The worker's side of a package process: its start, the calls sent to it, and its end.
 
-Hosts are started by one thread that lives as long as the worker, since the kernel ends them with the *thread* that
-started them; the same thread sees each of them end and reaps it. A forked child closes what it inherited and starts
-hosts of its own.
+The code that runs inside the process is `mempressure.isolation.child`; the thread that starts and reaps it is in
+`mempressure.isolation.spawner`.
 """
 
 import atexit
@@ -20,38 +19,41 @@ from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartErr
 from mempressure.isolation import frames
 from mempressure.isolation.calls import RemoteTraceback, encode_call, result_of
 from mempressure.isolation.frames import Frame, Payload
-from mempressure.isolation.spawner import HostProcess, process_environment
+from mempressure.isolation.spawner import SpawnedProcess, process_environment
 
 STOP_SECONDS: Final = 5.0
-"""What a host's `on_unload` and atexit functions may take before it is killed, unless the caller says otherwise."""
+"""Default time for a process's `on_unload` and atexit functions; then it is killed."""
 
 START_SECONDS: Final = 60.0
-"""What a host's start may take, its imports included, unless the caller says otherwise."""
+"""Default time for a process's start, its imports included; then it is killed."""
 
-_KILL_SECONDS = 5.0  # for a killed process to be gone; only one stuck in the kernel takes longer
-_EXIT_SECONDS = 2.0  # for all hosts together when the worker ends
+_KILL_SECONDS = 5.0  # for a killed process to end; only one stuck in the kernel takes longer
+_EXIT_SECONDS = 2.0  # for all package processes together when the worker ends
 
 
-class HostGoneError(ProcessDiedError):
-    """A host had ended before it took the call, which therefore may be made again on another."""
+class ProcessGoneError(ProcessDiedError):
+    """The process ended before it took the call, which can therefore be made again in another."""
 
 
 class PackageProcess:
-    """One process in which functions of one package run, one call at a time: callers take turns.
+    """A process in which functions of one package run, one call at a time; callers take turns.
 
     The constructor returns when the process has imported everything.
 
     Args:
-        package: the package it is for, imported first.
-        module: the module of the first function to be called.
-        hooks: module and qualified name of the functions to run in it before it ends; read when that time comes.
-        on_death: called, in a thread of its own, when it ends without having been asked to.
-        start_seconds: what its start may take, imports included.
+        package: the package that it runs, imported first.
+        module: the module of the first function to be called, imported next.
+        hooks: modules and qualified names of the functions to run in it before it ends; read at that time.
+        on_death: called in the spawner's thread when it ends without having been asked to.
+        start_seconds: limit for its start, imports included.
         message_limit: bytes; a larger result is refused in the process.
+
+    Attributes:
+        busy: whether a call runs, or was interrupted so that no further one can be made.
 
     Raises:
         ProcessStartError: the process could not be started, or an import in it failed.
-        ProcessStartTimeoutError: it did not finish in time.
+        ProcessStartTimeoutError: it did not finish its imports in time.
     """
 
     def __init__(
@@ -65,76 +67,77 @@ class PackageProcess:
         message_limit: int = frames.MESSAGE_BYTES,
     ) -> None:
         self.package = package
-        self.busy = False  # also after a call that was interrupted: then nothing can be said about the stream
+        self.busy = False
         self._hooks = hooks
         self._on_death = on_death
         self._message_limit = message_limit
         self._stopping = False
         self._asked_to_end = False
         self._ready = False
-        self._process = HostProcess(process_environment(PACKAGE_PROCESS_VARIABLE, package), self._note_end)
+        self._process = SpawnedProcess(process_environment(PACKAGE_PROCESS_VARIABLE, package), self._note_end)
         deadline = time.monotonic() + start_seconds
         self._channel = self._process.start(deadline=deadline)
-        _hosts.add(self)
-        kind, payload = self._greet(module, deadline, start_seconds)
+        _processes.add(self)
+        kind, payload = self._send_start(module, deadline, start_seconds)
         if kind != frames.READY:
-            self._refuse(module, payload)
+            self._raise_import_failure(module, payload)
         self._ready = True
         self.busy = False
 
     @property
     def pid(self) -> int:
-        """The process id; once the process has ended, what it was."""
+        """The process id, which stays after the end of the process."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone, and reaped."""
+        """Whether the process has ended and was reaped."""
         return self._process.ended.is_set()
 
     @property
     def usable(self) -> bool:
-        """Whether a call may be made now, by whoever's turn it is."""
+        """Whether a call can be made now."""
         return not (self.busy or self._stopping or self._process.ended.is_set()) and self._process.owner == os.getpid()
 
     def call(
         self, module: str, qualname: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run a function in the host and return its result.
+        """Run a function in the process and return its result.
 
         Raises:
             Exception: what the function raised.
-            IsolationError: arguments, result or function cannot travel; the host stays usable.
-            ProcessDiedError: the host ended.
+            IsolationError: the arguments or the result cannot be sent, or the function cannot be found; the process
+                stays usable.
+            ProcessDiedError: the process ended.
         """
         answer = self.exchange(encode_call(module, qualname, args, kwargs or {}))
         return result_of(answer, f"{module}.{qualname}")
 
     def exchange(self, call: Payload) -> Frame:
-        """Send an encoded call and wait for its answer; the host is killed if the wait is interrupted.
+        """Send an encoded call and wait for its answer; the process is killed if the wait is interrupted.
 
         Raises:
-            HostGoneError: the host had ended before it took the call.
-            ProcessDiedError: the host ended during the call.
-            IsolationError: there is no memory for the answer; the host stays usable.
+            ProcessGoneError: the process ended before it took the call.
+            ProcessDiedError: the process ended during the call.
+            IsolationError: there is no memory for the answer; the process stays usable.
         """
         if not self.usable:
-            raise HostGoneError(f"the host of {self.package!r} (process {self.pid}) cannot take calls any more")
+            raise ProcessGoneError(f"the package process of {self.package!r} (pid {self.pid}) takes no more calls")
         self.busy = True
         try:
             self._channel.send(frames.CALL, call)
             answer = self._channel.receive()
-        except ConnectionError as error:  # part of the call was left unread, hence nothing of it was run
-            raise HostGoneError(f"{self._death()} before it took the call") from error
+        except ConnectionError as error:  # part of the call was left unread, so it was not run
+            raise ProcessGoneError(f"{self._describe_end()} before it took the call") from error
         except frames.NoMemoryForMessageError as error:
             self.busy = False
             raise IsolationError(
-                f"the answer of the host of package {self.package!r} does not fit into this process: {error}; return "
-                "less, or write it to a file and return its name"
+                f"the answer of the package process of {self.package!r} does not fit into the memory of this process: "
+                f"{error}; return less, or write it to a file and return its name"
             ) from error
         except (EOFError, OSError) as error:
             raise ProcessDiedError(
-                f"{self._death()} during the call, whose effect is unknown; the next call gets a new host"
+                f"{self._describe_end()} during the call, whose effect is unknown; the next call starts a new one"
             ) from error
         except BaseException:
             self.kill()
@@ -143,10 +146,10 @@ class PackageProcess:
         return answer
 
     def stop(self, *, deadline_seconds: float = STOP_SECONDS) -> list[str] | None:
-        """End the process: its hooks and atexit functions first, SIGKILL at the deadline or if a call is running.
+        """End the process: it runs its hooks and atexit functions; SIGKILL at the deadline, or if a call is running.
 
         Returns:
-            What went wrong with the hooks, a text each; None where the process is not gone even so.
+            The failures of hooks and atexit functions as texts; None where the process has not ended even so.
         """
         asked = self.ask_to_end()
         try:
@@ -158,17 +161,17 @@ class PackageProcess:
                 return []
             if not orderly:
                 return [f"its on_unload and atexit functions took more than {deadline_seconds:g} s"]
-            problems = self._last_words()
+            problems = self._hook_failures()
             if self._process.status:
-                problems.append(f"{self._death()} before its on_unload and atexit functions were through")
+                problems.append(f"{self._describe_end()} before its on_unload and atexit functions were done")
             return problems
         finally:
             self.discard()
 
     def ask_to_end(self) -> bool:
-        """Have it run its hooks and end, without waiting for that; return False where it cannot: a call is running."""
+        """Ask it to run its hooks and end, without waiting for it; return False where it cannot: a call is running."""
         asked = self.usable
-        self._stopping = True  # before it can end: an end that was asked for is no death
+        self._stopping = True  # set before it can end, so that this end is not counted as a death
         if asked:
             self._asked_to_end = True
             with contextlib.suppress(OSError):  # it has ended by itself
@@ -176,12 +179,12 @@ class PackageProcess:
         return self._asked_to_end
 
     def kill(self) -> None:
-        """Send SIGKILL and return at once; the host of another worker (before a fork) is left alone."""
+        """Send SIGKILL and return at once; does nothing in a forked child, where the process is the parent's."""
         self._stopping = True
         self._process.kill()
 
     def discard(self) -> None:
-        """Kill what may be left of the process and close its connection."""
+        """Kill the process if it still runs, and close the connection to it."""
         self.kill()
         self._channel.close()
 
@@ -189,9 +192,9 @@ class PackageProcess:
         if self._ready and not self._stopping and self._on_death is not None:
             self._on_death()
 
-    def _greet(self, module: str, deadline: float, allowed: float) -> Frame:
-        """Tell the process what to import and return its answer."""
-        greeting = {
+    def _send_start(self, module: str, deadline: float, allowed: float) -> Frame:
+        """Send what to import and how to set up the interpreter, and return the answer."""
+        start = {
             "package": self.package,
             "module": module,
             "path": [
@@ -203,26 +206,26 @@ class PackageProcess:
         }
         self.busy = True
         try:
-            self._channel.send(frames.START, frames.encode(greeting))
+            self._channel.send(frames.START, frames.encode(start))
             if self._channel.wait(deadline - time.monotonic()):
                 return self._channel.receive()
             self.kill()
             self._process.ended.wait(_KILL_SECONDS)
         except (EOFError, OSError) as error:
-            death = self._death()
+            end = self._describe_end()
             self.discard()
-            raise ProcessStartError(f"{death} while it started; its standard error says more") from error
+            raise ProcessStartError(f"{end} while it started; its standard error says more") from error
         except BaseException:
             self.discard()
             raise
         self.discard()
         raise ProcessStartTimeoutError(
-            f"the host of package {self.package!r} (process {self.pid}) did not finish importing it and module "
+            f"the package process of {self.package!r} (pid {self.pid}) did not finish importing it and module "
             f"{module!r} within {allowed:g} s and was killed; see what the import waits for (a network, a lock, a slow "
             "disk), or allow it more with start_timeout= where it is declared or with MEMPRESSURE_PROCESS_START_TIMEOUT"
         )
 
-    def _refuse(self, module: str, payload: Payload) -> NoReturn:
+    def _raise_import_failure(self, module: str, payload: Payload) -> NoReturn:
         stage, name, text, trace = frames.decode(payload)
         self._stopping = True
         self._process.ended.wait(_KILL_SECONDS)
@@ -233,9 +236,9 @@ class PackageProcess:
             f"{what} cannot be imported in its package process ({sys.executable}): {name}: {text}; {advice}\n\n{trace}"
         ) from RemoteTraceback(trace)
 
-    def _death(self) -> str:
-        """Make sure that the process is gone and say how it went."""
-        if not self._process.ended.wait(_KILL_SECONDS):  # it closed its connection, yet lives
+    def _describe_end(self) -> str:
+        """Make sure that the process has ended, and return how it ended as text."""
+        if not self._process.ended.wait(_KILL_SECONDS):  # it closed its connection, but still runs
             self.kill()
             self._process.ended.wait(_KILL_SECONDS)
         status = self._process.status
@@ -246,25 +249,25 @@ class PackageProcess:
             end = f"was killed by {name}"
             if status == -signal.SIGKILL:
                 end += " (as the kernel does when memory runs out)"
-        return f"the host of package {self.package!r} (process {self.pid}) {end}"
+        return f"the package process of {self.package!r} (pid {self.pid}) {end}"
 
-    def _last_words(self) -> list[str]:
+    def _hook_failures(self) -> list[str]:
         try:
             kind, payload = self._channel.receive()
-            return list(frames.decode(payload)) if kind == frames.LAST_WORDS else []
+            return list(frames.decode(payload)) if kind == frames.HOOK_FAILURES else []
         except (EOFError, OSError):
-            return []  # the usual: nothing went wrong
+            return []  # it ended without sending any, as usual
 
 
-_hosts: weakref.WeakSet[PackageProcess] = weakref.WeakSet()
+_processes: weakref.WeakSet[PackageProcess] = weakref.WeakSet()
 
 
 @atexit.register
 def _stop_all() -> None:
-    """End what still runs when the worker ends in an orderly way; else the kernel does, without any hook."""
+    """End all package processes at the orderly end of the worker; otherwise the kernel kills them, without any hook."""
     deadline = time.monotonic() + _EXIT_SECONDS
-    hosts = [host for host in list(_hosts) if not host.ended]
-    for host in hosts:  # all at once: a hook that hangs must not take the others' time
-        host.ask_to_end()
-    for host in hosts:
-        host.stop(deadline_seconds=max(0.0, deadline - time.monotonic()))
+    processes = [process for process in list(_processes) if not process.ended]
+    for process in processes:  # all are asked first: a hook that hangs must not use up the others' time
+        process.ask_to_end()
+    for process in processes:
+        process.stop(deadline_seconds=max(0.0, deadline - time.monotonic()))

@@ -1,7 +1,7 @@
-"""Starts the processes of package processes, and sees each of them end.
+"""The spawner: one thread of a worker that starts its package processes and reaps them.
 
-One thread a worker does both, and lives as long as the worker: the kernel ends a host with the *thread* that started
-it (`PR_SET_PDEATHSIG`). A forked child closes what it inherited; its first host starts a thread of its own.
+It lives as long as the worker: the kernel kills a package process when the *thread* that started it ends
+(`PR_SET_PDEATHSIG`). A forked child closes what it inherited, and has a spawner of its own from its first start on.
 """
 
 import contextlib
@@ -19,15 +19,21 @@ from pathlib import Path
 from mempressure.errors import ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.frames import Channel
 
-_POLL_MILLISECONDS = 50  # where the kernel cannot tell of a process' end (before Linux 5.3)
+_POLL_MILLISECONDS = 50  # between looks for ended processes, where there are no pidfds (before Linux 5.3)
 
 
-class HostProcess:
-    """A process that was ordered: once started it has a connection, and `ended` is set when it was reaped.
+class SpawnedProcess:
+    """A child process that the spawner starts and reaps, with a socket to it.
 
     Args:
         environment: its environment variables.
-        on_end: called in the keeping thread when it has ended, before `ended` is set.
+        on_end: called in the spawner's thread when it has ended, before `ended` is set.
+
+    Attributes:
+        ended: set once the process was reaped.
+        owner: the id of the process whose child it is.
+        pid: its process id, 0 before it was started.
+        status: its exit status, negative for a signal; None until it was reaped.
     """
 
     def __init__(self, environment: Mapping[str, str], on_end: Callable[[], None]) -> None:
@@ -44,20 +50,20 @@ class HostProcess:
         self._error: BaseException | None = None
 
     def start(self, *, deadline: float) -> Channel:
-        """Have the keeping thread start the process and return this end of its connection.
+        """Have the spawner start the process, and return this end of the connection to it.
 
         Args:
-            deadline: when to give up, on the monotonic clock.
+            deadline: when to give up, in seconds of the monotonic clock.
 
         Raises:
-            ProcessStartError: the system does not let a process, thread or connection be made.
-            ProcessStartTimeoutError: it does not get round to it.
+            ProcessStartError: the system lets no process, thread or socket be created.
+            ProcessStartTimeoutError: the process was not started by the deadline.
         """
         try:
-            _keeper_of_this_process().order(self)
+            _own_spawner().request(self)
             in_time = self._started.wait(max(0.0, deadline - time.monotonic()))
         except (OSError, RuntimeError) as error:
-            raise ProcessStartError(f"no thread that starts package processes can be had: {error}") from error
+            raise ProcessStartError(f"the thread that starts package processes cannot be started: {error}") from error
         except BaseException:
             self._abandon()
             raise
@@ -77,13 +83,13 @@ class HostProcess:
             self._process.kill()  # nothing is sent to a process that was reaped
 
     def _abandon(self) -> None:
-        self._abandoned = True  # nobody will ever talk to it
+        self._abandoned = True  # its caller has given up: the spawner kills it where it starts all the same
         self.kill()
 
     def launch(self) -> None:
-        """In the keeping thread: start the process."""
+        """Start the process; called in the spawner's thread."""
         try:
-            # No fork may happen now: the child would hold the host's end open, and nobody would see the host end.
+            # No fork may happen now: the child would inherit the process's end of the socket and keep it open.
             with _fork_guard:
                 ours, theirs = socket.socketpair()
                 self._channel = Channel(ours)
@@ -94,10 +100,10 @@ class HostProcess:
                         close_fds=True,
                         pass_fds=[theirs.fileno()],
                         env=self.environment,
-                        process_group=0,  # Ctrl-C and the like are for the worker
+                        process_group=0,  # Ctrl-C and the like go to the worker only
                     )
                 self.pid = self._process.pid
-        except Exception as error:  # noqa: BLE001 - whatever it is: who ordered waits to be told
+        except Exception as error:  # noqa: BLE001 - raised in the thread that waits in `start`
             self._error = error
             if self._channel is not None:
                 self._channel.close()
@@ -107,21 +113,21 @@ class HostProcess:
 
     @property
     def launched(self) -> bool:
-        """Whether there is a process, running or ended."""
+        """Whether the process was started; it may have ended since."""
         return self._process is not None
 
     def reap(self) -> bool:
-        """In the keeping thread: whether the process has ended; if so, tell whoever waits for it."""
+        """Reap the process if it has ended, and return whether it has; called in the spawner's thread."""
         if self._process is None or self._process.poll() is None:
             return False
         self.status = self._process.returncode
-        # Whoever owns it listens with a method of its own: let go, or both of them, and the connection's 64 KB buffer,
-        # wait as a cycle for a full garbage collection.
+        # `on_end` is a method of the object that owns this one: dropped, or both, and the connection's buffer of 64 KB,
+        # would be a cycle that only a full garbage collection frees.
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
         if self._channel is not None:
-            # A process that the host left behind may hold the other end open; whoever reads here must not wait for it.
+            # A process that it left behind may hold the other end open; a thread that reads here must not wait for it.
             self._channel.shutdown()
             if self._abandoned:
                 self._channel.close()
@@ -129,30 +135,31 @@ class HostProcess:
         return True
 
     def forget(self) -> None:
-        """In a forked child: close what was inherited; the process is the parent's."""
+        """Close what a forked child inherited: the process is the parent's."""
         if self._channel is not None:
             self._channel.close()
         if self._process is not None:
-            self._process.returncode = 0  # or subprocess complains that it still runs
+            self._process.returncode = 0  # or subprocess warns that it still runs
         self.ended.set()
 
 
-class _Keeper:
-    """The thread that starts every host of this process, and sees each one end."""
+class _Spawner:
+    """The thread that starts this process's package processes and reaps them."""
 
     def __init__(self) -> None:
-        self._orders: deque[HostProcess] = deque()
-        self._kept: dict[HostProcess, int | None] = {}  # with a descriptor of the process, where there are such
+        self._requests: deque[SpawnedProcess] = deque()
+        self._processes: dict[SpawnedProcess, int | None] = {}  # to their pidfds, None where there is none
         self._reader, self._writer = os.pipe()
-        threading.Thread(target=self._run, name="mempressure-hosts", daemon=True).start()
+        threading.Thread(target=self._run, name="mempressure-spawner", daemon=True).start()
 
-    def order(self, process: HostProcess) -> None:
-        self._orders.append(process)
+    def request(self, process: SpawnedProcess) -> None:
+        """Have the thread start a process."""
+        self._requests.append(process)
         os.write(self._writer, b"\0")
 
     def forget(self) -> None:
-        """In a forked child: the thread is not here; close what it used."""
-        for process, descriptor in self._kept.items():
+        """Close what a forked child inherited: the thread does not exist there."""
+        for process, descriptor in self._processes.items():
             process.forget()
             if descriptor is not None:
                 os.close(descriptor)
@@ -163,54 +170,58 @@ class _Keeper:
         poller = select.poll()
         poller.register(self._reader, select.POLLIN)
         while True:
-            blind = None in self._kept.values()
-            for ready, _ in poller.poll(_POLL_MILLISECONDS if blind else None):
+            polled = None in self._processes.values()
+            for ready, _ in poller.poll(_POLL_MILLISECONDS if polled else None):
                 if ready == self._reader:
                     os.read(self._reader, 4096)
-            while self._orders:
-                self._launch(self._orders.popleft(), poller)
-            for process in [process for process in self._kept if process.reap()]:
-                descriptor = self._kept.pop(process)
+            while self._requests:
+                self._launch(self._requests.popleft(), poller)
+            for process in [process for process in self._processes if process.reap()]:
+                descriptor = self._processes.pop(process)
                 if descriptor is not None:
                     poller.unregister(descriptor)
                     os.close(descriptor)
 
-    def _launch(self, process: HostProcess, poller: select.poll) -> None:
-        self._kept[process] = None  # before there is anything that a fork could inherit
+    def _launch(self, process: SpawnedProcess, poller: select.poll) -> None:
+        self._processes[process] = None  # before there is a socket that a fork could inherit
         process.launch()
         if not process.launched:
-            del self._kept[process]
+            del self._processes[process]
             return
-        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or none to spare: then it is polled
+        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or no descriptor left: then it is polled
             descriptor = os.pidfd_open(process.pid)
-            self._kept[process] = descriptor
+            self._processes[process] = descriptor
             poller.register(descriptor, select.POLLIN)
 
 
-_keeper: _Keeper | None = None
-_keeper_lock = threading.Lock()
+_spawner: _Spawner | None = None
+_spawner_lock = threading.Lock()
 _fork_guard = threading.Lock()
 
 
-def _keeper_of_this_process() -> _Keeper:
-    global _keeper  # noqa: PLW0603 - one thread a process is the point
-    with _keeper_lock:
-        if _keeper is None:
-            _keeper = _Keeper()
-        return _keeper
+def _own_spawner() -> _Spawner:
+    global _spawner  # noqa: PLW0603 - there is one in each process
+    with _spawner_lock:
+        if _spawner is None:
+            _spawner = _Spawner()
+        return _spawner
 
 
 def _command(descriptor: int) -> list[str]:
     # The worker's own flags (-O, -W, -X ...); -P, so that no file of the working directory shadows a module at start.
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - the only list
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - no public function lists them
     return [sys.executable, *flags, "-P", "-m", "mempressure.isolation.child", str(descriptor), str(os.getpid())]
 
 
 def process_environment(variable: str, package: str) -> dict[str, str]:
-    """Return this process' environment for a host of `package`, such that the host finds `mempressure` itself."""
+    """Return the environment for a child process that works for `package`.
+
+    It is this process's own, with `variable` set to the package's name, and `PYTHONPATH` such that `mempressure` itself
+    can be imported.
+    """
     environment = {**os.environ, variable: package}
     home = Path(__file__).resolve().parents[2]
-    if home.name not in {"site-packages", "dist-packages"}:  # there the interpreter looks by itself
+    if home.name not in {"site-packages", "dist-packages"}:  # the interpreter searches those anyway
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = str(home) if not inherited else f"{inherited}{os.pathsep}{home}"
     return environment
@@ -225,12 +236,12 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _keeper, _keeper_lock, _fork_guard
-    # The locks may be held by threads that are not here.
-    keeper, _keeper = _keeper, None
-    _keeper_lock, _fork_guard = threading.Lock(), threading.Lock()
-    if keeper is not None:
-        keeper.forget()
+    global _spawner, _spawner_lock, _fork_guard
+    # The locks may be held by threads that do not exist here.
+    spawner, _spawner = _spawner, None
+    _spawner_lock, _fork_guard = threading.Lock(), threading.Lock()
+    if spawner is not None:
+        spawner.forget()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

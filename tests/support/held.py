@@ -7,12 +7,12 @@ from tests.support.waiting import until
 
 
 def held():
-    """Return how many descriptors, threads and children this process has, once no host's end is still being noted.
+    """Return how many descriptors, threads and children this process has, once every ended package process was reaped.
 
-    The thread that keeps package processes closes its descriptor of a process a moment after it told of its end. A
-    thread may read a file while one looks: what is held is what is there each time.
+    The spawner closes its descriptor of a process a moment after its end. Another thread may have a file open for a
+    moment: the smallest of several counts is what is held.
     """
-    until(lambda: "anon_inode:[pidfd]" not in _links(), "the hosts' descriptors to be closed", seconds=60)
+    until(lambda: "anon_inode:[pidfd]" not in _links(), "the descriptors of package processes to be closed", seconds=60)
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = len(file.read().split())
     files = min(len(_links()) for _ in range(20))

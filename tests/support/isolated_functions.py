@@ -113,7 +113,7 @@ def leave_thread_behind():
 
 
 def leave_process_behind():
-    """Fork a child that outlives the host, and return its process id."""
+    """Fork a child that outlives the package process, and return its process id."""
     child = os.fork()
     if child == 0:
         time.sleep(60)
@@ -297,7 +297,7 @@ def factorial(number):
 
 
 @isolate(recursive_package)
-def submit_in_host(number):
+def submit_in_process(number):
     return factorial.submit(number).result(timeout=5)
 
 

@@ -15,16 +15,16 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def host():
+def process():
     """A package process of "json"; it is stopped in the end."""
-    host = PackageProcess("json", isolated_functions.__name__)
-    yield host
-    host.stop()
+    process = PackageProcess("json", isolated_functions.__name__)
+    yield process
+    process.stop()
 
 
 @pytest.fixture
-def doomed_call(host, tmp_path):
-    """A call of 30 s that runs in another thread during a `with` block, in which its host is to die."""
+def doomed_call(process, tmp_path):
+    """A call of 30 s that runs in another thread during a `with` block, in which its process is to die."""
 
     @contextmanager
     def doomed():
@@ -32,7 +32,7 @@ def doomed_call(host, tmp_path):
 
         def call():
             try:
-                host.call(isolated_functions.__name__, "touch_then_wait", (str(started), 30))
+                process.call(isolated_functions.__name__, "touch_then_wait", (str(started), 30))
             except ProcessDiedError as error:
                 failures.append(error)
 

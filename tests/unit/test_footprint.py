@@ -55,6 +55,7 @@ OF_TRACKING = {
 OF_ISOLATION = {
     "mempressure.isolation",
     "mempressure.isolation.calls",
+    "mempressure.isolation.counters",
     "mempressure.isolation.frames",
     "mempressure.isolation.function",
     "mempressure.isolation.package",

@@ -191,7 +191,7 @@ def test_an_exercise_that_is_none_is_named(write, exercise, kind, message):
     assert message in said
 
 
-def test_a_result_that_cannot_travel_rules_out_stop_alone(write):
+def test_a_result_that_cannot_be_sent_rules_out_stop_alone(write):
     write(heavy=BALLAST, uses="import heavy\ndef answer():\n    return lambda: heavy\n")
     verdict = rehearse(exercise="uses:answer")
     stop, evict, recycle = verdict.results
@@ -278,10 +278,10 @@ def test_a_result_that_changes_from_process_to_process_is_no_result(write):
         assert "differs from the first" in verdict.result(name).reason
 
 
-def test_a_package_that_cannot_live_in_a_host_can_be_unloaded_otherwise(write):
+def test_a_package_that_cannot_run_in_a_package_process_can_be_unloaded_otherwise(write):
     write(
         heavy=BALLAST
-        + "import sys\nif any('host_process' in name for name in sys.orig_argv):\n    raise OSError('no')\n"
+        + "import sys\nif any('isolation.child' in name for name in sys.orig_argv):\n    raise OSError('no')\n"
     )
     verdict = rehearse()
     assert not verdict.result("stop").works

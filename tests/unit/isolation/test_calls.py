@@ -1,4 +1,4 @@
-"""What travels between a worker and its package processes: which functions, arguments, results and exceptions."""
+"""Calls as messages: which functions, arguments, results and exceptions can be sent, and what is said of the others."""
 
 import functools
 import subprocess
@@ -62,7 +62,7 @@ def test_what_cannot_be_isolated_is_refused_where_it_is_declared(package, functi
         IsolatedFunction(function, package=package)
 
 
-def test_arrays_and_frames_travel_and_are_writable(isolate):
+def test_arrays_and_frames_arrive_and_are_writable(isolate):
     array = np.random.default_rng(1).random(3_000_000)
     got = isolate(functions.echo)(array)
     assert np.array_equal(got, array)
@@ -81,7 +81,7 @@ def test_exceptions_keep_their_type_and_say_where_they_came_from(isolate):
     assert caught.value.code == 42
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     assert "isolated_functions.py" in str(caught.value.__cause__)
-    assert "host_process.py" not in str(caught.value.__cause__)
+    assert "isolation/child.py" not in str(caught.value.__cause__)
     with pytest.raises(KeyError) as caught:
         isolate(functions.raise_noted)()
     assert caught.value.__notes__ == ["a note"]
@@ -103,7 +103,7 @@ def test_endless_recursion_is_its_callers_exception(package, isolate):
         (GeneratorExit, (), r"raised GeneratorExit"),
     ],
 )
-def test_exceptions_that_cannot_travel_are_told(package, isolate, error, arguments, text):
+def test_exceptions_that_cannot_be_sent_are_described(package, isolate, error, arguments, text):
     with pytest.raises(IsolationError, match=text) as caught:
         isolate(functions.raise_it)(error, *arguments)
     assert "isolated_functions.py" in str(caught.value.__cause__)
@@ -120,9 +120,7 @@ def test_exceptions_that_cannot_travel_are_told(package, isolate, error, argumen
         (functions.HoldingError, ("words",), "words", ["attribute 'lock'"]),
     ],
 )
-def test_an_exception_that_cannot_be_pickled_arrives_without_what_stands_in_the_way(
-    package, isolate, error, arguments, text, lost
-):
+def test_an_exception_that_cannot_be_pickled_keeps_its_type_and_text(package, isolate, error, arguments, text, lost):
     with pytest.raises(error) as caught:
         isolate(functions.raise_it)(error, *arguments)
     assert str(caught.value) == text
@@ -148,7 +146,7 @@ def test_a_group_of_exceptions_arrives_as_one(isolate):
     assert "isolated_functions.py" in str(caught.value.__cause__)
 
 
-def test_an_exception_of_a_class_that_only_the_host_has_is_told(package, isolate):
+def test_an_exception_of_a_class_that_only_the_process_has_is_described(package, isolate):
     with pytest.raises(IsolationError, match=r"raise_local.<locals>.LocalError: here only .*cannot be passed on"):
         isolate(functions.raise_local)()
     assert isolate(functions.pid)() == package.process_pid
@@ -170,7 +168,7 @@ def test_a_message_of_any_length_arrives_and_its_traceback_is_shortened(isolate)
         (functions.raise_long, (2_000_000,), r"raised ValueError: xxx.*characters left out.*cannot be passed on"),
     ],
 )
-def test_what_is_larger_than_may_travel_is_refused_by_size(make_package, function, arguments, text):
+def test_what_is_larger_than_the_limit_is_refused(make_package, function, arguments, text):
     package = make_package(message_limit=1_000_000)
     pid = IsolatedFunction(functions.pid, package=package)()
     with pytest.raises(IsolationError, match=f"(?s){text}"):
@@ -179,14 +177,14 @@ def test_what_is_larger_than_may_travel_is_refused_by_size(make_package, functio
     assert IsolatedFunction(functions.pid, package=package)() == pid
 
 
-def test_arguments_for_which_the_host_has_no_memory_are_refused_and_it_stays_in_step(package, isolate):
+def test_arguments_for_which_the_process_has_no_memory_are_refused_and_it_stays_usable(package, isolate):
     pid = isolate(functions.allow_no_more_memory_than)(100 << 20)
     with pytest.raises(IsolationError, match=r"arguments of .* do not fit .*no memory for 20\d{7} bytes; send less"):
         isolate(functions.nothing_of)(np.zeros(25_000_000), "more")
     assert isolate(functions.pid)() == pid
 
 
-def test_a_result_for_which_the_worker_has_no_memory_is_refused_and_the_host_stays_in_step():
+def test_a_result_for_which_the_worker_has_no_memory_is_refused_and_the_process_stays_usable():
     code = f"""
 import os, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -205,12 +203,12 @@ print(pid() == before, flush=True)
 """
     program = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     said, same = program.stdout.splitlines()
-    assert "does not fit into this process: no memory for 2097" in said
+    assert "does not fit into the memory of this process: no memory for 2097" in said
     assert "return less" in said
     assert (program.returncode, same, program.stderr) == (0, "True", "")
 
 
-def test_an_exception_without_words_still_arrives(package, isolate):
+def test_an_exception_whose_text_fails_still_arrives(package, isolate):
     with pytest.raises(functions.MuteError):
         isolate(functions.raise_it)(functions.MuteError)
     assert isolate(functions.pid)() == package.process_pid
@@ -239,8 +237,8 @@ def test_an_exception_without_words_still_arrives(package, isolate):
         (functions.make_evil, (SystemExit,), {}, "result of .* cannot be unpickled.*SystemExit: evil"),
     ],
 )
-def test_what_cannot_travel_is_named_and_the_host_stays_in_step(package, isolate, function, args, kwargs, text):
-    large = np.arange(200_000.0)  # its buffers must not be left on the way
+def test_what_cannot_be_sent_is_named_and_the_process_stays_usable(package, isolate, function, args, kwargs, text):
+    large = np.arange(200_000.0)  # its buffers must not be left in the socket
     with pytest.raises(IsolationError, match=f"(?s){text}"):
         isolate(function)(*args, **({"large": large, **kwargs} if function is functions.many else kwargs))
     assert isolate(functions.square)(4) == 16

@@ -1,4 +1,4 @@
-"""The process of a package process: what it is like inside, and that it ends with its worker, however that ends."""
+"""The inside of a package process: its environment, and its end with its worker, however that ends."""
 
 import os
 import signal
@@ -27,8 +27,8 @@ def is_gone(pid):
         return True
 
 
-def test_the_process_resembles_the_worker(host, monkeypatch):
-    seen = host.call(MODULE, "surroundings")
+def test_the_process_resembles_the_worker(process, monkeypatch):
+    seen = process.call(MODULE, "surroundings")
     assert seen["variable"] == "json"
     assert seen["path"] == sys.path
     assert seen["argv"] == sys.argv
@@ -39,10 +39,10 @@ def test_the_process_resembles_the_worker(host, monkeypatch):
     assert seen["threads"] == 2
 
 
-def test_threads_left_behind_by_a_function_do_not_delay_the_end(host):
-    host.call(MODULE, "leave_thread_behind")
+def test_threads_left_behind_by_a_function_do_not_delay_the_end(process):
+    process.call(MODULE, "leave_thread_behind")
     began = time.monotonic()
-    assert host.stop() == []
+    assert process.stop() == []
     assert time.monotonic() - began < 3
 
 
@@ -54,34 +54,34 @@ def sockets(pid):
     return found
 
 
-def test_a_fork_in_a_function_is_not_bound_to_the_host(host):
-    child = host.call(MODULE, "leave_process_behind")
-    assert host.stop() == []
+def test_a_fork_in_a_function_is_not_bound_to_the_package_process(process):
+    child = process.call(MODULE, "leave_process_behind")
+    assert process.stop() == []
     assert not is_gone(child)
     until(lambda: not sockets(child), "the child to close them, when it first runs")
-    os.kill(child, signal.SIGTERM)  # at its default again, unlike in the host
+    os.kill(child, signal.SIGTERM)  # at its default again, unlike in the package process
     until(lambda: is_gone(child), "the child's end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_meant_for_the_worker_do_not_end_a_host(host, number):
-    os.kill(host.pid, number)
-    assert host.call(MODULE, "pid") == host.pid
+def test_signals_meant_for_the_worker_do_not_end_a_package_process(process, number):
+    os.kill(process.pid, number)
+    assert process.call(MODULE, "pid") == process.pid
 
 
-def test_the_watching_thread_sees_the_worker_leave_during_a_call(host, doomed_call):
-    # The kernel's signal is not at work here: the worker lives, only the connection ends.
+def test_the_watching_thread_sees_the_worker_leave_during_a_call(process, doomed_call):
+    # The kernel sends no signal here: the worker lives on, only the connection ends.
     with doomed_call():
-        host._channel.shutdown()
-        until(lambda: host.ended, "the host's end", seconds=2)
+        process._channel.shutdown()
+        until(lambda: process.ended, "the process's end", seconds=2)
 
 
 PARENT = f"""
 import sys, threading
 sys.path.insert(0, {str(ROOT)!r})
 from mempressure.isolation.process import PackageProcess
-host = PackageProcess("json", {MODULE!r})
-print(host.pid, flush=True)
+process = PackageProcess("json", {MODULE!r})
+print(process.pid, flush=True)
 """
 
 
@@ -94,50 +94,50 @@ def parent(code, **options):
 @pytest.mark.parametrize("function", ["touch_then_wait", "touch_then_hold_the_gil"])
 def test_no_orphan_stays_where_the_worker_is_killed_in_a_call(function, tmp_path):
     started = tmp_path / "started"
-    with parent(f"host.call({MODULE!r}, {function!r}, ({str(started)!r}, 60))") as process:
-        pid = int(process.stdout.readline())
+    with parent(f"process.call({MODULE!r}, {function!r}, ({str(started)!r}, 60))") as worker:
+        pid = int(worker.stdout.readline())
         until(started.exists, "the call to begin")
-        process.kill()
-        process.wait()
-        until(lambda: is_gone(pid), "the host's end", seconds=2)
+        worker.kill()
+        worker.wait()
+        until(lambda: is_gone(pid), "the process's end", seconds=2)
 
 
 def test_no_orphan_stays_where_the_worker_is_killed_between_calls():
-    with parent("sys.stdin.read()") as process:
-        pid = int(process.stdout.readline())
-        process.kill()
-        process.wait()
-        until(lambda: is_gone(pid), "the host's end", seconds=2)
+    with parent("sys.stdin.read()") as worker:
+        pid = int(worker.stdout.readline())
+        worker.kill()
+        worker.wait()
+        until(lambda: is_gone(pid), "the process's end", seconds=2)
 
 
 def test_an_orderly_end_of_the_worker_runs_the_hooks(tmp_path):
     path = tmp_path / "order"
-    code = f"host._hooks = [({MODULE!r}, 'hook')]"
-    with parent(code, env={**os.environ, "HOOK_FILE": str(path)}) as process:
-        pid = int(process.stdout.readline())
-        assert process.wait(timeout=10) == 0
+    code = f"process._hooks = [({MODULE!r}, 'hook')]"
+    with parent(code, env={**os.environ, "HOOK_FILE": str(path)}) as worker:
+        pid = int(worker.stdout.readline())
+        assert worker.wait(timeout=10) == 0
         assert path.read_text() == f"hook {pid}\n"
         assert is_gone(pid)
 
 
-def test_a_hook_that_hangs_at_the_workers_end_takes_no_other_hosts_time(tmp_path):
-    """One after the other, none behind the first would have its turn."""
+def test_a_hook_that_hangs_at_the_workers_end_takes_no_time_of_other_processes(tmp_path):
+    """Were they ended one after the other, the later ones would have no time left."""
     path = tmp_path / "order"
     code = f"""
 others = [PackageProcess("json", {MODULE!r}) for _ in range(3)]
-host._hooks = [({MODULE!r}, 'hook')]
+process._hooks = [({MODULE!r}, 'hook')]
 for other in others:
     other._hooks = [({MODULE!r}, 'endless_hook')]
-from mempressure.isolation import process as hosts
-hosts._hosts = [*others, host]
+from mempressure.isolation import process as module
+module._processes = [*others, process]
 """
-    with parent(code, env={**os.environ, "HOOK_FILE": str(path)}) as process:
-        pid = int(process.stdout.readline())
-        assert process.wait(timeout=20) == 0
+    with parent(code, env={**os.environ, "HOOK_FILE": str(path)}) as worker:
+        pid = int(worker.stdout.readline())
+        assert worker.wait(timeout=20) == 0
         assert path.read_text() == f"hook {pid}\n"
 
 
-def test_a_forked_child_does_not_keep_the_parents_host_alive(tmp_path):
+def test_a_forked_child_does_not_keep_the_parents_process_alive(tmp_path):
     code = """
 import os, time
 if os.fork() == 0:
@@ -146,7 +146,7 @@ if os.fork() == 0:
     os._exit(0)
 os._exit(0)
 """
-    with parent(code) as process:
-        pid = int(process.stdout.readline())
-        process.wait(timeout=10)
-        until(lambda: is_gone(pid), "the host's end", seconds=2)
+    with parent(code) as worker:
+        pid = int(worker.stdout.readline())
+        worker.wait(timeout=10)
+        until(lambda: is_gone(pid), "the process's end", seconds=2)

@@ -32,11 +32,11 @@ def test_it_pickles_by_name_as_functions_do(isolate):
 def test_recursion_runs_in_place():
     assert functions.factorial(20) == 2432902008176640000
     assert functions.recursive_package.loads == 1
-    assert functions.submit_in_host(5) == 120
+    assert functions.submit_in_process(5) == 120
 
 
-def test_a_host_starts_no_other_host():
-    with pytest.raises(IsolationError, match=r"inside the host of 'json'.*call it in the worker"):
+def test_a_package_process_starts_no_other():
+    with pytest.raises(IsolationError, match=r"inside the package process of 'json'.*call it in the worker"):
         functions.calls_another_package()
 
 

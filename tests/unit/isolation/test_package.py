@@ -1,4 +1,4 @@
-"""Isolated packages: calls, hosts that end by themselves, and unloading."""
+"""Isolated packages: calls, processes that end by themselves, and unloading."""
 
 import gc
 import os
@@ -29,7 +29,7 @@ def test_a_call_runs_in_the_packages_process(package, isolate):
     assert package.loads == 1
 
 
-def test_results_that_are_kept_outlive_the_host(package, isolate):
+def test_results_that_are_kept_outlive_the_process(package, isolate):
     make = isolate(functions.make_array)
     kept = [make(100_000) for _ in range(20)]
     package.unload()
@@ -60,7 +60,7 @@ def test_a_call_within_a_call_of_the_same_thread_is_refused_not_deadlocked(packa
     assert "signal handler" in seen[0]
 
 
-def test_a_package_that_is_not_installed_is_said(make_package):
+def test_a_package_that_is_not_installed_is_reported(make_package):
     package = make_package("no_such_package_here")
     function = IsolatedFunction(functions.square, package=package)
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_callers_that_waited_for_a_start_that_hung_do_not_each_wait_for_another(
     assert square(3) == 9
 
 
-def test_a_host_that_dies_in_a_call_fails_that_call_only(package, isolate):
+def test_a_process_that_dies_in_a_call_fails_that_call_only(package, isolate):
     with pytest.raises(ProcessDiedError, match="SIGKILL"):
         isolate(functions.kill_self)()
     assert package.process_pid is None
@@ -99,10 +99,10 @@ def test_a_host_that_dies_in_a_call_fails_that_call_only(package, isolate):
     assert (package.loads, package.process_deaths, package.active_calls, package.unloads) == (2, 1, 0, 0)
 
 
-def test_a_dead_idle_host_counts_as_not_loaded(package, isolate):
+def test_a_dead_idle_process_counts_as_not_loaded(package, isolate):
     isolate(functions.nothing)()
     os.kill(package.process_pid, signal.SIGKILL)
-    until(lambda: package.process_pid is None, "the host's end")
+    until(lambda: package.process_pid is None, "the process's end")
     assert package.unload() == (0, "not loaded")
     assert package.process_deaths == 1
 
@@ -117,7 +117,7 @@ def test_an_interrupted_caller_leaves_nothing_out_of_step(package, isolate, sign
     assert (package.active_calls, package.loads, package.process_deaths) == (0, 2, 0)
 
 
-def test_unload_gives_back_what_the_host_held(package, isolate):
+def test_unload_gives_back_what_the_process_held(package, isolate):
     isolate(functions.nothing)()
     pid = package.process_pid
     reclaimed, reason = package.unload()
@@ -143,7 +143,7 @@ def test_unload_respects_use_and_idle_time(make_package, tmp_path):
     go = tmp_path / "go"
     assert package.last_used is None
     future = IsolatedFunction(functions.wait_for_file, package=package).submit(str(go))
-    until(lambda: package.process_pid is not None, "the host's start")
+    until(lambda: package.process_pid is not None, "the process's start")
     assert package.active_calls == 1
     assert package.unload() == (0, "in use")
     assert package.unload(idle_for=0) == (0, "in use")
@@ -154,13 +154,13 @@ def test_unload_respects_use_and_idle_time(make_package, tmp_path):
     assert package.unload(idle_for=60) == (0, "used 3.2 s ago")
     clock.now = 995.0  # a clock that is not quite the same in every thread
     assert package.unload(idle_for=60) == (0, "used 0.0 s ago")
-    clock.now = 900.0  # one that was set back: nobody could say how long to wait
+    clock.now = 900.0  # set back: how long to wait is unknown
     assert package.unload(idle_for=60)[1] is None
 
 
 def test_refaults_are_starts_soon_after_an_unload(make_package):
     clock = Clock(1000.0)
-    package = make_package(clock=clock, refault_window=60)
+    package = make_package(clock=clock)
     nothing = IsolatedFunction(functions.nothing, package=package)
     for gap, refaults in [(0, 0), (59, 1), (61, 1), (0, 2)]:
         clock.now += gap
@@ -171,7 +171,7 @@ def test_refaults_are_starts_soon_after_an_unload(make_package):
     assert package.load_seconds > 0
 
 
-def test_a_call_during_the_stop_gets_a_fresh_host(make_package, tmp_path, monkeypatch):
+def test_a_call_during_the_stop_gets_a_fresh_process(make_package, tmp_path, monkeypatch):
     go = tmp_path / "go"
     monkeypatch.setenv("HOOK_FILE", str(go))
     package = make_package(on_unload=functions.waiting_hook)
@@ -190,7 +190,7 @@ def test_a_call_during_the_stop_gets_a_fresh_host(make_package, tmp_path, monkey
     assert package.unload(deadline_seconds=0.1)[1] is None
 
 
-def test_on_unload_runs_in_the_host_and_its_failure_is_survived(make_package, tmp_path, monkeypatch, caplog):
+def test_on_unload_runs_in_the_process_and_its_failure_fails_no_unload(make_package, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HOOK_FILE", str(tmp_path / "hook"))
     package = make_package(on_unload=functions.hook)
     pid = IsolatedFunction(functions.pid, package=package)()
@@ -218,7 +218,7 @@ def test_on_change_is_called_without_locks_and_its_errors_are_contained(make_pac
 
     def changed():
         seen.append((package.loads, package.unloads, package.process_pid is not None))
-        package.unload()  # would wait for ever, were a lock held; refused, since a call is going on
+        package.unload()  # would wait for ever, were a lock held; refused, since a call runs
         if len(seen) == 2:
             IsolatedFunction(functions.nothing, package=package)()
         raise RuntimeError("listener")
@@ -232,7 +232,7 @@ def test_on_change_is_called_without_locks_and_its_errors_are_contained(make_pac
     assert "RuntimeError('listener')" in caplog.text
 
 
-def test_close_ends_the_host_and_a_later_call_starts_another(package, isolate):
+def test_close_ends_the_process_and_a_later_call_starts_another(package, isolate):
     first = isolate(functions.pid)()
     package.close()
     assert package.process_pid is None

@@ -14,16 +14,16 @@ import gc, json, os
 from mempressure.measure.process import private_bytes
 from mempressure.isolation.function import IsolatedFunction
 from tests.support.held import held
-from tests.support.programs import hosts_functions
-from tests.support.programs.hosts_answers import known
-from tests.support.programs.hosts_functions import squares
+from tests.support.programs import isolated_numbers
+from tests.support.programs.isolated_answers import known
+from tests.support.programs.isolated_numbers import squares
 
-echo = IsolatedFunction(hosts_functions.echo, package=squares.package)
+echo = IsolatedFunction(isolated_numbers.echo, package=squares.package)
 data = bytearray(os.urandom(1 << 20))
 
 def cycle(number):
     wrong = echo(data) != data or squares(number) != known("squares", number)
-    return wrong, hosts_functions.loader.unload("numpy").reclaimed_bytes
+    return wrong, isolated_numbers.loader.unload("numpy").reclaimed_bytes
 
 def everything():
     gc.collect()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from stack.engines import ROOT
-from tests.support.programs.hosts_steps import LARGE_BYTES
+from tests.support.programs.isolated_steps import LARGE_BYTES
 from tests.support.waiting import until
 
 STEPS = {
@@ -26,7 +26,7 @@ STEPS = {
     "hook": "None$",
     "exit": "None$",
 }
-"""What the caller gets when the host is killed there: what never ran in it is done again, in another."""
+"""What the caller gets when the package process is killed there: what never ran is run in another."""
 
 
 class Worker:
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, step, directory):
         self.step = step
         self.directory = directory
-        halting = "from tests.support.programs import hosts_steps; hosts_steps.halt()"
+        halting = "from tests.support.programs import isolated_steps; isolated_steps.halt()"
         (directory / "halting_package.py").write_text(halting)
         (directory / "python").write_text(
             '#!/bin/sh\ntouch "$STEPS/at"\n'
@@ -44,7 +44,7 @@ class Worker:
         )
         (directory / "python").chmod(0o755)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.programs.hosts_steps", step, str(directory)],
+            [sys.executable, "-m", "tests.support.programs.isolated_steps", step, str(directory)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -52,7 +52,7 @@ class Worker:
         )
 
     @property
-    def host(self):
+    def child(self):
         """Its package process's pid."""
         (child,) = psutil.Process(self.process.pid).children()
         return child.pid
@@ -66,7 +66,7 @@ class Worker:
         if self.step == "answering":
             os.kill(self.process.pid, signal.SIGSTOP)
             (self.directory / "go").touch()
-            until(lambda: waits_to_send(self.host), "the host to be sending")
+            until(lambda: waits_to_send(self.child), "the package process to be sending")
 
     def outcome(self):
         (self.directory / "go").touch()
@@ -94,25 +94,25 @@ every_step = pytest.mark.parametrize("worker", STEPS, indirect=True)
 
 
 @every_step
-def test_the_host_is_killed(worker):
+def test_the_package_process_is_killed(worker):
     worker.reach()
-    os.kill(worker.host, signal.SIGKILL)
+    os.kill(worker.child, signal.SIGKILL)
     outcome = worker.outcome()
     assert re.match(STEPS[worker.step], outcome["became"], re.DOTALL)
     assert outcome["after"] == "9"
-    assert outcome["problems"] == (worker.step in {"hook", "exit"})  # what was to be run was not, and is told
+    assert outcome["problems"] == (worker.step in {"hook", "exit"})  # what was to be run was not, and is reported
     assert outcome["left"] == {"files": 0, "threads": 0, "children": 0}
 
 
 @every_step
 def test_the_worker_is_killed(worker):
     worker.reach()
-    descriptor = os.pidfd_open(worker.host)
+    descriptor = os.pidfd_open(worker.child)
     try:
         worker.process.kill()
         if worker.step == "spawned":
             (worker.directory / "go").touch()  # what is no interpreter yet finds out for itself when it is one
         ended, _, _ = select.select([descriptor], [], [], 10 if worker.step == "spawned" else 1)
-        assert ended, "the host has outlived its worker"
+        assert ended, "the package process has outlived its worker"
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Applications of `hosts_functions` for the servers that the tests run: WSGI, ASGI, Celery, and a plain script."""
+"""Applications of `isolated_numbers` for the servers that the tests run: WSGI, ASGI, Celery, and a plain script."""
 
 import asyncio
 import json
@@ -6,11 +6,11 @@ import os
 import sys
 import threading
 
-from tests.support.programs import hosts_functions
-from tests.support.programs.hosts_answers import known
+from tests.support.programs import isolated_numbers
+from tests.support.programs.isolated_answers import known
 
 PAUSE_SECONDS = 0.002  # a package that somebody always waits for is never idle, and not stopped
-FUNCTIONS = {"squares": hosts_functions.squares, "groups": hosts_functions.groups}
+FUNCTIONS = {"squares": isolated_numbers.squares, "groups": isolated_numbers.groups}
 
 
 def wsgi(environ, start_response):
@@ -34,7 +34,7 @@ async def asgi(scope, receive, send):
         answer = None
     elif kind == "wait":
         query = scope["query_string"].decode().split("&")
-        answer = await asyncio.wrap_future(hosts_functions.wait.submit(*query))
+        answer = await asyncio.wrap_future(isolated_numbers.wait.submit(*query))
     else:
         answer = await asyncio.wrap_future(FUNCTIONS[kind].submit(int(arguments[0])))
     body = json.dumps((answer, os.getpid())).encode()
@@ -71,7 +71,7 @@ if "SAMPLE_REDIS" in os.environ:
     from celery import Celery
 
     url = os.environ["SAMPLE_REDIS"]
-    tasks = Celery("hosts", broker=f"{url}/0", backend=f"{url}/1")
+    tasks = Celery("isolated", broker=f"{url}/0", backend=f"{url}/1")
     tasks.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
 
     @tasks.task

@@ -1,6 +1,6 @@
-"""A worker that halts at one step of a package process's life, for a test to kill it or the host there.
+"""A worker that halts at one step of a package process's life, for a test to kill it or the package process there.
 
-Run as `python -m tests.support.programs.hosts_steps STEP DIRECTORY`. What halts makes the file
+Run as `python -m tests.support.programs.isolated_steps STEP DIRECTORY`. What halts makes the file
 DIRECTORY/at and goes on when DIRECTORY/go is there. Prints one JSON line: what
 became of the step, of a call after it, and what is left in the end.
 """
@@ -26,7 +26,7 @@ def halt():
         time.sleep(0.005)
 
 
-# In the host.
+# In the package process.
 
 
 def square(number):
@@ -92,7 +92,7 @@ def main(step, directory):
     os.environ["STEPS"] = directory
     sys.path.insert(0, directory)
     warm = IsolatedPackage("json")
-    IsolatedFunction(square, package=warm)(1)  # the thread that keeps hosts has its own descriptors now
+    IsolatedFunction(square, package=warm)(1)  # from here on the spawner has its descriptors
     warm.unload()
     before = held()
     steps = Steps(directory, step)

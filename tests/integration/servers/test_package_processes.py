@@ -19,12 +19,12 @@ from celery import Celery
 
 from stack.engines import ROOT
 from stack.processes import free_port
-from tests.support.programs.hosts_answers import known
+from tests.support.programs.isolated_answers import known
 from tests.support.waiting import until
 from tests.support.workers import Workers, holds
 
 DEADLINE = 60.0
-APPS = "tests.support.programs.hosts_apps"
+APPS = "tests.support.programs.isolated_apps"
 CALLERS = 8
 STOPS = 12
 
@@ -35,7 +35,7 @@ class Server(Workers):
     """Two workers whose answers come from package processes."""
 
     def __init__(self, processes, runtime):
-        super().__init__(runtime, "hosts")
+        super().__init__(runtime, "isolated")
         self.processes = processes
         self.port = free_port()
 
@@ -61,7 +61,7 @@ class Server(Workers):
             raise AssertionError(f"{path}: {response.status} {body!r:.300}")
         return json.loads(body)
 
-    def hosts(self):
+    def package_processes(self):
         """Return the workers' package processes, by worker."""
         return {worker.pid: process_pids(worker.pid) for worker in self.serving()}
 
@@ -167,10 +167,10 @@ def process_pids(worker):
     return [child.pid for child in children if "mempressure.isolation.child" in child.cmdline()]
 
 
-def seconds_outlived(worker, hosts, end):
-    """End a worker by calling `end`; return how long each of its hosts lived on, in seconds."""
+def seconds_outlived(worker, children, end):
+    """End a worker by calling `end`; return how long each of its package processes lived on, in seconds."""
     ends, poller = {}, select.poll()
-    descriptors = {os.pidfd_open(pid): pid for pid in (worker, *hosts)}
+    descriptors = {os.pidfd_open(pid): pid for pid in (worker, *children)}
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)
     try:
@@ -183,8 +183,8 @@ def seconds_outlived(worker, hosts, end):
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    assert set(ends) == {worker, *hosts}, "something did not end at all"
-    return [ends[host] - ends[worker] for host in hosts]
+    assert set(ends) == {worker, *children}, "something did not end at all"
+    return [ends[child] - ends[worker] for child in children]
 
 
 def test_stopping_by_order_at_full_rate_fails_no_call(server):
@@ -196,25 +196,25 @@ def test_stopping_by_order_at_full_rate_fails_no_call(server):
     assert min(reclaimed) > 10 << 20
 
 
-def test_no_host_outlives_its_worker(server):
+def test_no_package_process_outlives_its_worker(server):
     def loaded_everywhere():
         with callers(server.ask, "groups"):
             until(
-                lambda: len(server.serving()) == 2 and all(server.hosts().values()),
-                "a host in both workers",
+                lambda: len(server.serving()) == 2 and all(server.package_processes().values()),
+                "a package process in both workers",
                 seconds=DEADLINE,
             )
-        return server.hosts()
+        return server.package_processes()
 
     outlived = []
     for number in (signal.SIGKILL, signal.SIGTERM):
-        worker, hosts = loaded_everywhere().popitem()
-        outlived += seconds_outlived(worker, hosts, lambda: os.kill(worker, number))  # noqa: B023 -- called at once
+        worker, children = loaded_everywhere().popitem()
+        outlived += seconds_outlived(worker, children, lambda: os.kill(worker, number))  # noqa: B023 -- called at once
         until(lambda: worker not in {one.pid for one in server.all()}, "it to be left out", seconds=DEADLINE)  # noqa: B023
     # And the orderly end of all.
     workers = loaded_everywhere()
-    (worker, hosts), (_, others) = workers.items()
-    outlived += seconds_outlived(worker, [*hosts, *others], server.process.stop)[: len(hosts)]
+    (worker, children), (_, others) = workers.items()
+    outlived += seconds_outlived(worker, [*children, *others], server.process.stop)[: len(children)]
     # The issue asks for 0.1 s after SIGKILL; a busy machine may be slower to run the one who looks.
     assert max(outlived) < 1.0
 
@@ -239,7 +239,7 @@ def test_awaiting_a_call_leaves_the_event_loop_free(server, tmp_path):
 def script(runtime_dir):
     """A plain program that calls from two threads; returns its process and what its agent publishes."""
     started = []
-    workers = Workers(runtime_dir, "hosts")
+    workers = Workers(runtime_dir, "isolated")
 
     def start(kind):
         process = subprocess.Popen(
@@ -263,13 +263,13 @@ def script(runtime_dir):
 
 
 @pytest.mark.parametrize("kind", ["squares", "groups"])
-def test_in_a_plain_script_stopping_fails_no_call_and_its_end_ends_the_host(script, kind):
+def test_in_a_plain_script_stopping_fails_no_call_and_its_end_ends_the_package_process(script, kind):
     process, workers, package = script(kind)
     assert min(stop_by_order(workers, package, STOPS)) > 10 << 20
     until(lambda: holds(workers.all()[0], package), "it to be loaded again", seconds=DEADLINE)
-    hosts = process_pids(process.pid)
-    assert len(hosts) == 1
-    seconds_outlived(process.pid, hosts, process.stdin.close)
+    children = process_pids(process.pid)
+    assert len(children) == 1
+    seconds_outlived(process.pid, children, process.stdin.close)
     calls, wrong = json.loads(process.stdout.read())
     assert (wrong, process.stderr.read(), process.wait()) == ([], "", 0)
     assert calls > 100
@@ -277,7 +277,7 @@ def test_in_a_plain_script_stopping_fails_no_call_and_its_end_ends_the_host(scri
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_no_host_outlives_a_plain_script(script, number):
+def test_no_package_process_outlives_a_plain_script(script, number):
     process, _, _ = script("groups")
-    hosts = until(lambda: process_pids(process.pid), "the host")
-    assert max(seconds_outlived(process.pid, hosts, lambda: process.send_signal(number))) < 1.0
+    children = until(lambda: process_pids(process.pid), "the package process")
+    assert max(seconds_outlived(process.pid, children, lambda: process.send_signal(number))) < 1.0

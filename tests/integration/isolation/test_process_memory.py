@@ -8,24 +8,24 @@ import sys
 import pytest
 
 from stack.engines import ROOT
-from tests.support.programs.hosts_answers import ANSWERS
+from tests.support.programs.isolated_answers import ANSWERS
 from tests.support.waiting import until
 from tests.support.workers import Workers
 
 pytestmark = pytest.mark.timeout(600)  # its packages are imported thirty times, at the edge of their memory
-# Of what the packages took, one by one. Together, from one zygote, their hosts hold 0.75 of it in memory of their own.
+# Of what the packages took, one by one. Together, from one zygote, they hold 0.75 of it in memory of their own.
 SHARE = 0.5
 KNOWN = {name: answer for name, (_, answer) in ANSWERS.items()}
 
 
 class Worker:
-    """`hosts_memory` in a cgroup."""
+    """`isolated_memory` in a cgroup."""
 
     def __init__(self, cgroup, environ, how, directory):
         self.cgroup = cgroup
         directory.mkdir()
         self.process = subprocess.Popen(
-            cgroup.command(sys.executable, "-m", "tests.support.programs.hosts_memory", how, str(directory)),
+            cgroup.command(sys.executable, "-m", "tests.support.programs.isolated_memory", how, str(directory)),
             cwd=ROOT,
             env={**os.environ, **environ},
             stdin=subprocess.PIPE,
@@ -40,7 +40,7 @@ class Worker:
     def go(self, *, room):
         """Have it go on with so many bytes beside what it uses now; return what it prints, None where it was killed.
 
-        What uses memory now is the worker alone: a host that is still ending, or what is cached for one that has
+        What uses memory now is the worker alone: a process that is still ending, or what is cached for one that has
         ended, would be room in disguise.
         """
         processes = self.cgroup.path / "cgroup.procs"
@@ -58,7 +58,7 @@ def read_files():
     Where the first to read them is in the cgroup, they take 260 MiB of its room and are thrown out and read again for
     minutes at its limit, instead of a kill.
     """
-    imports = f"import {', '.join(ANSWERS)}, tests.support.programs.hosts_memory"
+    imports = f"import {', '.join(ANSWERS)}, tests.support.programs.isolated_memory"
     subprocess.run([sys.executable, "-c", imports], cwd=ROOT, check=True)
 
 
@@ -99,10 +99,10 @@ def test_loads_that_end_in_the_oom_killer_end_with_admission_in_room_or_a_refusa
         assert refused
 
 
-def test_a_host_that_the_kernel_kills_for_memory_fails_its_call_only(start, memory_cgroup):
+def test_a_process_that_the_kernel_kills_for_memory_fails_its_call_only(start, memory_cgroup):
     worker = start("greedy")
     became, _ = worker.go(room=2 * max(worker.costs.values()))
     assert memory_cgroup.kills == 1
-    assert became["eat"].startswith("ProcessDiedError: the host of package 'pandas'")
+    assert became["eat"].startswith("ProcessDiedError: the package process of 'pandas'")
     assert "was killed by SIGKILL (as the kernel does when memory runs out)" in became["eat"]
     assert (became["deaths"], became["pandas"]) == (1, KNOWN["pandas"])

@@ -1,11 +1,13 @@
-"""A worker whose packages need more memory than it has: `python -m tests.support.programs.hosts_memory HOW DIRECTORY`.
+"""A worker whose packages need more memory than it has.
+
+Run as `python -m tests.support.programs.isolated_memory HOW DIRECTORY`.
 
 Calls a function of each package and unloads it, prints what it took, and waits for a line on standard input. Then it
 does what HOW says and prints what became of each call:
 
-- sequence: calls one package after the other; nobody unloads.
+- sequence: calls one package after the other; nothing unloads.
 - burst: calls all at once, and keeps every call going until all of them have begun or failed.
-- greedy: has one host take memory without end, then calls it again.
+- greedy: has one package process take memory without end, then calls it again.
 """
 
 import importlib
@@ -17,7 +19,7 @@ import time
 
 from mempressure import get_lazy_loader
 from mempressure.errors import MempressureError
-from tests.support.programs.hosts_answers import ANSWERS
+from tests.support.programs.isolated_answers import ANSWERS
 
 
 def work(name, begun="", go=""):

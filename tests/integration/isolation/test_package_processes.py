@@ -1,4 +1,4 @@
-"""Package processes under load: calls while hosts are killed and unloaded, callers interrupted and workers forked."""
+"""Package processes under load: calls while they are killed and unloaded, callers interrupted and workers forked."""
 
 import os
 import random
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.usefixtures("no_process_left")
 
 
-def test_a_host_killed_between_calls_fails_no_call(package, isolate):
+def test_a_process_killed_between_calls_fails_no_call(package, isolate):
     square = isolate(functions.square)
     for number in range(20):
         square(0)
@@ -113,7 +113,7 @@ def test_a_hundred_cycles_leak_nothing(package, isolate):
     for _ in range(100):
         seen.add(pid())
         assert package.unload()[0] > 0
-    # The thread that keeps hosts closes its descriptor of the last process a moment after telling that it ended.
+    # The spawner closes its descriptor of the last process a moment after it set `ended`.
     until(lambda: functions.open_files() <= files, lambda: f"{functions.open_files()} open files to become {files}")
     assert threading.active_count() == threads
     assert psutil.Process().children() == []
@@ -153,16 +153,16 @@ def test_forks_during_calls_of_other_threads(package, isolate):
     assert package.loads == 1
 
 
-def test_forks_while_hosts_start_inherit_nothing_of_them():
+def test_forks_while_processes_start_inherit_nothing_of_them():
     before = functions.open_files()
     failures = []
 
     def start_and_stop():
         for _ in range(10):
-            host = PackageProcess("json", functions.__name__)
-            if host.call(functions.__name__, "pid") != host.pid:
-                failures.append(host)
-            host.stop()
+            process = PackageProcess("json", functions.__name__)
+            if process.call(functions.__name__, "pid") != process.pid:
+                failures.append(process)
+            process.stop()
 
     def child():
         assert functions.open_files() <= before
@@ -178,7 +178,7 @@ def test_forks_while_hosts_start_inherit_nothing_of_them():
     assert children > 10
 
 
-def test_a_daemonic_worker_may_have_hosts():
+def test_a_daemonic_worker_may_have_package_processes():
     code = f"""
 import multiprocessing, sys
 sys.path.insert(0, {str(ROOT)!r})

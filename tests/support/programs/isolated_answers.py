@@ -1,4 +1,4 @@
-"""What the functions of hosts_functions and hosts_memory are to return; imports none of them, nor a loader."""
+"""What the functions of isolated_numbers and isolated_memory are to return; imports none of them, nor a loader."""
 
 ANSWERS = {
     "pandas": ("Series(range(10)).sum()", 45),
