@@ -1,4 +1,4 @@
-"""Memory of the cgroup that this process lives in, v1, v2 or hybrid."""
+"""Readings of a process's memory cgroup, of version 1, version 2 or both (hybrid)."""
 
 import errno
 import os
@@ -11,45 +11,46 @@ from mempressure.measure.memory import pressure
 from mempressure.measure.reading import PressureReading
 
 V1_UNLIMITED = 1 << 62
-"""v1 says "no limit" as the largest page-aligned i64 (9223372036854771712 with 4 KiB pages, less with larger ones)."""
+"""v1 limits from here on mean "no limit": the kernel reports the largest page-aligned i64, which is 9223372036854771712
+with 4 KiB pages and less with larger ones."""
 
 EVENTS = ("low", "high", "max", "oom", "oom_kill")
 """What the kernel counts in a cgroup, named as in v2's `memory.events`."""
 
 
 class CgroupReading(NamedTuple):
-    """One cgroup at one time; sizes in bytes, the limit None where there is none."""
+    """Memory of one cgroup at one time, in bytes."""
 
     limit: int | None
-    """The tightest of its own and its ancestors'."""
+    """The tightest of its own and its ancestors'; None where none is set."""
     working_set: int
     pressure: PressureReading | None = None
     events: Mapping[str, int] = {}
-    """How often each of `EVENTS` happened in it; those that the kernel does not count are absent."""
+    """Count of each of `EVENTS`; those that the kernel does not count are absent."""
     identity: int = 0
-    """Inode of its directory: the same in every container that shows it, and never used again."""
+    """Inode number of its directory: the same in every container that mounts it, and never reused."""
 
 
 class Cgroup(NamedTuple):
-    """Where the memory controller shows this process: its directory, the mount above it, and the version 1 or 2."""
+    """The memory cgroup of a process: its directory, the mount that this is in, and the version, 1 or 2."""
 
     directory: Path
     mount: Path
     version: int
     unified: Path | None = None
-    """Where v1 limits the memory of a hybrid tree: its directory on the v2 side, which tells its pressure."""
+    """Of a hybrid tree with memory under v1: the process's directory on the v2 side, which has `memory.pressure`."""
 
     def read(self) -> CgroupReading | None:
-        """Measure; None where the files are not there (the root cgroup of v2) or lack fields (gVisor's).
+        """Measure; None where the files are absent (the root cgroup of v2) or lack fields (as under gVisor).
 
         Raises:
             MeasureError: `memory.pressure` does not read as PSI.
         """
         try:
             reading = _read_v2(self) if self.version == 2 else _read_v1(self)
-            pressured = self.directory if self.version == 2 else self.unified
+            pressure_directory = self.directory if self.version == 2 else self.unified
             return reading._replace(
-                pressure=pressure(f"{pressured}/memory.pressure") if pressured else None,
+                pressure=pressure(f"{pressure_directory}/memory.pressure") if pressure_directory else None,
                 identity=os.stat(self.directory).st_ino,
             )
         except (FileNotFoundError, KeyError, ValueError):
@@ -63,16 +64,16 @@ class Cgroup(NamedTuple):
 def own_cgroup(*, proc: str = "/proc", sysfs: str = "/sys", pid: int | str = "self") -> Cgroup | None:
     """Find the memory cgroup of a process through `/proc/PID/cgroup` and `mountinfo`; None where there is none.
 
-    A hybrid tree has a v2 mount without the memory controller: there the v1 controller is taken. A v2 cgroup without
-    the controller is charged to the nearest ancestor that has it, which is then what is found.
+    A hybrid tree has a v2 mount without the memory controller: there the v1 cgroup is returned. A v2 cgroup without the
+    controller is charged to the nearest ancestor that has it, which is then returned.
 
     Args:
         proc: where proc is mounted.
         sysfs: where sysfs is mounted: cgroups that `mountinfo` shows below `/sys` are looked up there.
-        pid: whose cgroup.
+        pid: the process id.
     """
     try:
-        # Names in them are bytes; a worker's locale must not decide whether they can be read.
+        # Names in these files are bytes: decoded so that no locale makes them unreadable.
         membership, mounts = (os.fsdecode(Path(proc, str(pid), name).read_bytes()) for name in ("cgroup", "mountinfo"))
     except OSError:
         return None
@@ -91,7 +92,7 @@ def own_cgroup(*, proc: str = "/proc", sysfs: str = "/sys", pid: int | str = "se
         while not (directory / "memory.stat").exists() and directory != mount:
             directory = directory.parent
         if (directory / "memory.stat").exists():
-            # The root of the v2 side holds every process that nobody put anywhere: its stalls are not this one's.
+            # The v2 root has every process that was not put into another group: its stalls are not this cgroup's.
             other = places.get(2) if version == 1 and paths.get(2) != "/" else None
             return Cgroup(directory, mount, version, other[0] if other else None)
     return None
@@ -119,7 +120,7 @@ def _place(mounts: str, version: int, path: str, *, sysfs: str) -> tuple[Path, P
         return None
     root, point = mount
     relative = os.path.relpath(path, root)
-    # A path outside the mount's root is what a container without a cgroup namespace sees: its mount is its own.
+    # A container without a cgroup namespace sees a path outside the mount's root: there the mount is its cgroup.
     return (point if relative.startswith("..") else Path(os.path.normpath(point / relative))), point
 
 
@@ -146,7 +147,7 @@ def _numbers(file: Path) -> dict[str, int]:
 
 
 def _events(file: Path) -> dict[str, int]:
-    """Return what a file of counts has of `EVENTS`; nothing where it is not there."""
+    """Return the counts of `EVENTS` in a file; empty where it is absent."""
     try:
         numbers = _numbers(file)
     except (FileNotFoundError, ValueError):
@@ -157,11 +158,11 @@ def _events(file: Path) -> dict[str, int]:
 def _read_v1(cgroup: Cgroup) -> CgroupReading:
     statistics = _numbers(cgroup.directory / "memory.stat")
     usage = int((cgroup.directory / "memory.usage_in_bytes").read_text())
-    # The kernel has already taken the tightest limit of all ancestors.
+    # The kernel's own minimum over all ancestors.
     limit = statistics["hierarchical_memory_limit"]
     events = _events(cgroup.directory / "memory.oom_control")
     with suppress(FileNotFoundError, ValueError):
-        # How often usage hit the limit, which is what v2 counts as `max`.
+        # Times that usage hit the limit, which v2 counts as `max`.
         events["max"] = int((cgroup.directory / "memory.failcnt").read_text())
     return CgroupReading(
         limit=None if limit >= V1_UNLIMITED else limit,

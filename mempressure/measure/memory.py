@@ -14,7 +14,7 @@ class MeasureError(MempressureError, OSError):
 _MEMINFO_STARTS = {
     name: f"\n{name}:".encode() for name in ("MemTotal", "MemFree", "MemAvailable", "Cached", "SwapTotal", "SwapFree")
 }
-"""What the line of each field that is needed begins with."""
+"""The beginning of the line of each field that is read."""
 
 
 def host_memory(*, proc: str = "/proc") -> MemoryReading:
@@ -37,7 +37,7 @@ def host_memory(*, proc: str = "/proc") -> MemoryReading:
     swap_total = fields.get("SwapTotal", 0)
     return MemoryReading(
         total=total,
-        # Inside some containers the two come from different views.
+        # In some containers the two come from different sources.
         available=min(available, total),
         swap_total=swap_total,
         swap_free=min(fields.get("SwapFree", 0), swap_total),
@@ -48,7 +48,7 @@ def pressure(path: str) -> PressureReading | None:
     """Read a PSI file (`/proc/pressure/memory`, or a cgroup's `memory.pressure`); None where the kernel has none.
 
     Raises:
-        MeasureError: the file is there and does not read as PSI.
+        MeasureError: the file exists and is not in the format of PSI.
     """
     try:
         text = _contents(path, 1024)
@@ -59,10 +59,10 @@ def pressure(path: str) -> PressureReading | None:
         kind, _, rest = line.partition(b" ")
         _, found, number = rest.rpartition(b"total=")
         if not found or not number.isdigit():
-            raise MeasureError(f"{path}: {line!r:.80} is no PSI line")
+            raise MeasureError(f"{path}: {line!r:.80} is not a PSI line")
         totals[kind] = int(number) / 1e6  # the kernel counts microseconds
     if b"some" not in totals:
-        raise MeasureError(f"{path} has no line 'some': it is no PSI file")
+        raise MeasureError(f"{path} has no line 'some': it is not a PSI file")
     return PressureReading(totals.get(b"some", 0.0), totals.get(b"full", 0.0))
 
 
@@ -74,7 +74,7 @@ def _meminfo(path: str) -> dict[str, int]:
         folder = os.path.dirname(path)
         raise MeasureError(f"{path} cannot be read: {reason}; is {folder} a proc file system?") from error
     fields = {}
-    for name, start in _MEMINFO_STARTS.items():  # to look for six lines takes half as long as to look at all fifty
+    for name, start in _MEMINFO_STARTS.items():  # searching for six lines takes half the time of parsing all fifty
         number = text.partition(start)[2].partition(b"\n")[0].split()
         if number and number[0].isdigit():
             fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)

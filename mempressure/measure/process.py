@@ -1,7 +1,7 @@
 """Memory of single processes, read from `/proc`.
 
-All sizes are bytes. *Private* memory is what the end of the process would give back; *proportional* memory (PSS)
-divides each shared page by the number of processes that map it, so it can be summed without counting twice.
+All sizes are bytes. *Private* memory is what the end of the process would free; *proportional* memory (PSS) counts each
+shared page divided by the number of processes that map it, so the sum over processes counts no page twice.
 """
 
 import os
@@ -17,17 +17,17 @@ class ProcessMemory(NamedTuple):
     private: int
     anonymous: int = 0
     shared: int = 0
-    """Of `anonymous`, what it has in common with the process that it was forked from, or with what it forked."""
+    """The part of `anonymous` shared with the process that it was forked from, or with its own forked children."""
 
 
 def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMemory:
-    """Read one process' memory from `smaps_rollup`.
+    """Read one process's memory from `smaps_rollup`.
 
     The kernel walks every mapping for it: 0.2 ms at 20 MB, 13 ms at 1 GB, so callers bound how often they ask.
 
     Raises:
         ProcessLookupError: the process is gone (a zombie holds no memory and counts as gone).
-        PermissionError: the process belongs to somebody else.
+        PermissionError: the process belongs to another user.
     """
     path = f"{proc}/{pid}/smaps_rollup"
     try:
@@ -40,7 +40,7 @@ def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMe
     fields = _kilobyte_fields(text)
     if b"Pss" not in fields:
         raise ProcessLookupError(f"process {pid} holds no memory: it is ending")
-    # A process' own share of swapped pages (SwapPss) is freed with it, as its private pages are.
+    # Its share of swapped pages (SwapPss) is freed with it, as its private pages are.
     swapped = fields.get(b"SwapPss", 0)
     anonymous, dirty = fields.get(b"Anonymous", 0), fields.get(b"Private_Dirty", 0)
     return ProcessMemory(
@@ -52,12 +52,12 @@ def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMe
 
 
 def private_bytes(pid: int | str = "self", *, proc: str = "/proc") -> int:
-    """Return what the end of process `pid` would give back; raises as `process_memory` does."""
+    """Return the private bytes of process `pid`, which its end would free; raises as `process_memory` does."""
     return process_memory(pid, proc=proc).private
 
 
 def anonymous_bytes(pid: int | str = "self", *, proc: str = "/proc") -> int:
-    """Return resident minus shared memory of a process: cheap (about 2 us), and enough to see growth.
+    """Return resident minus shared memory of a process: cheap (about 2 us), and precise enough to see growth.
 
     Raises:
         ProcessLookupError: the process is gone.
@@ -71,14 +71,14 @@ def anonymous_bytes(pid: int | str = "self", *, proc: str = "/proc") -> int:
 
 
 def start_ticks(pid: int | str = "self", *, proc: str = "/proc") -> int:
-    """Return when a process started, in clock ticks since boot: with the pid it names a process for good.
+    """Return when a process started, in clock ticks since boot; together with the pid that identifies it uniquely.
 
     Raises:
         ProcessLookupError: the process is gone (a zombie has ended and counts as gone).
-        PermissionError: the process belongs to somebody else, and `/proc` is mounted with `hidepid`.
+        PermissionError: the process belongs to another user, and `/proc` is mounted with `hidepid`.
     """
     try:
-        # Not `open`, which takes 3 us of the 10: a scrape asks for every worker.
+        # Not `open`, which takes 3 us of the 10: each scrape does this for every worker.
         descriptor = os.open(f"{proc}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
             text = os.read(descriptor, 1024)
@@ -86,15 +86,15 @@ def start_ticks(pid: int | str = "self", *, proc: str = "/proc") -> int:
             os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid} in {proc}") from None
-    # Fields 3 and 22 of proc(5); the name in field 2 may hold spaces and brackets, so count from its end.
+    # Fields 3 and 22 of proc(5); the name in field 2 may hold spaces and brackets, so fields are counted from its end.
     fields = text.rpartition(b")")[2].split()
     if not fields or fields[0] in (b"Z", b"X"):
-        raise ProcessLookupError(f"process {pid} has ended and waits for its parent to notice")
+        raise ProcessLookupError(f"process {pid} has ended and was not reaped by its parent yet")
     return int(fields[19])
 
 
 def pid_namespace(*, proc: str = "/proc") -> str:
-    """Return the name of this process' PID namespace; empty where the kernel does not tell."""
+    """Return the name of this process's PID namespace; empty where the kernel does not show it."""
     try:
         return os.readlink(f"{proc}/self/ns/pid")
     except OSError:

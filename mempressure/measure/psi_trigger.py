@@ -1,7 +1,7 @@
-"""Triggers: the kernel's own word that tasks wait for memory, for whoever polls a file descriptor instead of a clock.
+"""Kernel triggers for memory pressure: file descriptors to poll, which become ready when tasks wait for memory.
 
-Linux has pressure stall information for the host, and for each control group of version 2; version 1 has
-`memory.pressure_level` and thresholds on the usage, both told through an eventfd.
+Linux has pressure stall information (PSI) for the host and for each cgroup of version 2. A cgroup of version 1 has
+`memory.pressure_level` and thresholds on the usage, both of which signal an eventfd.
 """
 
 import os
@@ -11,22 +11,22 @@ from pathlib import Path
 from mempressure.errors import MempressureError
 
 STALL = b"some 150000 2000000\0"
-"""Stalls of 150 ms within 2 s; windows that are multiples of 2 s need no privilege."""
+"""Stalls of 150 ms within 2 s. Windows of a multiple of 2 s need no privilege (Documentation/accounting/psi.rst)."""
 
 V1_LEVEL = "medium"
-"""Low comes with every reclaim of page cache, critical when the killing is about to begin."""
+"""The level "low" is signalled at every reclaim of page cache, "critical" right before the OOM killer."""
 
 
 class TriggerError(MempressureError):
-    """The kernel does not offer a trigger here, or not to this user; the message says why."""
+    """The kernel offers no trigger here, or not to this user; the message says why."""
 
 
 class Trigger:
-    """One armed trigger, to be polled for `events`; used by one thread, and closed by it.
+    """An armed trigger, to be polled for `events`; used and closed by one thread.
 
     Attributes:
-        descriptor: what to poll.
-        events: poll's mask for it.
+        descriptor: the file descriptor to poll.
+        events: the event mask for `poll`.
     """
 
     def __init__(self, descriptor: int, events: int) -> None:
@@ -34,11 +34,11 @@ class Trigger:
         self.events = events
 
     def drain(self) -> None:
-        """Take note of what it told, so that the next poll waits for something new."""
-        if self.events == select.POLLIN:  # an eventfd counts; PSI begins anew by itself
+        """Consume the event, so that the next poll waits for a new one."""
+        if self.events == select.POLLIN:  # an eventfd stays ready until it is read; a PSI file resets itself
             try:
                 os.eventfd_read(self.descriptor)
-            except BlockingIOError:  # told of by a poll before the last drain
+            except BlockingIOError:  # read already
                 return
 
     def close(self) -> None:
@@ -50,32 +50,32 @@ def psi_trigger(path: str) -> Trigger:
     """Arm a trigger on a PSI file: `/proc/pressure/memory`, or a cgroup's `memory.pressure`.
 
     Raises:
-        TriggerError: it takes none, as a read-only mount or a copy of the file does not.
+        TriggerError: the file accepts none, because it is mounted read-only, is absent or is a copy.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise TriggerError(f"{path} takes no trigger: {error.strerror}") from None
-    kernels_own = not os.fstat(descriptor).st_size  # a copy has a size, and must not be written to
+    of_the_kernel = not os.fstat(descriptor).st_size  # a copy has a size, and must not be written to
     try:
-        if kernels_own:
+        if of_the_kernel:
             os.write(descriptor, STALL)
             return Trigger(descriptor, select.POLLPRI)
     except OSError as error:
         os.close(descriptor)
         raise TriggerError(f"{path} takes no trigger: {error.strerror}") from None
     os.close(descriptor)
-    raise TriggerError(f"{path} is no file of the kernel")
+    raise TriggerError(f"{path} is not a file of the kernel")
 
 
 def v1_pressure_trigger(directory: Path) -> Trigger:
-    """Arm a trigger on a v1 cgroup that reclaims in vain (`memory.pressure_level`, medium).
+    """Arm a trigger on a v1 cgroup in which reclaim frees too little (`memory.pressure_level`, medium).
 
-    Of memory that cannot be reclaimed, as anonymous memory without swap, it tells only as the kernel begins to kill
-    (measured): `v1_usage_trigger` tells before.
+    Where memory cannot be reclaimed, such as anonymous memory without swap, it fires only when the kernel begins
+    to kill (measured); `v1_usage_trigger` fires before.
 
     Raises:
-        TriggerError: the cgroup is gone, or not to be watched by this user.
+        TriggerError: the cgroup is gone, or this user may not watch it.
     """
     return _v1_trigger(directory, "memory.pressure_level", V1_LEVEL)
 
@@ -84,7 +84,7 @@ def v1_usage_trigger(directory: Path, size: int) -> Trigger:
     """Arm a trigger on a v1 cgroup whose usage, page cache included, crosses `size` bytes, upwards or downwards.
 
     Raises:
-        TriggerError: the cgroup is gone, or not to be watched by this user.
+        TriggerError: the cgroup is gone, or this user may not watch it.
     """
     return _v1_trigger(directory, "memory.usage_in_bytes", str(size))
 

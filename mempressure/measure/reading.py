@@ -1,4 +1,4 @@
-"""What was measured, as plain values: memory and pressure of one scope, and the value for "not known"."""
+"""Plain values for measurements: memory and pressure of one scope, and the number that means "not known"."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ UNKNOWN = -1.0
 """Stands for a number that is not known: a package never used, a cgroup without a limit."""
 
 CLOCK_SET_BACK_SECONDS = 10.0
-"""A time that lies further in the future than this was told before the clock was set back."""
+"""A time that lies further in the future than this was recorded before the clock was set back."""
 
 
 class MemoryReading(NamedTuple):

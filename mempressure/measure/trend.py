@@ -1,4 +1,4 @@
-"""Whether memory grows: a robust slope over a window of samples, and the word for it. Pure: times are passed in."""
+"""Trends of memory: the robust slope of a series of samples, and its direction. Pure: times are passed in."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,7 +11,7 @@ Sample = tuple[float, float]
 """Unix seconds and bytes."""
 
 MIN_SAMPLES = 3
-"""Two samples always lie on a line: one of them being an outlier could not be told."""
+"""Two samples always lie on a line: an outlier among them could not be recognised."""
 
 NOTABLE_SHARE = 0.01
 NOTABLE_SECONDS = 600.0
@@ -22,21 +22,21 @@ allocators.
 """
 
 SERIES_LENGTH = 30
-"""Samples of a series at most: Theil-Sen looks at every pair, so this bounds what a trend costs."""
+"""Most samples in a series: Theil-Sen compares every pair, so this bounds the cost of a trend."""
 SERIES_SECONDS = 900.0
-"""How far back a series reaches at most."""
+"""Greatest age of a sample in a series."""
 TREND_SECONDS = 30.0
-"""How far a series must reach back to have a trend: what grows for less is a request, or an application starting."""
+"""Time that a series must span to have a trend: shorter growth is a request, or an application starting."""
 SLOW_GAP_SECONDS = 10.0
-"""The usual gap between two samples, so that a series spans minutes however often one looks."""
+"""The usual gap between two samples, so that a series spans minutes however often memory is measured."""
 
 
 def slope(samples: Sequence[Sample]) -> float | None:
-    """Return the robust slope of (seconds, bytes) samples in bytes per second; None where they are too few.
+    """Return the robust slope of (seconds, bytes) samples in bytes per second; None where there are too few.
 
     It is the Theil-Sen estimator, the median of the slopes between all pairs of samples of different times (P. K. Sen,
     "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968): up to 29 % of the samples may be outliers.
-    The samples need no order. Work grows with their square: 30 of them take 50 us.
+    The samples need no order. The time grows with the square of their number: 30 of them take 50 us.
     """
     if len(samples) < MIN_SAMPLES:
         return None
@@ -54,8 +54,8 @@ def slope(samples: Sequence[Sample]) -> float | None:
 def direction(slope: float | None, *, total_bytes: float) -> Direction:
     """Return "increasing", "stable" or "decreasing" for a slope in bytes per second within `total_bytes`.
 
-    Below one percent of the total in ten minutes (`NOTABLE_SHARE`, `NOTABLE_SECONDS`) it is stable, and so it is where
-    the slope or the total is not known (None, 0).
+    It is "stable" below one percent of the total in ten minutes (`NOTABLE_SHARE`, `NOTABLE_SECONDS`), and where the
+    slope or the total is not known (None, 0).
     """
     if slope is None or total_bytes <= 0:
         return "stable"
@@ -66,7 +66,7 @@ def direction(slope: float | None, *, total_bytes: float) -> Direction:
 
 
 class Series:
-    """Bytes over time, never changed: `after` returns the next one. What is read from one needs no lock."""
+    """Samples of bytes over time, immutable so that reading needs no lock: `after` returns the next series."""
 
     __slots__ = ("_slope", "samples")
 
@@ -81,7 +81,7 @@ class Series:
         since = now - self.samples[-1][0]
         if since <= -CLOCK_SET_BACK_SECONDS:
             return Series(((now, value),))
-        if since < gap:  # below 0: another thread measured later and was here earlier
+        if since < gap:  # below 0: another thread measured later and added its sample first
             return self
         kept = [sample for sample in self.samples[1 - SERIES_LENGTH :] if now - sample[0] <= SERIES_SECONDS]
         return Series((*kept, (now, value)))

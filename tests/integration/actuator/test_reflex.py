@@ -71,4 +71,4 @@ def test_where_the_kernel_offers_no_trigger_a_metric_says_so(proc, runtime_dir, 
     assert (feature(actuator, "host_reflex"), feature(actuator, "app_reflex")) == (0, 0)
     actuator.stop()
     assert caplog.text.count("no reflex") == 1
-    assert "is no file of the kernel" in caplog.text
+    assert "is not a file of the kernel" in caplog.text

@@ -20,7 +20,7 @@ def machine(proc, runtime_dir):
 
 def test_a_machine_that_has_it_all_but_the_kernels_own_files(machine, proc):
     assert unsupported(machine).keys() == {"pressure_triggers", "cgroup_v1", "cgroup_v2"}
-    assert "is no file of the kernel" in unsupported(machine)["pressure_triggers"]
+    assert "is not a file of the kernel" in unsupported(machine)["pressure_triggers"]
     assert (proc.root / "pressure" / "memory").read_text().startswith("some avg10=")  # it was not written to
 
 

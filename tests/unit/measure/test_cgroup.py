@@ -91,7 +91,7 @@ def test_hybrid_takes_v1_for_memory(proc, tree):
 @pytest.mark.parametrize(
     ("membership", "pressure"), [("/shop", PressureReading(2.5, 1.25)), ("/other", None), ("/", None)]
 )
-def test_hybrid_tells_the_pressure_of_its_own_cgroup_on_the_v2_side(proc, tree, membership, pressure):
+def test_hybrid_has_the_pressure_of_its_own_cgroup_on_the_v2_side(proc, tree, membership, pressure):
     write_v1(tree / "memory" / "shop", limit=128 * MIB)
     for directory in (tree / "unified", tree / "unified" / "shop"):
         directory.mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_the_events_of_v1_are_kills_and_hits_of_the_limit(tree):
     assert Cgroup(tree, tree, 1).read().events == {"max": 7}
 
 
-def test_two_cgroups_are_told_apart_and_one_is_the_same_at_each_reading(tree):
+def test_two_cgroups_have_different_identities_and_one_keeps_its_own(tree):
     for name in ("a", "b"):
         write_v2(tree / name)
     cgroups = [Cgroup(tree / name, tree, 2) for name in ("a", "b")]
@@ -271,7 +271,7 @@ def test_the_root_of_v2_has_no_usage(tree):
 
 def test_garbage_in_pressure_is_named(tree):
     write_v2(tree, psi="garbage\n")
-    with pytest.raises(MeasureError, match=r"memory.pressure.* is no PSI line"):
+    with pytest.raises(MeasureError, match=r"memory.pressure.* is not a PSI line"):
         Cgroup(tree, tree, 2).read()
 
 

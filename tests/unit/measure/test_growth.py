@@ -25,15 +25,15 @@ def test_one_large_call_is_no_growth(growth):
     assert lived(growth, [50 * MIB] * 6 + [500 * MIB] + [50 * MIB] * 3) == {"pandas": 0}
 
 
-def test_one_that_shrinks_grows_by_nothing(growth):
+def test_a_process_that_shrinks_has_growth_0(growth):
     assert lived(growth, [50 * MIB - tick * MIB for tick in range(10)]) == {"pandas": 0}
 
 
-def test_nothing_is_known_before_half_a_minute(growth):
+def test_growth_is_unknown_in_the_first_half_minute(growth):
     assert lived(growth, [MIB, 2 * MIB, 3 * MIB]) == {"pandas": UNKNOWN}
 
 
-def test_a_process_that_was_started_again_begins_anew(growth):
+def test_a_new_process_of_a_package_starts_a_new_series(growth):
     lived(growth, [tick * MIB for tick in range(10)])
     assert lived(growth, [MIB], pid=8, start=1e9 + 100) == {"pandas": UNKNOWN}
 

@@ -111,9 +111,9 @@ def test_no_pressure_file_is_no_reading(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "\n", "garbage", "some total=", "some total=x", "some total=-5", "some avg10=0.00", "full total=5\n"]
 )
-def test_what_is_no_psi_is_named(proc, text):
+def test_a_file_that_is_not_psi_is_named(proc, text):
     path = proc.write("pressure/memory", text)
-    with pytest.raises(MeasureError, match=f"{path}.* no (PSI|line 'some')"):
+    with pytest.raises(MeasureError, match=f"{path}.* (not a PSI line|no line 'some')"):
         pressure(str(path))
 
 

@@ -72,7 +72,7 @@ def test_this_process_grows_by_what_it_touches():
     assert private_bytes() - private < size / 2
 
 
-def test_start_ticks_name_a_process_for_good():
+def test_start_ticks_identify_a_process():
     assert start_ticks() == start_ticks(os.getpid())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert start_ticks(child.pid) >= start_ticks()
@@ -119,7 +119,7 @@ def test_an_empty_rollup_is_an_ending_process(proc):
         process_memory(7, proc=proc.path)
 
 
-def test_a_kernel_without_rollup_is_said(proc):
+def test_a_kernel_without_rollup_is_named(proc):
     proc.process(7)
     os.unlink(f"{proc.path}/7/smaps_rollup")
     with pytest.raises(ProcessLookupError, match=r"7/smaps_rollup: process 7 is gone, or .* older than Linux 4.14"):

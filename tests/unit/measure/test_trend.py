@@ -108,14 +108,14 @@ def test_a_series_has_a_slope_once_it_reaches_back_far_enough():
     assert slopes == [None, None, None, pytest.approx(5.0)]
 
 
-def test_a_slope_is_worked_out_once(monkeypatch):
+def test_a_slope_is_computed_once(monkeypatch):
     calls = []
     monkeypatch.setattr(trend, "slope", lambda samples: calls.append(samples) or 5.0)
     series = Series(tuple((1e9 + 10 * i, 0.0) for i in range(10)))
     assert (series.slope, series.slope, len(calls)) == (5.0, 5.0, 1)
 
 
-def test_a_clock_that_was_set_back_begins_a_series_anew():
+def test_a_clock_that_was_set_back_starts_a_new_series():
     series = Series(((1000.0, 1.0), (1010.0, 2.0)))
     assert series.after(1005.0, 3.0, gap=10.0) is series
     assert series.after(1000.0, 3.0, gap=10.0).samples == ((1000.0, 3.0),)

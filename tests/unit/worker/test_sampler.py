@@ -120,10 +120,10 @@ def test_the_cgroups_events_are_told_and_which_cgroup_it_is(make_sampler):
 def test_a_cgroup_that_reads_as_nonsense_is_told_once_and_the_rest_still_published(make_sampler, caplog):
     class Broken:
         def read(self):
-            raise MeasureError("memory.pressure: b'x' is no PSI line")
+            raise MeasureError("memory.pressure: b'x' is not a PSI line")
 
     sampler = make_sampler(Broken())
     for _ in range(3):
         worker, _ = sampler.sample({}, thorough=True)
         assert worker.private_bytes > 0
-    assert caplog.text.count("no PSI line") == 1
+    assert caplog.text.count("not a PSI line") == 1
