@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from mempressure.state.published_packages import PublishedPackages
+from mempressure.state.packages_reading import PackagesReading
 from mempressure.state.records import PACKAGE_VALUES, WorkerState
 from mempressure_exporter.baselines import RETAIN_SECONDS
 from mempressure_exporter.counters import NOTHING, Counts
@@ -28,7 +28,7 @@ _counted = itemgetter(*map(PACKAGE_VALUES.index, ("loads", "refaults", "load_sec
 class _Worker:
     """What a worker said when it was last seen."""
 
-    packages: PublishedPackages
+    packages: PackagesReading
     seen: float
     gone: dict[str, Counts] = field(default_factory=dict)
     """The last counts of packages that it no longer names."""
@@ -113,7 +113,7 @@ class PackageTable:
     def _hold(
         self,
         key: WorkerKey,
-        packages: PublishedPackages,
+        packages: PackagesReading,
         place: int,
         before: Counts,
         changed: set[tuple[str, str]],
@@ -171,8 +171,8 @@ class PackageTable:
             remembered -= worker.remembered
 
 
-def _published(worker: WorkerState) -> PublishedPackages:
-    assert isinstance(worker.packages, PublishedPackages), "it was not read from a file"  # noqa: S101 -- for mypy
+def _published(worker: WorkerState) -> PackagesReading:
+    assert isinstance(worker.packages, PackagesReading), "it was not read from a file"  # noqa: S101 -- for mypy
     return worker.packages
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from mempressure.config.configuration import Configuration
 from mempressure.errors import MempressureError
-from mempressure.state.live_processes import LivingProcesses
+from mempressure.state.live_processes import LiveProcesses
 from mempressure.state.node import AppReading
 from mempressure.state.node_reader import read_apps
 from mempressure.state.records import WorkerState
@@ -38,7 +38,7 @@ class Source:
         self.sysfs = sysfs
         self.clock = clock
         self._problems = problems
-        self._living = LivingProcesses(proc=proc)
+        self._living = LiveProcesses(proc=proc)
         self._read: list[AppReading] | MempressureError | None = None
 
     def begin_scrape(self) -> None:

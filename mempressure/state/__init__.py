@@ -1,1 +1,1 @@
-"""What a worker publishes about itself, and reading it: the contract between workers and services."""
+"""The state that workers publish, and reading it: the contract between workers and services."""

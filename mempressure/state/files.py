@@ -1,4 +1,4 @@
-"""State files in a runtime directory: one a worker, each replaced whole, listed and removed."""
+"""State files in a runtime directory, one for each worker: writing, listing and removing them."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from mempressure.state.records import WorkerState, encode
 
 
 def publish(state: WorkerState, path: Path) -> None:
-    """Replace the state file at `path`, readable by all, in one step.
+    """Write the state file at `path`, readable by all; it is replaced atomically.
 
     Raises:
-        OSError: the directory is gone, full or not ours.
+        OSError: the directory is gone, full or not writable.
     """
     data = encode(state)
     new = path.with_name(f".{path.name}.new")
@@ -27,7 +27,7 @@ def publish(state: WorkerState, path: Path) -> None:
 
 
 def withdraw(path: Path) -> None:
-    """Remove a state file, if it is there."""
+    """Remove a state file, if it exists."""
     with suppress(FileNotFoundError):
         os.unlink(path)
 

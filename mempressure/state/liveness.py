@@ -1,6 +1,6 @@
-"""Whether a worker that published a state still runs, and removing what those left that were killed.
+"""Liveness of workers that published a state, and removal of the files that killed workers left.
 
-Apart from `mempressure.state.node`, which reads everybody's: a worker's own agent needs no more than this.
+Separate from `mempressure.state.node_reader`, which reads all workers: a worker's own agent needs no more than this.
 """
 
 import os
@@ -15,28 +15,30 @@ from mempressure.state.files import state_files
 from mempressure.state.records import WorkerState
 
 FRESH_SECONDS = 10.0
-"""How long the last word of a worker whose process cannot be looked up (another container's) is believed."""
+"""Age up to which a state counts whose worker cannot be looked up, as in another container."""
 
 
 STALE_SECONDS = 300.0
-"""A worker writes its state each second: what is older than this, by the file's time, was left by one that is gone.
-One that was only stopped makes its files anew."""
+"""Age of a file from which its worker counts as gone: workers write their state each second. A worker that was only
+stopped (SIGSTOP) creates its files again."""
 
 
 _BESIDE_THE_STATE = (".sock", ".new", ".spare")
-"""A worker's socket, a file that it was writing, and an arbiter's note (`act.supervisors.gunicorn_successor`)."""
+"""Suffixes: a worker's socket, a file that it was writing, an arbiter's note (`act.supervisors.gunicorn_successor`)."""
 
 
 def is_alive(worker: WorkerState, *, proc: str = "/proc", namespace: str | None = None, now: float) -> bool:
-    """Return whether the process that published this state still runs, as far as one can see from here.
+    """Return whether the process that published this state still runs.
+
+    Where it cannot be looked up, since it is in another PID namespace or hidden, a fresh state counts as alive.
 
     Args:
-        worker: what it published.
-        proc: where the kernel's files are.
+        worker: the state that it published.
+        proc: where proc is mounted.
         namespace: the PID namespace of that `/proc`, where it is known already.
-        now: Unix seconds.
+        now: the time in Unix seconds.
     """
-    # A clock that was set back must not keep the dead alive until it catches up: hence the absolute value.
+    # The absolute value: after the clock was set back, states from the future must not count until it has caught up.
     fresh = abs(now - worker.sampled) < FRESH_SECONDS
     if worker.pid_namespace != (pid_namespace(proc=proc) if namespace is None else namespace):
         return fresh
@@ -49,14 +51,14 @@ def is_alive(worker: WorkerState, *, proc: str = "/proc", namespace: str | None 
 
 
 def remove_dead(directory: Path, *, clock: Callable[[], float] = time.time) -> None:
-    """Remove, in one's own directory, what workers left that were killed before they could.
+    """Remove the files of killed workers from this user's runtime directory.
 
-    Whoever lived in another PID namespace cannot be looked up from here: their files go by age. So do sockets without a
-    state, and what was being written. A file that cannot be read as a state is left for people to look at.
+    Workers of another PID namespace cannot be looked up: their files are removed by age. So are sockets without a state
+    file, and files that were being written. A file that cannot be read as a state is left for people to look at.
     """
     now, namespace = clock(), pid_namespace()
     for path in state_files(directory):
-        from mempressure.state.reader import StateError, load  # 25 KB that the first worker of a user need not pay
+        from mempressure.state.reader import StateError, load  # 25 KB that the first worker of a user does not need
 
         try:
             worker = load(path, owner=os.geteuid())

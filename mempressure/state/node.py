@@ -1,8 +1,8 @@
-"""What one machine holds: the host's memory and, from the workers' state files, every app's memory and packages.
+"""A reading of one node as plain data: the memory of the host and of each app, with the states of the app's workers.
 
-Reading is passive: no worker is asked, so a hung one delays nobody. An app's scope is its cgroup's working set against
-the tightest limit above it; where it has a budget below that limit, or no limit, the summed proportional memory of its
-supervisor, workers and package processes against the budget; with neither it has no ratio.
+An app's usage is its cgroup's working set against the tightest limit above it. Where it has a budget below that limit,
+or no limit, it is the summed proportional memory of its supervisor, workers and package processes against the budget.
+With neither it has no usage.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,24 +15,24 @@ from mempressure.state.records import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class AppReading:
-    """One app: its workers, and its memory where it has a limit or a budget."""
+    """A reading of one app: its workers, and its memory where it has a limit or a budget."""
 
     name: str
     uid: int
     directory: Path
-    """Where its workers' sockets are."""
+    """The directory of its workers' state files and sockets."""
     workers: tuple[WorkerState, ...]
     memory: MemoryReading | None
 
     @property
     def used_bytes(self) -> int:
-        """Return the proportional memory of everything that belongs to the app."""
+        """Return the proportional memory of all processes of the app, in bytes."""
         return proportional_bytes(self.workers)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """The host and its apps at one time, in Unix seconds."""
+    """A reading of the host and its apps at one time (`sampled`, in Unix seconds)."""
 
     sampled: float
     host: MemoryReading
@@ -60,12 +60,12 @@ def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
         limit, used = budget, proportional_bytes(workers)
     else:
         return None
-    # A budget is a promise, not a wall: above it nothing is available and usage passes 1.
+    # Nothing enforces a budget: above it `available` is negative and the usage exceeds 1.
     return MemoryReading(total=limit, available=limit - used)
 
 
 def proportional_bytes(workers: Iterable[WorkerState]) -> int:
-    """Return the summed proportional memory of workers, their hosts and, once each, their supervisors."""
+    """Return the summed proportional memory of workers, their package processes and, once each, their supervisors."""
     workers = list(workers)
     supervisors: dict[tuple[str, int], WorkerState] = {}
     for worker in workers:
@@ -75,4 +75,4 @@ def proportional_bytes(workers: Iterable[WorkerState]) -> int:
             supervisors[process] = worker
     parts = [part for worker in workers for part in (worker.proportional_bytes, worker.package_processes_bytes)]
     parts.extend(worker.supervisor_bytes for worker in supervisors.values())
-    return int(sum(part for part in parts if part > 0))  # what is not known is below 0
+    return int(sum(part for part in parts if part > 0))  # unknown values are below 0

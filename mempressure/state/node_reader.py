@@ -1,6 +1,6 @@
-"""Reading one machine: the host's memory and, from the workers' state files, every app's memory and packages.
+"""Reads one node: measures the host, and reads the state files of all workers into apps.
 
-Reading is passive: no worker is asked, so a hung one delays no other.
+Workers take no part in it, so a hung one delays no reader.
 """
 
 import time
@@ -19,11 +19,11 @@ from mempressure.state.reader import StateError, load
 from mempressure.state.records import WorkerState
 
 MAX_FILES = 1000
-"""State files of one user that are read."""
+"""Most state files of one user that are read."""
 
 
 MAX_READING_SECONDS = 1.0
-"""Of CPU that reading one user's files may take, where 0.01 are usual: a user without measure delays nobody else."""
+"""CPU time for reading one user's files, where 0.01 s is usual: caps the cost of one user's files."""
 
 
 def read_node(
@@ -37,9 +37,9 @@ def read_node(
 
     Args:
         runtime: the runtime directory; absent means no apps.
-        proc: where the kernel's files are.
-        clock: the time in Unix seconds.
-        on_problem: told of every file that is skipped because it cannot be believed.
+        proc: where proc is mounted.
+        clock: returns the time in Unix seconds.
+        on_problem: called for every file that is skipped because it is invalid or not trusted.
 
     Raises:
         MeasureError: the host cannot be measured.
@@ -54,19 +54,19 @@ def read_node(
 def read_apps(
     runtime: Path, *, alive: Callable[[WorkerState], bool], on_problem: Callable[[MempressureError], None]
 ) -> dict[str, AppReading]:
-    """Read what the workers published, as `read_node` does, without measuring the host.
+    """Read the apps as `read_node` does, without measuring the host.
 
     Args:
         runtime: the runtime directory; absent means no apps.
-        alive: tells whether the worker that published a state still runs; the others are left out.
-        on_problem: told of every file that is skipped because it cannot be believed.
+        alive: returns whether the worker that published a state still runs; the others are left out.
+        on_problem: called for every file that is skipped because it is invalid or not trusted.
 
     Raises:
         UnsafeDirectoryError: the runtime directory is open to others.
     """
     apps: dict[str, AppReading] = {}
     for uid, directory in user_directories(runtime, on_problem=on_problem):
-        for name, workers in _living_workers(directory, uid, alive=alive, on_problem=on_problem).items():
+        for name, workers in _live_workers(directory, uid, alive=alive, on_problem=on_problem).items():
             if name in apps:
                 problem = f"app {name!r} of uid {uid} is ignored: the name belongs to uid {apps[name].uid}"
                 on_problem(StateError(f"{problem}; set another MEMPRESSURE_APP for one of them"))
@@ -75,7 +75,7 @@ def read_apps(
     return apps
 
 
-def _living_workers(
+def _live_workers(
     directory: Path, uid: int, *, alive: Callable[[WorkerState], bool], on_problem: Callable[[MempressureError], None]
 ) -> dict[str, list[WorkerState]]:
     apps: dict[str, list[WorkerState]] = {}

@@ -1,6 +1,6 @@
-"""Reading what workers publish: damaged, oversized or foreign files are refused, whoever wrote them.
+"""Reads and checks a state file: damaged, oversized or foreign files are refused.
 
-Apart from `mempressure.state.records`, which writes them: a worker reads no state but at its start.
+Separate from `mempressure.state.records`, which encodes them: a worker reads state files only when it starts.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Any
 
 from mempressure.errors import MempressureError
 from mempressure.measure.reading import UNKNOWN
-from mempressure.state.published_packages import ROW, Blocks, PublishedPackages
+from mempressure.state.packages_reading import ROW, Blocks, PackagesReading
 from mempressure.state.records import (
     HEADER,
     MAGIC,
@@ -34,33 +34,33 @@ _LARGEST = 2**62
 
 
 class StateError(MempressureError, ValueError):
-    """A state file is not what a worker of this version writes."""
+    """A state file differs from what a worker of this version writes; the message says in what."""
 
 
 def decode(data: bytes) -> WorkerState:
     """Return the state that `encode` wrote.
 
     Raises:
-        StateError: the bytes are no state file, damaged, or hold a value that cannot be.
+        StateError: the bytes are no state file, damaged, or have an impossible value.
     """
     return _decoded(_parsed(data), data)
 
 
-def _decoded(read: "_Read", data: bytes) -> WorkerState:
-    """Return the state in a file with this catalog; `data` may end with the values."""
+def _decoded(cached: "_CachedFile", data: bytes) -> WorkerState:
+    """Return the state in a file with this catalog; of `data` only the header and the values are used."""
     measured = _WORKER.unpack_from(data, HEADER.size)
-    packages = PublishedPackages(read.packages, data, start=HEADER.size + _WORKER.size, before=read.blocks)
+    packages = PackagesReading(cached.packages, data, start=HEADER.size + _WORKER.size, before=cached.blocks)
     _check(measured)
-    for place in packages.changed:  # the others were found to be possible when they came
+    for place in packages.changed:  # the others were checked when they were first read
         _check(packages.values(place))
-    read.blocks = packages.blocks
-    fields = read.worker.copy()
+    cached.blocks = packages.blocks
+    fields = cached.worker.copy()
     fields.update(zip(WORKER_VALUES, measured, strict=True))
     return WorkerState(**fields, packages=packages)
 
 
 def _check(values: tuple[float, ...]) -> None:
-    # Where one is NaN, order says nothing, but the sum is NaN as well. To ask each takes four times as long.
+    # Comparisons say nothing of NaN, but make the sum NaN. Checking each value takes four times as long.
     if min(values) < UNKNOWN or max(values) > _LARGEST or math.isnan(sum(values)):
         raise StateError("state file: a value is not finite, negative or absurdly large")
 
@@ -87,85 +87,85 @@ def load(path: Path | str, *, owner: int) -> WorkerState:
 
 
 def _read(descriptor: int, path: str, owner: int) -> WorkerState:
-    """Read a file; of its catalog nothing where that is known."""
+    """Read a file; its catalog only where that changed."""
     status = os.fstat(descriptor)
     if status.st_uid != owner or (status.st_mode & 0o170000) != 0o100000:
         raise StateError(f"not a regular file of uid {owner}")
     size = status.st_size
     if size > MAX_FILE_BYTES:
         raise StateError(f"{size} bytes are more than the {MAX_FILE_BYTES} allowed")
-    known = _reads.of(path)
+    known = _cache.get(path)
     if known is not None and known.size == size:
         data = os.pread(descriptor, known.end, 0)
         if len(data) == known.end and data.startswith(known.header):
             return _decoded(known, data)
-    # Not as many as allowed: a buffer of 4 MiB for a file of 10 KB costs 30 us.
+    # Not `MAX_FILE_BYTES`: a buffer of 4 MiB for a file of 10 KB costs 30 us.
     data = os.pread(descriptor, size + 1, 0)
-    read = _parsed(data)
-    pid = read.worker["pid"]
+    parsed = _parsed(data)
+    pid = parsed.worker["pid"]
     if path.rpartition("/")[2].partition(".")[0].partition("-")[0] != str(pid):
-        raise StateError(f"speaks for worker {pid}; a worker's file has its own pid for a name")
-    _reads.keep(path, read)
-    return _decoded(read, data)
+        raise StateError(f"it is the state of worker {pid}; the name of a worker's file begins with its own pid")
+    _cache.put(path, parsed)
+    return _decoded(parsed, data)
 
 
 @dataclass(slots=True)
-class _Read:
-    """A file as it was read last: what its catalog says, not to be changed, and the numbers."""
+class _CachedFile:
+    """What was read from a file last: its parsed catalog, which must not be changed, and the packages' numbers."""
 
     header: bytes
-    """By which the catalog is known."""
+    """Identifies the catalog."""
     end: int
-    """Where the values end and the catalog begins."""
+    """The offset at which the values end and the catalog begins."""
     size: int
     worker: dict[str, Any]
     packages: list[dict[str, Any]]
     blocks: Blocks = ()
-    """Of the packages' numbers; they were checked. None until then."""
+    """The packages' numbers once they were checked, before that empty."""
 
 
-class _Reads:
-    """What was read last, by file: parsing and checking a catalog is 0.5 of the 0.6 ms that 50 packages cost."""
+class _Cache:
+    """What was read last, by file: parsing and checking the catalog is 0.5 of the 0.6 ms that 50 packages cost."""
 
     MOST_BYTES = 8 << 20
-    """Of the files whose reads are kept; some 300 bytes a package."""
-    NEIGHBOURS = 8
+    """Summed size of the cached files; some 300 bytes a package."""
+    COMPARED_FILES = 8
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Read] = {}  # the oldest first
+        self._files: dict[str, _CachedFile] = {}  # the oldest first
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def of(self, path: str) -> _Read | None:
-        """Return the last read of a file, if it is kept."""
-        return self._kept.get(path)
+    def get(self, path: str) -> _CachedFile | None:
+        """Return what was read from a file last, None where it is not cached."""
+        return self._files.get(path)
 
-    def keep(self, path: str, read: _Read) -> None:
-        """Keep the read of a file, and as much of the others' as there is room for; the oldest go first."""
+    def put(self, path: str, file: _CachedFile) -> None:
+        """Cache what was read from a file; the oldest others are dropped as far as needed."""
         with self._lock:
-            read.packages = self._alike(read.packages)
-            if path in self._kept:
-                self._forget(path)
-            self._kept[path] = read
-            self._bytes += read.size
+            file.packages = self._shared(file.packages)
+            if path in self._files:
+                self._drop(path)
+            self._files[path] = file
+            self._bytes += file.size
             while self._bytes > self.MOST_BYTES:
-                self._forget(next(iter(self._kept)))
+                self._drop(next(iter(self._files)))
 
-    def _forget(self, path: str) -> None:
-        self._bytes -= self._kept.pop(path).size
+    def _drop(self, path: str) -> None:
+        self._bytes -= self._files.pop(path).size
 
-    def _alike(self, packages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the same packages of another worker, where one of the last has them: an app's workers are alike."""
-        # Of the last only: to look through all of them took 20 s where one user published 2,400 that were not alike.
-        last = islice(reversed(self._kept.values()), self.NEIGHBOURS)
-        return next((kept.packages for kept in last if kept.packages == packages), packages)
-
-
-_reads = _Reads()
+    def _shared(self, packages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the equal list of another worker where one of the last files has it: an app's workers are alike."""
+        # Of the last files only: comparing with all took 20 s where one user published 2,400 different ones.
+        last = islice(reversed(self._files.values()), self.COMPARED_FILES)
+        return next((file.packages for file in last if file.packages == packages), packages)
 
 
-def _parsed(data: bytes) -> _Read:
-    """Return what the header and the catalog of a file say."""
+_cache = _Cache()
+
+
+def _parsed(data: bytes) -> _CachedFile:
+    """Return the header and the catalog of a file."""
     if len(data) < HEADER.size:
         raise StateError("state file: too short")
     magic, count, length, _ = HEADER.unpack_from(data)
@@ -177,19 +177,19 @@ def _parsed(data: bytes) -> _Read:
     worker, packages = _catalog(data[end:])
     if 8 * count != _WORKER.size + ROW.size * len(packages):
         raise StateError(f"state file: {count} values do not fit {len(packages)} packages")
-    return _Read(data[: HEADER.size], end, len(data), worker, packages)
+    return _CachedFile(data[: HEADER.size], end, len(data), worker, packages)
 
 
 def _catalog(text: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what a catalog says of the worker, and of each package."""
+    """Return the options of the worker, and those of each package."""
     try:
         catalog = json.loads(text)
     except ValueError as error:
-        raise StateError(f"state file: its catalog is no JSON: {error}") from error
-    except RecursionError:  # a user may publish anything, a hundred thousand brackets too
+        raise StateError(f"state file: its catalog is not JSON: {error}") from error
+    except RecursionError:  # such as a hundred thousand brackets: any user may publish anything
         raise StateError("state file: its catalog is nested too deep") from None
     if not isinstance(catalog, dict):
-        raise StateError("state file: its catalog is no object")
+        raise StateError("state file: its catalog is not an object")
     packages = catalog.pop("packages", None)
     if not isinstance(packages, list):
         raise StateError("state file: its catalog has no list of packages")
@@ -205,9 +205,9 @@ def _options(given: Any, expected: dict[str, Any]) -> dict[str, Any]:
     for name, kind in expected.items():
         value = given[name]
         if type(value) is not kind and not (kind is float and type(value) is int) and not _is_collection(value, kind):
-            raise StateError(f"state file: {name}={value!r:.60} is no {kind.__name__}")
-        if not _can_be(name, kind, value):
-            raise StateError(f"state file: {name}={value!r:.60} cannot be")
+            raise StateError(f"state file: {name}={value!r:.60} is not of type {kind.__name__}")
+        if not _is_possible(name, kind, value):
+            raise StateError(f"state file: {name}={value!r:.60} is not allowed")
     return given
 
 
@@ -215,7 +215,7 @@ def _is_collection(value: Any, kind: Any) -> bool:
     return (kind == list[str] and type(value) is list) or (kind == dict[str, str] and type(value) is dict)
 
 
-def _can_be(name: str, kind: Any, value: Any) -> bool:
+def _is_possible(name: str, kind: Any, value: Any) -> bool:
     if kind is str:
         return is_printable(value)
     if kind == list[str]:

@@ -1,15 +1,16 @@
-"""The state that a worker publishes: one small file a worker, replaced whole at each tick.
+"""The records that a worker publishes, as pure data, and their encoding: the format of a state file.
 
-Whoever reads never waits for a worker, and a file that is there is complete. A file is
+Each worker has one small file, replaced atomically each second: readers never wait for a worker, and a file is always
+complete. A file is
 
     8 bytes   magic "MPSTATE2"
     u32 u32   number of values, length of the catalog in bytes
-    i64       what the catalog is known by: another number for another text
+    i64       hash of the catalog, by which a reader recognises it
     values    little-endian doubles: first `WORKER_VALUES`, then `PACKAGE_VALUES` for each package of the catalog
-    catalog   JSON: what seldom changes (names, options)
+    catalog   JSON: names and options, which seldom change
 
-Splitting names from numbers keeps a scrape cheap: 400 packages' numbers decode in 20 us, as JSON they take 800. Who
-knows the catalog already reads no further than the values, half of the file.
+Splitting names from numbers keeps a scrape cheap: the numbers of 400 packages decode in 20 us, as JSON in 800 us. A
+reader that knows the catalog reads no further than the values, half of the file.
 """
 
 import struct
@@ -26,7 +27,7 @@ MECHANISMS = ("trim", "stop", "evict", "recycle")
 
 MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
-"""Entries of a list or mapping of a catalog at most."""
+"""Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
 MAGIC = b"MPSTATE2"
 
@@ -36,8 +37,8 @@ def least_mild(mechanisms: Iterable[str]) -> str:
     return max((name for name in mechanisms if name in MECHANISMS), key=MECHANISMS.index, default="")
 
 
-class _Published:  # noqa: PLW1641 -- no hash: they change, and are equal by content
-    """What is common to the records below: dataclass would generate it for each, 20 KB in every worker."""
+class _Record:  # noqa: PLW1641 -- no hash: they change, and are equal by content
+    """Base of the records below: dataclass would generate the same methods for each, 20 KB in every worker."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -52,7 +53,7 @@ class _Published:  # noqa: PLW1641 -- no hash: they change, and are equal by con
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False, match_args=False)
-class PackageState(_Published):
+class PackageState(_Record):
     """One tracked package in one worker."""
 
     name: str
@@ -96,7 +97,7 @@ class PackageState(_Published):
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False, match_args=False)
-class WorkerState(_Published):
+class WorkerState(_Record):
     """One worker process and its packages. Sizes in bytes, times in Unix seconds, `UNKNOWN` where not known."""
 
     app: str
@@ -116,7 +117,7 @@ class WorkerState(_Published):
     """Why this worker must not be recycled; empty where it may be."""
     budget_bytes: int = 0
     cgroup_id: int = 0
-    """By which the machine knows its cgroup (see `mempressure.measure.cgroup`); 0 where it has none."""
+    """Identity of its cgroup on the machine (see `mempressure.measure.cgroup`); 0 where it has none."""
     unsupported: dict[str, str] = field(default_factory=dict)
     """What the self-check turned off here: a feature's name and the reason (see `mempressure.act.self_check`)."""
 
@@ -139,11 +140,11 @@ class WorkerState(_Published):
     cgroup_oom_events: float = UNKNOWN
     cgroup_oom_kill_events: float = UNKNOWN
     callback_failures: float = 0.0
-    """Times that an `on_pressure` callback failed or took too long, since the worker started."""
+    """Number of `on_pressure` callbacks that failed or took too long, since the worker started."""
     process_deaths: float = 0.0
-    """Package processes that ended without having been asked to, since the worker started."""
+    """Number of package processes that ended without being asked to, since the worker started."""
     process_start_failures: float = 0.0
-    """Package processes that did not come up, likewise."""
+    """Number of package processes that failed to start, since the worker started."""
 
     packages: Sequence[PackageState] = field(default_factory=list)
 
@@ -193,9 +194,9 @@ WORKER_OPTIONS = {f.name: f.type for f in fields(WorkerState) if f.name not in W
 def encode(state: WorkerState) -> bytes:
     """Return the bytes of a state file.
 
-    Texts are cut at `MAX_NAME_LENGTH`, with "?" for what cannot be printed: readers refuse a file that holds either.
+    Texts are cut at `MAX_NAME_LENGTH`, and unprintable characters are replaced by "?": readers refuse other texts.
     """
-    import json  # most workers have it already; where not, it costs 1.4 MB that a mere import must not
+    import json  # most workers have it loaded; where not, it costs 1.4 MB, which importing this module must not
 
     catalog: dict[str, Any] = {name: _publishable(getattr(state, name)) for name in WORKER_OPTIONS}
     catalog["packages"] = [
@@ -211,7 +212,7 @@ def encode(state: WorkerState) -> bytes:
 
 
 def is_printable(text: Any) -> bool:
-    """Return whether a text may stand in a state file."""
+    """Return whether a value is a text that is allowed in a state file."""
     # Names end up in terminals, logs and label values, and other users write these files.
     return type(text) is str and len(text) <= MAX_NAME_LENGTH and text.isprintable()
 

@@ -1,4 +1,4 @@
-"""What surrounds a worker that is to be replaced: the other workers of its app, and how much memory there is."""
+"""The other workers of a worker's app, and whether there is memory for one more: for replacing the worker."""
 
 import logging
 import os
@@ -12,15 +12,15 @@ from mempressure.state.records import WorkerState
 _log = logging.getLogger(__name__)
 
 ROOM_FACTOR = 1.25
-"""One more worker must fit with a quarter to spare, or this one ends first: better a pause than the OOM killer."""
+"""A successor is started first only where so many times its memory is available: a pause is better than a kill."""
 
 
-class Neighbours:
-    """The surroundings of this worker, read anew each time.
+class Siblings:
+    """The workers of this worker's app and the available memory, read at each call.
 
     Args:
         configuration: names the app and the runtime directory.
-        baseline: returns what a fresh worker takes, in bytes; negative where that is not known.
+        baseline: returns the memory of a fresh worker in bytes; negative where it is unknown.
     """
 
     def __init__(self, configuration: Configuration, *, baseline: Callable[[], float]) -> None:
@@ -30,7 +30,7 @@ class Neighbours:
         self.directory = self._runtime / str(os.geteuid())
 
     def workers(self) -> list[WorkerState]:
-        """Return what the app's workers published last, this one among them; empty where that cannot be read."""
+        """Return the last states of the app's workers, this one among them; empty where they cannot be read."""
         return self._read()[0]
 
     def has_room(self) -> bool:
@@ -40,12 +40,12 @@ class Neighbours:
         return needed >= 0 and bool(memories) and all(memory.available >= needed for memory in memories)
 
     def _read(self) -> tuple[list[WorkerState], list[MemoryReading]]:
-        from mempressure.state.node_reader import read_node  # 60 KB, paid once the worker is to be replaced
+        from mempressure.state.node_reader import read_node  # 60 KB, needed only once the worker is to be replaced
 
         try:
             node = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
         except (MempressureError, OSError) as problem:
-            _log.warning("neighbours not read: reason=%s", problem)
+            _log.warning("other workers not read: reason=%s", problem)
             return [], []
         app = node.apps.get(self._app)
         if app is None:

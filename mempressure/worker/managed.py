@@ -13,7 +13,7 @@ from mempressure.config.configuration import Configuration
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
 from mempressure.state.records import PackageState, WorkerState
-from mempressure.state.siblings import Neighbours
+from mempressure.state.siblings import Siblings
 from mempressure.worker.agent import Agent
 from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.registry import Packages
@@ -59,7 +59,7 @@ class ManagedWorker:
         self._background = background
         self._longest_request = configuration.mempressure_longest_request
         self._lookout = Lookout(
-            neighbours=Neighbours(configuration, baseline=lambda: self._sampler.baseline_bytes),
+            neighbours=Siblings(configuration, baseline=lambda: self._sampler.baseline_bytes),
             at_serving=self._begin,
             at_end=self._leave,
             forked=forked,

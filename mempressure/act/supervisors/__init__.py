@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mempressure.act.supervisors.base import Supervisor
-from mempressure.state.siblings import Neighbours
+from mempressure.state.siblings import Siblings
 
 __all__ = ["Lookout", "Supervisor", "is_supervisor", "postponed"]
 
@@ -34,7 +34,7 @@ class Lookout:
     def __init__(
         self,
         *,
-        neighbours: Neighbours | None = None,
+        neighbours: Siblings | None = None,
         at_serving: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,
         forked: bool = False,

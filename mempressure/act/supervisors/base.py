@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
-from mempressure.state.siblings import Neighbours
+from mempressure.state.siblings import Siblings
 
 
 class Grace(NamedTuple):
@@ -115,7 +115,7 @@ class Supervisor:
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
 
-    def meet(self, neighbours: Neighbours) -> None:
+    def meet(self, neighbours: Siblings) -> None:
         """Be told of this worker's neighbours, by who has a successor start first."""
 
     def settle(self) -> None:

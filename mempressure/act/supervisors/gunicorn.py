@@ -13,7 +13,7 @@ from typing import Any
 
 from mempressure.act.supervisors.base import Grace, Supervisor, on_main_thread, terminate
 from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone
-from mempressure.state.siblings import Neighbours
+from mempressure.state.siblings import Siblings
 
 _LOSSLESS = ("sync", "gthread", "ggevent")
 """The modules of the worker classes that were measured, and of what is derived from them."""
@@ -27,7 +27,7 @@ class Gunicorn(Supervisor):
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._under_way: dict[object, float] = {}
-        self._neighbours: Neighbours | None = None
+        self._neighbours: Siblings | None = None
         self._spare: Spare | None = None
         self._staying = False
         self.pid = os.getppid()
@@ -93,7 +93,7 @@ class Gunicorn(Supervisor):
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
 
-    def meet(self, neighbours: Neighbours) -> None:
+    def meet(self, neighbours: Siblings) -> None:
         """Be ready for a spare worker where this one is the only one; known before it begins to serve."""
         if self._worker.cfg.workers == 1 and not self._worker.booted:
             self._neighbours = neighbours

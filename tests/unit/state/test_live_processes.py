@@ -5,8 +5,8 @@ import time
 import pytest
 
 from mempressure.measure.process import pid_namespace, start_ticks
-from mempressure.state import live_processes as living
-from mempressure.state.live_processes import LivingProcesses
+from mempressure.state import live_processes
+from mempressure.state.live_processes import LiveProcesses
 from tests.support.waiting import until
 
 NAMESPACE = pid_namespace()
@@ -14,8 +14,8 @@ NAMESPACE = pid_namespace()
 
 @pytest.fixture
 def watch():
-    """Asks about workers, a round a call."""
-    processes = LivingProcesses()
+    """Returns a function that checks workers, in a round of its own each time."""
+    processes = LiveProcesses()
 
     def ask(*workers, now=None):
         processes.begin_round(now=time.time() if now is None else now)
@@ -51,16 +51,16 @@ def test_a_process_is_looked_up_once_and_its_end_is_seen(watch, start, monkeypat
         looked_up.append(worker.pid)
         return worker.pid == other.pid
 
-    monkeypatch.setattr(living, "is_alive", is_alive)
+    monkeypatch.setattr(live_processes, "is_alive", is_alive)
     assert watch(worker, other) == [True, True]
     assert looked_up == []
-    process.kill()  # and nobody waits for it: a zombie has ended
+    process.kill()  # and it is not reaped: a zombie has ended
     until(lambda: watch(worker, other) == [False, True], "the end to be seen")
     assert set(looked_up) == {worker.pid}
     assert watch.descriptors() == 1
 
 
-def test_who_is_no_longer_asked_for_costs_no_descriptor(watch, start):
+def test_workers_that_are_no_longer_checked_cost_no_descriptor(watch, start):
     before = len(os.listdir("/proc/self/fd"))
     worker, _ = start()
     watch(worker)
@@ -82,9 +82,9 @@ def test_a_pid_that_another_process_has_now_is_not_alive(watch, start, make_work
 def test_those_that_cannot_be_watched_are_looked_up(watch, start, make_worker, monkeypatch):
     elsewhere = make_worker(pid=1, pid_namespace="pid:[1]", sampled=100.0)
     assert watch(elsewhere, now=101.0) == [True]
-    assert watch(elsewhere, now=201.0) == [False]  # only what it said lately counts
+    assert watch(elsewhere, now=201.0) == [False]  # only a fresh state counts
     assert watch.descriptors() == 0
-    monkeypatch.setattr(living, "MAX_PROCESSES", 1)
+    monkeypatch.setattr(live_processes, "MAX_PROCESSES", 1)
     (first, _), (second, process) = start(), start()
     for _ in range(2):
         assert watch(first, second) == [True, True]
@@ -94,11 +94,11 @@ def test_those_that_cannot_be_watched_are_looked_up(watch, start, make_worker, m
     assert watch(first, second) == [True, False]
 
 
-def test_by_a_proc_that_is_not_this_ones_processes_are_looked_up(make_worker, proc):
+def test_under_another_proc_processes_are_looked_up(make_worker, proc):
     ticks = start_ticks(os.getpid())
     worker = make_worker(pid=os.getpid(), start_ticks=ticks)
     proc.process(os.getpid(), start_ticks=ticks)
-    processes = LivingProcesses(proc=proc.path)
+    processes = LiveProcesses(proc=proc.path)
     processes.begin_round(now=0.0)
     assert processes._namespace == worker.pid_namespace
     assert processes.is_alive(worker)
@@ -108,18 +108,18 @@ def test_by_a_proc_that_is_not_this_ones_processes_are_looked_up(make_worker, pr
 
 
 def test_a_process_that_is_hidden_is_not_watched(watch, start, monkeypatch):
-    """Under hidepid its fresh word counts, which another process with its pid has not."""
+    """Under hidepid a fresh state counts, which another process with its pid does not have."""
 
     def hidden(_):
         raise PermissionError
 
     worker, _ = start()
-    monkeypatch.setattr(living, "start_ticks", hidden)
+    monkeypatch.setattr(live_processes, "start_ticks", hidden)
     assert watch(worker) == [True]
     assert watch.descriptors() == 0
 
 
-def test_a_kernel_without_descriptors_of_processes_costs_a_look(watch, start, monkeypatch):
+def test_on_a_kernel_without_pidfds_processes_are_looked_up(watch, start, monkeypatch):
     def refuse(_):
         raise OSError(38, "Function not implemented")
 

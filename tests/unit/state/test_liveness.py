@@ -43,7 +43,7 @@ def age(path, seconds):
     os.utime(path, (time.time() - seconds,) * 2, follow_symlinks=False)
 
 
-def test_only_what_the_dead_left_is_removed(directory, publish_worker):
+def test_only_files_of_dead_workers_are_removed(directory, publish_worker):
     own, away = os.getpid(), 1 << 22
     publish_worker(pid=own, start_ticks=1, pid_namespace=pid_namespace())  # whose pid this process has now
     publish_worker(pid=away, pid_namespace=ELSEWHERE)
@@ -53,9 +53,9 @@ def test_only_what_the_dead_left_is_removed(directory, publish_worker):
     assert {path.name for path in directory.iterdir()} == {f"{away}.state", "7.state"}
 
 
-def test_what_cannot_be_looked_up_goes_by_age(directory, publish_worker):
+def test_files_of_workers_that_cannot_be_looked_up_are_removed_by_age(directory, publish_worker):
     stale = {"1-4026532999.sock", "3-4026532999.sock", "5-4026532999.new", ".7-4026532999.state.new"}
-    stale |= {"9-4026532999.spare", f"{os.getpid()}.sock"}  # which its worker, if it lives, makes anew
+    stale |= {"9-4026532999.spare", f"{os.getpid()}.sock"}  # which its worker, if alive, creates again
     fresh = {"2-4026532999.sock", "4-4026532999.sock", "6-4026532999.new", "8-4026532999.spare"}
     for name in stale | fresh:
         (directory / name).touch()
@@ -70,15 +70,15 @@ def test_what_cannot_be_looked_up_goes_by_age(directory, publish_worker):
 
 
 @pytest.mark.parametrize("name", ["{}.sock", "{}.new", ".{}.state.new", "{}.spare"])
-def test_what_the_dead_had_beside_their_state_goes_with_them(directory, name):
-    living, gone = (name.format(file_stem(pid, pid_namespace())) for pid in (os.getpid(), 1 << 22))
-    for each in (living, gone):
+def test_other_files_of_dead_workers_are_removed(directory, name):
+    alive, gone = (name.format(file_stem(pid, pid_namespace())) for pid in (os.getpid(), 1 << 22))
+    for each in (alive, gone):
         (directory / each).touch()
     remove_dead(directory)
-    assert [path.name for path in directory.iterdir()] == [living]
+    assert [path.name for path in directory.iterdir()] == [alive]
 
 
-def test_the_note_of_a_living_arbiter_stays_however_old_it_is(directory):
+def test_the_note_of_a_live_arbiter_stays_at_any_age(directory):
     note = directory / f"{file_stem(os.getpid(), pid_namespace())}.spare"
     note.touch()
     age(note, STALE_SECONDS + 60)

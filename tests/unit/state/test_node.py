@@ -12,7 +12,7 @@ from mempressure.measure.memory import MeasureError
 from mempressure.measure.process import pid_namespace, start_ticks
 from mempressure.measure.reading import UNKNOWN, MemoryReading
 from mempressure.state import node_reader
-from mempressure.state.live_processes import LivingProcesses
+from mempressure.state.live_processes import LiveProcesses
 from mempressure.state.liveness import FRESH_SECONDS
 from mempressure.state.node import app_memory, proportional_bytes
 from mempressure.state.node_reader import read_apps, read_node
@@ -88,7 +88,7 @@ def test_dead_ended_and_recycled_pids_are_left_out(read, publish_worker, proc):
     assert [worker.pid for worker in read().apps["shop"].workers] == [101]
 
 
-def test_a_hung_worker_is_alive_however_old_its_word(read, publish_worker, proc):
+def test_a_hung_worker_is_alive_at_any_age_of_its_state(read, publish_worker, proc):
     proc.process(101)
     publish_worker(pid=101, sampled=NOW - 3600)
     assert "shop" in read().apps
@@ -98,7 +98,7 @@ def test_a_hung_worker_is_alive_however_old_its_word(read, publish_worker, proc)
     ("age", "alive"),
     [(0, True), (FRESH_SECONDS - 0.1, True), (FRESH_SECONDS, False), (3600, False), (-1, True), (-3600, False)],
 )
-def test_another_container_s_worker_is_believed_while_fresh(read, publish_worker, proc, age, alive):
+def test_another_container_s_worker_is_alive_while_its_state_is_fresh(read, publish_worker, proc, age, alive):
     proc.process(101)  # has nothing to do with that container's 101
     publish_worker(pid=101, pid_namespace=ELSEWHERE, start_ticks=77, sampled=NOW - age)
     assert ("shop" in read().apps) is alive
@@ -122,7 +122,7 @@ def test_an_app_s_name_belongs_to_one_user_the_lowest_uid(read, publish_worker, 
     ]
 
 
-def test_what_cannot_be_believed_is_told_and_the_others_are_read(read, publish_worker, proc, runtime_dir):
+def test_bad_files_are_reported_and_the_others_are_read(read, publish_worker, proc, runtime_dir):
     proc.process(101)
     publish_worker(pid=101)
     own = runtime_dir / str(os.geteuid())
@@ -139,13 +139,13 @@ def test_what_cannot_be_believed_is_told_and_the_others_are_read(read, publish_w
 
 
 @pytest.mark.parametrize(
-    ("bound", "told"),
+    ("bound", "message"),
     [
         ("files", " has more than 2 state files; the others are left out"),
         ("seconds", ": its state files take more than 1 s of CPU to read; the others are left out"),
     ],
 )
-def test_of_one_user_s_files_so_many_are_read(read, publish_worker, proc, runtime_dir, monkeypatch, bound, told):
+def test_the_files_of_one_user_are_bounded(read, publish_worker, proc, runtime_dir, monkeypatch, bound, message):
     if bound == "files":
         monkeypatch.setattr(node_reader, "MAX_FILES", 2)
     else:
@@ -156,11 +156,11 @@ def test_of_one_user_s_files_so_many_are_read(read, publish_worker, proc, runtim
         publish_worker(pid=pid)
     problems = []
     assert [worker.pid for worker in read(problems).apps["shop"].workers] == [101, 102]
-    assert [str(problem) for problem in problems] == [f"{runtime_dir / str(os.geteuid())}{told}"]
+    assert [str(problem) for problem in problems] == [f"{runtime_dir / str(os.geteuid())}{message}"]
 
 
 @as_root
-def test_a_file_of_somebody_else_is_told(read, publish_worker, proc, runtime_dir):
+def test_a_file_of_another_user_is_reported(read, publish_worker, proc, runtime_dir):
     proc.process(101)
     publish_worker(pid=101)
     os.chown(runtime_dir / "0" / "101.state", 1000, -1)
@@ -207,7 +207,7 @@ def test_a_user_s_directory_that_cannot_be_listed_hides_no_other(publish_worker,
         (200.0, 50.0, 199, (199, 35)),
         (200.0, 50.0, 200, (200, 50)),
         (200.0, 50.0, 201, (200, 50)),
-        (200.0, UNKNOWN, 0, None),  # a limit without a usage tells nothing
+        (200.0, UNKNOWN, 0, None),  # a limit without a usage
         (200.0, UNKNOWN, 300, (300, 35)),
     ],
 )
@@ -235,7 +235,7 @@ def test_above_its_budget_usage_passes_one(make_worker):
     assert app_memory([worker]).usage == 1.5
 
 
-def test_the_newest_word_on_the_cgroup_and_the_largest_budget_hold(make_worker):
+def test_the_newest_cgroup_reading_and_the_largest_budget_count(make_worker):
     old = make_worker(sampled=NOW - 5, cgroup_limit_bytes=100.0, cgroup_working_set_bytes=10.0, budget_bytes=500)
     new = make_worker(sampled=NOW, cgroup_limit_bytes=200.0, cgroup_working_set_bytes=20.0)
     assert app_memory([old, new]) == app_memory([new, old]) == MemoryReading(total=200, available=180)
@@ -286,8 +286,8 @@ def test_an_app_uses_at_least_its_workers_and_at_most_everything(workers):
     assert reading is None or reading.used == used
 
 
-def test_who_reads_again_and_again_sees_a_worker_end(runtime_dir, publish_worker):
-    living = LivingProcesses()
+def test_a_repeated_reader_sees_a_worker_end(runtime_dir, publish_worker):
+    live = LiveProcesses()
     with subprocess.Popen(["/bin/sleep", "600"]) as process:
         ticks = start_ticks(process.pid)
         publish_worker(pid=process.pid, start_ticks=ticks, pid_namespace=pid_namespace())
@@ -295,6 +295,6 @@ def test_who_reads_again_and_again_sees_a_worker_end(runtime_dir, publish_worker
             if not lives:
                 process.kill()
                 process.wait()
-            living.begin_round(now=NOW)
-            apps = read_apps(runtime_dir, alive=living.is_alive, on_problem=pytest.fail)
+            live.begin_round(now=NOW)
+            apps = read_apps(runtime_dir, alive=live.is_alive, on_problem=pytest.fail)
             assert list(apps) == (["shop"] if lives else [])

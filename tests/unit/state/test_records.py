@@ -62,11 +62,11 @@ def path(tmp_path):
 
 
 @given(workers)
-def test_any_state_comes_back_as_it_went(worker):
+def test_any_state_is_decoded_as_it_was_encoded(worker):
     assert decode(encode(worker)) == worker
 
 
-def test_every_field_travels():
+def test_every_field_is_encoded():
     catalog, values = parts(encode(WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0)))
     assert {*catalog, *WORKER_VALUES} == {field.name for field in fields(WorkerState)}
     assert len(values) == len(WORKER_VALUES)
@@ -120,7 +120,7 @@ CATALOG, _ = parts(encode(WorkerState(app="a", pid=1, start_ticks=1, pid_namespa
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.1, -1e300, 1e300, float(2**63)])
-def test_a_number_that_cannot_be_is_refused_wherever_it_stands(data, value):
+def test_an_impossible_number_is_refused_at_any_place(data, value):
     catalog, values = parts(data)
     for place in range(len(values)):
         with pytest.raises(StateError, match="not finite, negative or absurdly large"):
@@ -226,11 +226,11 @@ def test_the_least_mild_mechanism(given, found):
 
 
 def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
-    told = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
-    told = replace(told, unsupported={"trim": "y" * 500, "two\nlines": ""})
-    told.packages[0].name = "p" * 300
-    told.packages[0].imports = ["a\nb"] * 2000
-    read = decode(encode(told))
+    texts = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
+    texts = replace(texts, unsupported={"trim": "y" * 500, "two\nlines": ""})
+    texts.packages[0].name = "p" * 300
+    texts.packages[0].imports = ["a\nb"] * 2000
+    read = decode(encode(texts))
     assert read.unsupported == {"trim": "y" * MAX_NAME_LENGTH, "two?lines": ""}
     assert read.packages[0].imports == ["a?b"] * MAX_NAMES
     assert read.recycle_refused == "x" * MAX_NAME_LENGTH
@@ -272,7 +272,7 @@ def test_publishing_follows_no_link(worker, path):
     assert victim.read_text() == "precious"
 
 
-def test_withdrawing_twice_is_once(worker, path):
+def test_withdrawing_twice_is_no_error(worker, path):
     publish(worker, path)
     withdraw(path)
     withdraw(path)
@@ -280,7 +280,7 @@ def test_withdrawing_twice_is_once(worker, path):
         load(path, owner=ME)
 
 
-def test_state_files_are_told_from_others(tmp_path):
+def test_only_state_files_are_listed(tmp_path):
     for name in ("2.state", "10.state", "2.sock", ".2.state.new", ".hidden.state", "state"):
         (tmp_path / name).touch()
     assert [path.name for path in state_files(tmp_path)] == ["10.state", "2.state"]
@@ -352,11 +352,11 @@ def test_a_catalog_is_parsed_again_where_it_changed_only(tmp_path, worker):
     assert load(path, owner=ME).packages[0].verdict == "trim"
     catalog, values = parts(path.read_bytes())
     path.write_bytes(joined(json.dumps(catalog, separators=(",", ":")).encode() + b"}", values))
-    with pytest.raises(StateError, match="its catalog is no JSON"):
+    with pytest.raises(StateError, match="its catalog is not JSON"):
         load(path, owner=ME)
 
 
-def test_of_a_catalog_that_is_known_nothing_is_read(path, worker, monkeypatch):
+def test_a_known_catalog_is_not_read_again(path, worker, monkeypatch):
     publish(worker, path)
     size, read = path.stat().st_size, []
 
@@ -392,14 +392,14 @@ def test_workers_with_the_same_packages_share_what_was_parsed(tmp_path, worker):
     assert packages[0].options is packages[1].options
 
 
-def test_catalogs_that_are_kept_are_bounded(tmp_path, worker, monkeypatch):
-    monkeypatch.setattr(reader._reads, "MOST_BYTES", 4000)
+def test_the_cache_is_bounded(tmp_path, worker, monkeypatch):
+    monkeypatch.setattr(reader._cache, "MOST_BYTES", 4000)
     for pid in range(1, 50):
         worker.pid = pid
         publish(worker, tmp_path / f"{pid}.state")
         assert load(tmp_path / f"{pid}.state", owner=ME).pid == pid
-    reads = reader._reads
-    assert 0 < reads._bytes == sum(read.size for read in reads._kept.values()) <= 4000
+    cache = reader._cache
+    assert 0 < cache._bytes == sum(file.size for file in cache._files.values()) <= 4000
 
 
 def test_a_catalog_is_compared_with_few_others_however_many_there_are():
@@ -412,13 +412,13 @@ def test_a_catalog_is_compared_with_few_others_however_many_there_are():
 
         __hash__ = None
 
-    reads = reader._Reads()
+    cache = reader._Cache()
     for number in range(100):
         compared.clear()
-        reads.keep(f"{number}.state", reader._Read(b"", 0, 10, {}, Packages()))
-        assert len(compared) <= reads.NEIGHBOURS
-    reads.keep("7.state", reader._Read(b"", 0, 30, {}, Packages()))
-    assert reads._bytes == 99 * 10 + 30
+        cache.put(f"{number}.state", reader._CachedFile(b"", 0, 10, {}, Packages()))
+        assert len(compared) <= cache.COMPARED_FILES
+    cache.put("7.state", reader._CachedFile(b"", 0, 30, {}, Packages()))
+    assert cache._bytes == 99 * 10 + 30
 
 
 def test_a_package_is_named_once(data):
@@ -428,14 +428,14 @@ def test_a_package_is_named_once(data):
         decode(joined(catalog, values))
 
 
-def test_a_value_that_cannot_be_is_refused_wherever_it_changes(tmp_path, worker):
-    """What did not change since the last read is not looked at again; what did is."""
+def test_an_impossible_value_is_refused_where_it_changes(tmp_path, worker):
+    """Only what changed since the last read is checked again."""
     path = tmp_path / f"{worker.pid}.state"
     publish(worker, path)
     assert load(path, owner=ME) == worker
     for impossible in (math.nan, -2.0, math.inf):
         worker.packages[-1].uses = impossible
-        for _ in range(2):  # what was refused is no read that the next is compared with
+        for _ in range(2):  # a refused file is not what the next read is compared with
             publish(worker, path)
             with pytest.raises(StateError, match="not finite, negative or absurdly large"):
                 load(path, owner=ME)
