@@ -1,1 +1,1 @@
-"""Verdicts: what a rehearsal found out about unloading a package, stored, and checked before it is believed."""
+"""Verdicts: how a package can be unloaded, as a rehearsal found; stored, and validated before use."""

@@ -1,8 +1,8 @@
-"""What is installed here, as far as a verdict depends on it: distributions, Python, the allocator.
+"""The environment that a verdict depends on: versions of distributions and of Python, and the memory allocator.
 
-A worker asks at a verdict's look-up, so nothing here imports anything. `importlib.metadata` would cost 4 MB; the
-names of the metadata directories say the same (Recording Installed Projects, packaging.python.org) for one listing of
-each directory of `sys.path`, 0.6 ms in all.
+A worker uses it at each look-up of a verdict, so it imports nothing else. `importlib.metadata` would cost 4 MB; the
+names of the metadata directories have the same versions (Recording Installed Projects, packaging.python.org) for one
+listing of each directory of `sys.path`, 0.6 ms in all.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import cast
 from mempressure import __version__
 
 UNVERSIONED = "files "
-"""How the version of a package that no distribution provides begins: it is told by its files instead."""
+"""Prefix of the version of a package that no distribution provides: it is derived from its files instead."""
 
 _SOURCES = (".py", ".so", ".pyd")
 
@@ -24,9 +24,9 @@ def python_version() -> str:
 
 
 def allocator() -> str:
-    """Return what hands out memory here: Python's allocator, the C library and what is preloaded before it.
+    """Return the allocators in use: Python's, the C library's, and libraries preloaded before that.
 
-    Such as "pymalloc, glibc 2.36" or "malloc, musl, libjemalloc.so.2".
+    For example "pymalloc, glibc 2.36" or "malloc, musl, libjemalloc.so.2".
     """
     libraries = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
     return ", ".join([_python_allocator(), _c_library(), *sorted(os.path.basename(library) for library in libraries)])
@@ -42,7 +42,7 @@ def distribution_versions(names: Iterable[str], *, path: Sequence[object] | None
 
     Args:
         names: as `normalised` returns them.
-        path: where to look, in order; `sys.path` by default.
+        path: the directories to search, in order; `sys.path` by default.
     """
     wanted, found = set(names), dict[str, str]()
     for folder in cast(Sequence[object], sys.path) if path is None else path:
@@ -50,7 +50,7 @@ def distribution_versions(names: Iterable[str], *, path: Sequence[object] | None
             continue
         try:
             entries = os.listdir(folder or ".")
-        except OSError:  # a zip file, or a directory that is not there
+        except OSError:  # a zip file, or a directory that does not exist
             continue
         for entry in entries:
             name, version = _name_and_version(entry)
@@ -60,7 +60,7 @@ def distribution_versions(names: Iterable[str], *, path: Sequence[object] | None
 
 
 def normalised(name: str) -> str:
-    """Return a distribution's name such that all its spellings are one (PEP 503, with underscores)."""
+    """Return the normalised form of a distribution's name (PEP 503, with underscores)."""
     name = name.lower().replace("-", "_").replace(".", "_")
     while "__" in name:
         name = name.replace("__", "_")
@@ -68,9 +68,10 @@ def normalised(name: str) -> str:
 
 
 def source_version(package: str) -> str:
-    """Return what tells one state of a package's files from another; empty where the package cannot be found.
+    """Return a version of a package that changes with its files; empty where the package cannot be found.
 
-    Such as "files 12, 34567 bytes, 1763800000000000000": how many, how large together, and the newest one's time in ns.
+    For example "files 12, 34567 bytes, 1763800000000000000": their number, their summed size, and the time of the
+    newest in nanoseconds.
     """
     count, size, newest = 0, 0, 0
     for file in _source_files(package):
@@ -98,7 +99,7 @@ def _source_files(package: str) -> Iterable[str]:
 
 
 def _name_and_version(entry: str) -> tuple[str, str]:
-    """Return what "pandas-3.1.1.dist-info" or "six-1.17.0-py3.11.egg-info" says; two empty texts for the rest."""
+    """Return name and version from "pandas-3.1.1.dist-info" or "six-1.17.0-py3.11.egg-info"; empty for other names."""
     stem, dot, kind = entry.rpartition(".")
     if not dot or kind not in ("dist-info", "egg-info"):
         return "", ""

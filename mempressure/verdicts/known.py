@@ -1,11 +1,11 @@
-"""The verdicts that a worker's agent publishes with its packages."""
+"""The verdicts on a worker's packages, cached: they are looked up again only when verdicts have changed."""
 
 import os
 from pathlib import Path
 
 
 class KnownVerdicts:
-    """Verdicts as they were last looked up; again only when their directory changed.
+    """The results of earlier look-ups, dropped when the directory of verdicts has changed.
 
     A worker whose user never rehearsed anything pays one `stat` a tick (2 us) and imports nothing for it.
 
@@ -19,18 +19,18 @@ class KnownVerdicts:
         self._mechanisms: dict[str, tuple[str, str]] = {}
         """The mildest mechanism that works, and why evicting does not."""
 
-    def look(self) -> None:
-        """Notice whether verdicts came or went."""
+    def refresh(self) -> None:
+        """Drop the cached results if verdicts were added or removed."""
         try:
             changed = os.stat(self._cache / "verdicts").st_mtime_ns
-        except OSError:  # none was ever kept, or it is not for this user
+        except OSError:  # no verdict was ever stored, or the directory is closed to this user
             changed = 0
         if changed != self._changed:
             self._changed = changed
             self._mechanisms.clear()
 
     def mechanism(self, package: str) -> str:
-        """Return the mildest mechanism that works for a package; empty where that is not known."""
+        """Return the mildest mechanism that works for a package; empty where there is no verdict."""
         return self._known(package)[0]
 
     def reason_not_to_evict(self, package: str) -> str:
@@ -38,8 +38,8 @@ class KnownVerdicts:
         return self._known(package)[1]
 
     def current_reason_not_to_evict(self, package: str) -> str:
-        """Return the same, having looked whether verdicts came or went."""
-        self.look()
+        """Return the same after a `refresh`."""
+        self.refresh()
         return self.reason_not_to_evict(package)
 
     def _known(self, package: str) -> tuple[str, str]:

@@ -1,10 +1,11 @@
-"""Where verdicts are kept: a directory a user, one JSON file a package and exercise.
+"""The store of verdicts: a directory for each user, with one JSON file for each package and exercise.
 
-    <cache>/verdicts/<package>.json                          0600 in directories of 0700, replaced whole
+    <cache>/verdicts/<package>.json                          0600 in directories of 0700, replaced atomically
     <cache>/verdicts/<package>@<module>:<function>.json
 
-A verdict decides what is unloaded in production, so a file is believed only if nobody but its user could write it,
-and only while what it was found for is what is installed. What is not believed is said once and counts as absent.
+A verdict decides what is unloaded in production. So a file is used only if no other user could have written it, and
+only in the environment that it was found in. Every other file is logged once and counts as absent.
+
 Looking one up takes 0.7 ms (pandas and its 4 distributions) and imports json alone. Workers do it in the agent's
 thread, through `mempressure.verdicts.known`, which imports this module (0.2 to 0.4 MB) where there are any verdicts.
 """
@@ -17,19 +18,19 @@ from typing import Any
 
 from mempressure.config.paths import make_private, require_private
 from mempressure.errors import UnsafeDirectoryError
-from mempressure.verdicts.verdict import Verdict, VerdictError, VerdictKey, as_json, from_json, reason_not_to_believe
+from mempressure.verdicts.verdict import Verdict, VerdictError, VerdictKey, as_json, from_json, reason_invalid
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NAME_BYTES = 200
-"""Of package and exercise together; file systems allow 255 bytes for a file's name."""
+"""Most bytes of package and exercise together: file systems allow 255 for a file's name."""
 
-_MAX_TOLD = 1000
+_MAX_LOGGED = 1000
 
 
 def load_verdict(package: str, *, cache: Path | None = None) -> Verdict | None:
-    """Return the verdict on a package, None where none can be believed.
+    """Return the verdict on a package, None where there is no valid one.
 
-    Where several exercises were rehearsed, the one counts under which the fewest mechanisms work.
+    Where several exercises were rehearsed, it is the verdict under which the fewest mechanisms work.
 
     Args:
         package: its import name.
@@ -47,19 +48,19 @@ def load_verdict(package: str, *, cache: Path | None = None) -> Verdict | None:
     except FileNotFoundError:
         return None
     except (UnsafeDirectoryError, OSError) as problem:
-        _tell(str(problem))
+        _log_once(str(problem))
         return None
     found = [
         verdict
         for name in sorted(names)
         if name == f"{package}.json" or (name.startswith(f"{package}@") and name.endswith(".json"))
-        if (verdict := _believed(directory / name)) is not None
+        if (verdict := _load(directory / name)) is not None
     ]
-    return min(found, key=_courage, default=None)
+    return min(found, key=_by_caution, default=None)
 
 
 def load_rehearsed(package: str, *, exercise: str, cache: Path) -> Verdict | None:
-    """Return the verdict that one exercise (or none, "") led to, None where it cannot be believed."""
+    """Return the verdict found with one exercise ("" for none), None where there is no valid one."""
     directory = cache / "verdicts"
     try:
         for folder in (cache, directory):
@@ -67,17 +68,17 @@ def load_rehearsed(package: str, *, exercise: str, cache: Path) -> Verdict | Non
     except FileNotFoundError:
         return None
     except (UnsafeDirectoryError, OSError) as problem:
-        _tell(str(problem))
+        _log_once(str(problem))
         return None
-    return _believed(directory / _file_name(package, exercise))
+    return _load(directory / _file_name(package, exercise))
 
 
 def store_verdict(verdict: Verdict, *, cache: Path) -> None:
-    """Keep a verdict, in place of the one that the same exercise led to before.
+    """Store a verdict, in place of an earlier one on the same package and exercise.
 
     Raises:
         UnsafeDirectoryError: the directory is open to others.
-        OSError: it cannot be written to.
+        OSError: it cannot be written.
     """
     import json
 
@@ -98,27 +99,27 @@ def store_verdict(verdict: Verdict, *, cache: Path) -> None:
 
 
 def forget_verdict(package: str, *, exercise: str, cache: Path) -> None:
-    """Remove what was kept for a package and exercise, if anything was."""
+    """Remove the verdict on a package and exercise, if there is one."""
     try:
         os.unlink(cache / "verdicts" / _file_name(package, exercise))
     except FileNotFoundError:
         return
 
 
-def _believed(path: Path) -> Verdict | None:
+def _load(path: Path) -> Verdict | None:
     try:
-        return _checked(from_json(_parsed(_read(path))), path.name)
+        return _validated(from_json(_parsed(_read(path))), path.name)
     except FileNotFoundError:
         return None
     except (VerdictError, OSError, RecursionError) as problem:
-        _tell(f"{path}: {problem}")
+        _log_once(f"{path}: {problem}")
         return None
 
 
-def _checked(verdict: Verdict, name: str) -> Verdict:
+def _validated(verdict: Verdict, name: str) -> Verdict:
     if _file_name(verdict.package, verdict.key.exercise) != name:
-        raise VerdictError(f"it speaks of {_spoken_of(verdict.key)}")
-    if reason := reason_not_to_believe(verdict.key):
+        raise VerdictError(f"it is the verdict on {_subject(verdict.key)}")
+    if reason := reason_invalid(verdict.key):
         raise VerdictError(f"{reason}; run: mempressure check {verdict.package}{_flag(verdict.key)}")
     return verdict
 
@@ -129,22 +130,21 @@ def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise VerdictError(f"it is no JSON: {error}") from error
+        raise VerdictError(f"it is not JSON: {error}") from error
 
 
 def _read(path: Path) -> bytes:
-
     try:
-        # O_NONBLOCK: or a named pipe would keep its reader.
+        # O_NONBLOCK: else opening a named pipe would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise VerdictError("it is no regular file") from error
+            raise VerdictError("it is not a regular file") from error
         raise
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise VerdictError("it is no regular file")
+            raise VerdictError("it is not a regular file")
         if status.st_uid != os.geteuid():
             raise VerdictError(f"it belongs to uid {status.st_uid}, not {os.geteuid()}")
         if status.st_mode & 0o022:
@@ -155,7 +155,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _courage(verdict: Verdict) -> tuple[int, bool, float]:
+def _by_caution(verdict: Verdict) -> tuple[int, bool, float]:
     """Return a key that puts the most cautious verdict first, then one whose use was rehearsed, then the newest."""
     return sum(result.works for result in verdict.results), not verdict.key.exercise, -verdict.when
 
@@ -164,7 +164,7 @@ def _file_name(package: str, exercise: str) -> str:
     return f"{package}@{exercise}.json" if exercise else f"{package}.json"
 
 
-def _spoken_of(key: VerdictKey) -> str:
+def _subject(key: VerdictKey) -> str:
     return f"{key.package!r} with exercise {key.exercise!r}" if key.exercise else repr(key.package)
 
 
@@ -178,15 +178,15 @@ def _configured_cache() -> Path:
     return load_configuration().cache_directory
 
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
-def _tell(problem: str) -> None:
-    if problem in _told:
+def _log_once(problem: str) -> None:
+    if problem in _logged:
         return
-    if len(_told) >= _MAX_TOLD:
-        _told.clear()
-    _told.add(problem)
+    if len(_logged) >= _MAX_LOGGED:
+        _logged.clear()
+    _logged.add(problem)
     import logging
 
-    logging.getLogger(__name__).warning("verdict not believed: %s", problem)
+    logging.getLogger(__name__).warning("verdict ignored: %s", problem)

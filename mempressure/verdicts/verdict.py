@@ -1,8 +1,8 @@
-"""Verdicts: what a rehearsal found out about unloading one package, and what it was found for.
+"""A verdict: what a rehearsal found about unloading one package, and the environment that it is valid in.
 
-A verdict holds for its key only: the package with the versions of all that it imports, Python, the allocator, this
-library's version, and the exercise that stood for using the package. It is kept as JSON (`mempressure.verdicts.store`);
-what is read back is checked field by field, since it decides what is unloaded.
+A verdict is valid for its key only: the package with the versions of all that it imports, Python, the allocator, this
+library's version, and the exercise that stood for using the package. `mempressure.verdicts.store` keeps it as JSON, and
+it is checked field by field when it is read back, since it decides what is unloaded.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,29 +13,29 @@ from mempressure.state.records import MECHANISMS
 from mempressure.verdicts import environment
 
 REHEARSED = tuple(name for name in MECHANISMS if name != "trim")
-"""The mechanisms that a verdict is about, mildest first; trimming concerns a worker, no package."""
+"""The mechanisms that a verdict is about, mildest first; trimming concerns a worker, not a package."""
 
 MAX_TEXT_LENGTH = 500
 MAX_ROWS = 1000
-"""Entries of a list in a verdict at most."""
+"""Most entries in a list of a verdict."""
 
 _FORMAT = 1
 _MOST = 2**62
 
 
 class VerdictError(MempressureError, ValueError):
-    """A verdict cannot be believed; the message says why."""
+    """A stored verdict is damaged or not valid here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictKey:
-    """What a verdict holds for."""
+    """The environment and the exercise that a verdict is valid for."""
 
     package: str
     exercise: str
     """Module and function, such as "reports:monthly"; empty where only importing was rehearsed."""
     distributions: dict[str, str]
-    """Version by normalised name; of a package without a distribution what `installation.source_version` says."""
+    """Version by normalised name; for a package without a distribution `environment.source_version`."""
     python: str
     allocator: str
     mempressure: str
@@ -50,9 +50,9 @@ class MechanismResult:
     reason: str = ""
     """Why it does not work, in one sentence; empty where it does."""
     reclaimed_bytes: int = 0
-    """Private memory that a cycle gave back."""
+    """Private memory that a cycle freed."""
     reload_seconds: float = 0.0
-    """What loading again took, until the package could be used."""
+    """Time that loading again took, until the package could be used."""
     cycles: int = 0
     equal: bool | None = None
     """Whether the exercise's last result equals its first; None where there is none, or none that can be compared."""
@@ -60,12 +60,12 @@ class MechanismResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleCost:
-    """What importing one module took; bytes are anonymous memory."""
+    """The cost of importing one module; bytes are anonymous memory."""
 
     name: str
     self_bytes: int
     cumulative_bytes: int
-    """With all that it imported and that was not loaded before."""
+    """Including all modules that it imported and that were not loaded before."""
     self_seconds: float
 
 
@@ -81,7 +81,7 @@ class Verdict:
     baseline_bytes: int
     """Private memory of a fresh process, before the package is imported."""
     loaded_bytes: int
-    """The same after it was imported and used."""
+    """Private memory after the package was imported and used."""
     pins: tuple[str, ...] = ()
     """References from outside the package that keep it from being evicted."""
     incomparable: str = ""
@@ -119,8 +119,8 @@ class Verdict:
         return self.results[REHEARSED.index(mechanism)]
 
 
-def reason_not_to_believe(key: VerdictKey) -> str:
-    """Return what is another here and now than when the verdict was found; empty where it still holds."""
+def reason_invalid(key: VerdictKey) -> str:
+    """Return how the present environment differs from the verdict's; empty where the verdict is valid."""
     for what, now in (
         ("python", environment.python_version()),
         ("allocator", environment.allocator()),
@@ -140,16 +140,16 @@ def reason_not_to_believe(key: VerdictKey) -> str:
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as plain data that `from_json` takes."""
+    """Return a verdict as plain data, from which `from_json` restores it."""
     content = {"format": _FORMAT, **asdict(verdict)}
     return content | {name: list(content[name]) for name in ("results", "pins", "modules")}
 
 
 def from_json(content: Any) -> Verdict:
-    """Return the verdict that `as_json` gave as plain data.
+    """Return the verdict that `as_json` made into plain data.
 
     Raises:
-        VerdictError: it is none, or holds a value that cannot be.
+        VerdictError: the data is no verdict, or has a value that is not allowed.
     """
     given = _checked(content, _VERDICT, "the verdict")
     if given.pop("format") != _FORMAT:
@@ -168,7 +168,7 @@ def _texts(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    # They end up in terminals and logs.
+    # Texts are shown in terminals and logs.
     return type(value) is str and len(value) <= MAX_TEXT_LENGTH and value.isprintable()
 
 
@@ -243,5 +243,5 @@ def _checked(given: Any, expected: dict[str, Any], what: str) -> dict[str, Any]:
         raise VerdictError(f"{what} has other keys than this version writes")
     for name, fits in expected.items():
         if not fits(given[name]):
-            raise VerdictError(f"{name}={given[name]!r:.60} cannot be")
+            raise VerdictError(f"{name}={given[name]!r:.60} is not allowed")
     return dict(given)

@@ -139,7 +139,7 @@ class ManagedWorker:
             from mempressure.verdicts.known import KnownVerdicts  # only paid for where there is a package
 
             self._verdicts = KnownVerdicts(self._cache_directory)
-        self._verdicts.look()
+        self._verdicts.refresh()
         for package in packages:
             package.verdict = self._verdicts.mechanism(package.name)
 

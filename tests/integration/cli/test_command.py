@@ -106,7 +106,7 @@ def test_a_verdict_is_stale_once_the_package_changes(mempressure, folder):
     (folder / "heavy.py").write_text("ballast = b'y' * (9 << 20)\n")
     done = mempressure(*arguments, PYTHONPATH=path(folder))
     assert json.loads(done.stdout)["packages"][0]["cached"] is False
-    assert "verdict not believed: " in done.stderr
+    assert "verdict ignored: " in done.stderr
     assert "the files of heavy changed since it was found" in done.stderr
 
 

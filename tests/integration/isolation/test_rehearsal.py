@@ -9,7 +9,7 @@ import pytest
 
 from mempressure.rehearsal.rehearsal import Rehearsal
 from mempressure.rehearsal.trial import RehearsalError
-from mempressure.verdicts.verdict import reason_not_to_believe
+from mempressure.verdicts.verdict import reason_invalid
 from tests.support.waiting import until
 
 MIB = 1 << 20
@@ -65,7 +65,7 @@ def test_a_package_is_rehearsed_by_every_mechanism(write):
     assert stop.reload_seconds > recycle.reload_seconds > 0
     assert (verdict.key.package, verdict.key.exercise, verdict.incomparable) == ("heavy", "uses:answer", "")
     assert verdict.key.distributions.keys() == {"heavy"}
-    assert reason_not_to_believe(verdict.key) == "the files of heavy changed since it was found"  # not on this path
+    assert reason_invalid(verdict.key) == "the files of heavy changed since it was found"  # not on this path
     assert [share for share, _ in shares] == sorted(share for share, _ in shares)
     assert (shares[0], shares[-1]) == ((0.0, "survey"), (1.0, "done"))
     assert {doing for _, doing in shares} == {"survey", "stop", "evict", "recycle", "done"}

@@ -42,11 +42,11 @@ def test_the_first_distribution_on_the_path_counts_as_it_does_for_imports(site, 
 
 
 @pytest.mark.parametrize("name", ["Zope.Event", "zope-event", "zope_event", "zope--event", "zope-._event"])
-def test_all_spellings_of_a_name_are_one(name):
+def test_all_spellings_of_a_name_are_normalised_alike(name):
     assert environment.normalised(name) == "zope_event"
 
 
-def test_versions_are_those_that_the_metadata_tells():
+def test_versions_are_those_of_the_metadata():
     import importlib.metadata
 
     for name in ("pandas", "python-dateutil", "PyYAML", "sympy", "networkx"):
@@ -54,7 +54,7 @@ def test_versions_are_those_that_the_metadata_tells():
         assert environment.distribution_versions([normalised]) == {normalised: importlib.metadata.version(name)}
 
 
-def test_the_files_of_a_package_without_a_distribution_tell_its_state(tmp_path, monkeypatch):
+def test_the_files_of_a_package_without_a_distribution_are_its_version(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     package = tmp_path / "unversioned"
     (package / "deep").mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_the_files_of_a_package_without_a_distribution_tell_its_state(tmp_path, 
     assert len(set(states)) == len(states)
 
 
-def test_a_module_of_one_file_and_one_that_is_not_there(tmp_path, monkeypatch):
+def test_a_module_of_one_file_and_a_missing_one(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "single_file_module.py").write_text("x = 1\n")
     assert environment.source_version("single_file_module").startswith("files 1, 6 bytes, ")

@@ -15,11 +15,11 @@ def cache(tmp_path):
 
 
 def mechanisms(known, *names):
-    known.look()
+    known.refresh()
     return [known.mechanism(name) for name in names]
 
 
-def test_verdicts_that_come_and_go_are_noticed(cache, make_verdict):
+def test_added_and_removed_verdicts_are_noticed(cache, make_verdict):
     known = KnownVerdicts(cache)
     assert mechanisms(known, "pandas") == [""]
     store_verdict(make_verdict(), cache=cache)
@@ -43,7 +43,7 @@ def test_a_worker_without_verdicts_imports_nothing_for_them():
     code = (
         "import sys, pathlib, mempressure.worker.managed\n"
         "from mempressure.verdicts.known import KnownVerdicts\n"
-        "known = KnownVerdicts(pathlib.Path('/nowhere/at/all')); known.look(); known.mechanism('pandas')\n"
+        "known = KnownVerdicts(pathlib.Path('/nowhere/at/all')); known.refresh(); known.mechanism('pandas')\n"
         "print([name for name in sys.modules if name.startswith('mempressure.verdicts.verdict')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
@@ -52,7 +52,7 @@ def test_a_worker_without_verdicts_imports_nothing_for_them():
 
 def test_only_a_verdict_that_evicting_works_allows_it(cache, make_verdict):
     known = KnownVerdicts(cache)
-    known.look()
+    known.refresh()
     assert known.reason_not_to_evict("sympy") == (
         "no rehearsal found that it can be evicted: run mempressure check sympy"
     )
@@ -61,6 +61,6 @@ def test_only_a_verdict_that_evicting_works_allows_it(cache, make_verdict):
         cache=cache,
     )
     store_verdict(make_verdict(package="pandas"), cache=cache)
-    known.look()
+    known.refresh()
     assert known.reason_not_to_evict("sympy") == ""
     assert known.reason_not_to_evict("pandas").startswith("its rehearsal found that it cannot be evicted: ")

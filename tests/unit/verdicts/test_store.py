@@ -15,8 +15,8 @@ def cache(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_yet(monkeypatch):
-    monkeypatch.setattr(store, "_told", set())
+def nothing_logged_yet(monkeypatch):
+    monkeypatch.setattr(store, "_logged", set())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def results(*works):
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_what_is_kept_is_found_and_closed_to_others(cache, make_verdict, set_umask, umask):
+def test_a_stored_verdict_is_loaded_and_closed_to_others(cache, make_verdict, set_umask, umask):
     set_umask(umask)
     verdict = make_verdict()
     store_verdict(verdict, cache=cache)
@@ -48,7 +48,7 @@ def test_what_is_kept_is_found_and_closed_to_others(cache, make_verdict, set_uma
     assert [path.stat().st_mode & 0o777 for path in (cache, cache / "verdicts", file)] == [0o700, 0o700, 0o600]
 
 
-def test_nothing_is_found_where_nothing_was_kept(cache, kept, caplog):
+def test_nothing_is_loaded_where_nothing_was_stored(cache, kept, caplog):
     for name in ("sympy", "pandas.core", "panda", "", "../verdicts/pandas", "*"):
         assert load_verdict(name, cache=cache) is None
     assert load_verdict("pandas", cache=cache / "none") is None
@@ -62,7 +62,7 @@ def test_the_cache_of_the_configuration_is_the_default(kept, cache, monkeypatch)
     assert load_verdict("pandas") == kept
 
 
-def test_a_verdict_takes_the_place_of_the_one_before(cache, kept):
+def test_a_verdict_replaces_the_one_before(cache, kept):
     newer = replace(kept, when=kept.when + 5)
     store_verdict(newer, cache=cache)
     assert load_verdict("pandas", cache=cache) == newer
@@ -92,7 +92,7 @@ def test_of_several_exercises_the_most_cautious_verdict_counts(cache, make_verdi
 
 
 def refused(cache, caplog, reason):
-    """Look a verdict up twice: it must be absent both times, and that said once."""
+    """Look a verdict up twice: it must be absent both times, with one log record."""
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -103,59 +103,59 @@ def refused(cache, caplog, reason):
 
 
 @pytest.mark.parametrize("mode", [0o660, 0o602, 0o666])
-def test_a_file_that_others_can_write_to_is_not_believed(cache, file, caplog, mode):
+def test_a_file_that_others_can_write_to_is_ignored(cache, file, caplog, mode):
     file.chmod(mode)
     refused(cache, caplog, f"can be written to by others (mode {mode:04o})")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("which", ["file", "directory", "cache"])
-def test_what_belongs_to_somebody_else_is_not_believed(cache, file, caplog, which):
+def test_what_belongs_to_another_user_is_ignored(cache, file, caplog, which):
     os.chown({"file": file, "directory": file.parent, "cache": cache}[which], 12345, -1)
     refused(cache, caplog, "belongs to uid 12345, not 0")
 
 
 @pytest.mark.parametrize("which", ["directory", "cache"])
 @pytest.mark.parametrize("mode", [0o770, 0o707])
-def test_a_directory_that_others_can_write_to_is_not_believed(cache, file, caplog, which, mode):
+def test_a_directory_that_others_can_write_to_is_ignored(cache, file, caplog, which, mode):
     {"directory": file.parent, "cache": cache}[which].chmod(mode)
     refused(cache, caplog, f"can be written to by others (mode {mode:04o})")
 
 
-def test_a_link_is_not_believed(cache, file, tmp_path, caplog):
+def test_a_link_is_ignored(cache, file, tmp_path, caplog):
     file.rename(tmp_path / "elsewhere.json")
     file.symlink_to(tmp_path / "elsewhere.json")
-    refused(cache, caplog, "it is no regular file")
+    refused(cache, caplog, "it is not a regular file")
 
 
 @pytest.mark.parametrize("which", ["directory", "cache"])
-def test_a_linked_directory_is_not_believed(cache, file, tmp_path, caplog, which):
+def test_a_linked_directory_is_ignored(cache, file, tmp_path, caplog, which):
     folder = {"directory": file.parent, "cache": cache}[which]
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     refused(cache, caplog, "is no directory")
 
 
-def test_a_pipe_is_not_believed_nor_waited_for(cache, file, caplog):
+def test_a_pipe_is_ignored_and_blocks_nothing(cache, file, caplog):
     file.unlink()
     os.mkfifo(file, 0o600)
-    refused(cache, caplog, "it is no regular file")
+    refused(cache, caplog, "it is not a regular file")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it is no JSON"),
-        (b"{", "it is no JSON"),
-        (b"\xff\xfe", "it is no JSON"),
+        (b"", "it is not JSON"),
+        (b"{", "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
         (b"[" * 100_000, "recursion"),
-        (b"1" * 10_000, "it is no JSON"),
+        (b"1" * 10_000, "it is not JSON"),
         (b"{}", "has other keys"),
-        (b"\x80\x04N.", "it is no JSON"),
+        (b"\x80\x04N.", "it is not JSON"),
         (b" " * (MAX_FILE_BYTES + 1), f"more than the {MAX_FILE_BYTES} bytes"),
     ],
 )
-def test_what_cannot_be_read_is_not_believed(cache, file, caplog, content, reason):
+def test_what_cannot_be_read_is_ignored(cache, file, caplog, content, reason):
     file.write_bytes(content)
     refused(cache, caplog, reason)
 
@@ -166,20 +166,20 @@ def test_a_file_of_exactly_the_size_allowed_is_read(cache, file, kept):
     assert load_verdict("pandas", cache=cache) == kept
 
 
-def test_a_file_that_speaks_of_another_package_is_not_believed(cache, file, make_verdict, caplog):
+def test_a_file_with_the_verdict_on_another_package_is_ignored(cache, file, make_verdict, caplog):
     store_verdict(make_verdict(package="sympy"), cache=cache)
     os.replace(file.with_name("sympy.json"), file)
-    refused(cache, caplog, "it speaks of 'sympy'")
+    refused(cache, caplog, "it is the verdict on 'sympy'")
 
 
-def test_a_file_that_speaks_of_another_exercise_is_not_believed(cache, file, make_verdict, caplog):
+def test_a_file_with_the_verdict_on_another_exercise_is_ignored(cache, file, make_verdict, caplog):
     store_verdict(make_verdict(exercise="a:b"), cache=cache)
     os.replace(file.with_name("pandas@a:b.json"), file)
-    refused(cache, caplog, "it speaks of 'pandas' with exercise 'a:b'")
+    refused(cache, caplog, "it is the verdict on 'pandas' with exercise 'a:b'")
 
 
 @pytest.mark.parametrize("change", [{"python": "old"}, {"distributions": {"pandas": "0.1"}}])
-def test_a_stale_verdict_is_not_believed_and_the_remedy_named(cache, kept, caplog, change):
+def test_a_stale_verdict_is_ignored_and_the_remedy_named(cache, kept, caplog, change):
     store_verdict(replace(kept, key=replace(kept.key, **change)), cache=cache)
     refused(cache, caplog, "run: mempressure check pandas")
 
@@ -189,7 +189,7 @@ def test_a_damaged_verdict_does_not_hide_another_exercises(cache, file, make_ver
     store_verdict(other, cache=cache)
     file.write_text("{")
     assert load_verdict("pandas", cache=cache) == other
-    assert "it is no JSON" in caplog.text
+    assert "it is not JSON" in caplog.text
 
 
 def test_nothing_is_left_where_writing_fails(cache, kept, monkeypatch):

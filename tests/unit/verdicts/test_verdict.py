@@ -18,7 +18,7 @@ from mempressure.verdicts.verdict import (
     VerdictKey,
     as_json,
     from_json,
-    reason_not_to_believe,
+    reason_invalid,
 )
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
@@ -69,7 +69,7 @@ verdicts = st.builds(
 
 
 @given(verdicts)
-def test_what_is_written_is_read(found):
+def test_a_verdict_is_read_as_it_was_written(found):
     assert from_json(json.loads(json.dumps(as_json(found)))) == found
 
 
@@ -107,7 +107,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CHANGES for value in values])
-def test_a_value_that_cannot_be_is_refused(make_verdict, name, value):
+def test_a_value_that_is_not_allowed_is_refused(make_verdict, name, value):
     with pytest.raises(VerdictError):
         from_json({**as_json(make_verdict()), name: value})
 
@@ -156,13 +156,13 @@ def test_unknown_and_missing_keys_are_refused(make_verdict, where, change):
 
 
 @pytest.mark.parametrize("content", [None, [], "text", 5])
-def test_what_is_no_object_is_refused(content):
+def test_content_that_is_no_object_is_refused(content):
     with pytest.raises(VerdictError, match="has other keys"):
         from_json(content)
 
 
-def test_a_verdict_holds_for_what_is_installed(make_verdict):
-    assert reason_not_to_believe(make_verdict().key) == ""
+def test_a_verdict_is_valid_in_the_environment_it_was_found_in(make_verdict):
+    assert reason_invalid(make_verdict().key) == ""
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_a_verdict_holds_for_what_is_installed(make_verdict):
         ({"distributions": {"no_such_thing": "files 1, 2 bytes, 3"}}, "the files of no_such_thing changed"),
     ],
 )
-def test_a_verdict_does_not_hold_for_anything_else(make_verdict, change, reason):
-    assert reason in reason_not_to_believe(replace(make_verdict().key, **change))
+def test_a_verdict_is_not_valid_in_another_environment(make_verdict, change, reason):
+    assert reason in reason_invalid(replace(make_verdict().key, **change))
 
 
-def test_a_verdict_on_unversioned_files_holds_while_they_stay(make_verdict):
+def test_a_verdict_on_unversioned_files_is_valid_while_they_stay(make_verdict):
     versions = {"mempressure": environment.source_version("mempressure")}
-    assert reason_not_to_believe(replace(make_verdict().key, distributions=versions)) == ""
+    assert reason_invalid(replace(make_verdict().key, distributions=versions)) == ""
 
 
-def test_trimming_is_no_packages_business():
+def test_trimming_has_no_result_in_a_verdict():
     assert verdict.REHEARSED == ("stop", "evict", "recycle")
