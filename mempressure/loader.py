@@ -233,7 +233,7 @@ class LazyLoader:
         return self._watching().monitor
 
     def packages(self) -> list[PackageState]:
-        """Return every declared package as it is now in this process, its hosts measured and its imports attributed."""
+        """Return every declared package as it is now, package processes measured and imports attributed."""
         if self._packages.tracker is not None:
             self._packages.tracker.attribute()
         growth = None if self._threads.worker is None else self._threads.worker.growth
@@ -271,7 +271,7 @@ class LazyLoader:
         self._packages.close()
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: its own agent, its own hosts, no lock held by a thread that is not here."""
+        """Begin anew in a forked child: with its own agent, package processes and locks."""
         self._lock = threading.Lock()
         if self._watch is not None:
             self._watch.after_fork()

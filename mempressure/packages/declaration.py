@@ -91,7 +91,7 @@ def checked_work_name(name: str) -> str:
 def imported_already(name: str) -> IsolationError:
     """Return the error of who isolates a package that this process has imported."""
     return IsolationError(
-        f"package {name!r} is declared isolated, but this process has imported it already: ending its host would "
-        "leave that copy; import it inside the isolated functions only, declare them before whatever else "
+        f"package {name!r} is declared isolated, but this process has imported it already: ending its "
+        "process would leave that copy; import it inside the isolated functions only, declare them before anything else "
         f"imports it, or say isolated({name!r}, allow_imported=True) to live with both"
     )

@@ -51,7 +51,7 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
                 stdout=subprocess.DEVNULL,
                 stderr=words,
                 pass_fds=[writer],
-                # As in a package's own host, a loader is inert there and functions isolated in the package run plainly.
+                # As in a package process, a loader is inert there and functions isolated in the package run plainly.
                 env=process_environment(PACKAGE_PROCESS_VARIABLE, job["package"]),
                 process_group=0,  # what the package starts is ended with it, and Ctrl-C is for this process
             )

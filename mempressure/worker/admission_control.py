@@ -45,8 +45,8 @@ class Room:
         # Entered again by a signal handler or finalizer that loads something in the midst of a decision.
         self._lock = threading.RLock()
 
-    def for_host(self, package: str, cost: int) -> Reservation:
-        """Reserve what the host of an isolated package takes: `cost` bytes, or what the app's other workers measured.
+    def for_process(self, package: str, cost: int) -> Reservation:
+        """Reserve what a package process takes: `cost` bytes, or what the app's other workers measured.
 
         Raises:
             MemoryBudgetExceeded: it is known and does not fit, whatever idle packages give back.
@@ -54,7 +54,7 @@ class Room:
         return self._reserve(package, cost, isolated=True)
 
     def for_import(self, package: str, cost: int = 0) -> Reservation:
-        """Reserve what importing a package into this process takes; as `for_host`."""
+        """Reserve what importing a package into this process takes; as `for_process`."""
         return self._reserve(package, cost, isolated=False)
 
     def _reserve(self, package: str, cost: int, *, isolated: bool) -> Reservation:

@@ -93,7 +93,7 @@ class Packages:
             ConfigurationError: it was declared before with other options.
             IsolationError: this process has imported it.
         """
-        # In a host it is there, and where it was declared before a result may have brought it.
+        # A package process has it imported, and where it was declared before a result may have imported it here.
         if not (
             allow_imported or name not in sys.modules or name in self.isolated or PACKAGE_PROCESS_VARIABLE in os.environ
         ):
@@ -140,8 +140,8 @@ class Packages:
         """Return every declared package as it is now.
 
         Args:
-            memory: each host's private memory in bytes, by package.
-            growth: by how many bytes per second each host grows, where that is known.
+            memory: each package process's private memory in bytes, by package.
+            growth: by how many bytes per second each of them grows, where that is known.
         """
         tracked = [] if self.tracker is None else self.tracker.states()
         return tracked + isolated_states(self.isolated, memory, growth=growth)
@@ -207,7 +207,7 @@ class Packages:
                 f"package {package!r} cannot run in a process of its own here: {reason}; "
                 "see mempressure_feature_supported and docs/metrics.md"
             )
-        return Reservation(0) if self.room is None else self.room.for_host(package, cost)
+        return Reservation(0) if self.room is None else self.room.for_process(package, cost)
 
     def _reserve_import(self, package: str, cost: int) -> "Reservation":
         from mempressure.packages.reservation import Reservation

@@ -85,18 +85,18 @@ def loaded(*packages):
 
 def test_a_reservation_counts_until_it_is_released():
     process = FakeProcess(base=400)
-    first = process.room.for_host("pandas", 300)
+    first = process.room.for_process("pandas", 300)
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_host("numpy", 300)
+        process.room.for_process("numpy", 300)
     first.release()
     first.release()
-    process.room.for_host("numpy", 300)
+    process.room.for_process("numpy", 300)
 
 
 def test_what_the_host_of_a_reservation_holds_already_is_not_counted_twice():
     package = FakePackage("pandas", 300)
     process = FakeProcess(package, base=0)
-    reservation = process.room.for_host("pandas", 400)
+    reservation = process.room.for_process("pandas", 400)
     package.active_calls = 1
     package.load()
     reservation.pid = package.process_pid
@@ -107,27 +107,27 @@ def test_what_the_host_of_a_reservation_holds_already_is_not_counted_twice():
 
 def test_a_load_whose_cost_nobody_knows_is_let_through_and_reserves_nothing():
     process = FakeProcess(base=899)
-    process.room.for_host("pandas", 0)
+    process.room.for_process("pandas", 0)
     assert process.room._reservations == set()
 
 
 def test_what_other_workers_measured_is_the_cost_where_this_one_knows_none():
     process = FakeProcess(base=800, costs={("pandas", True): 100, ("numpy", False): 100})
-    for reserve, name in ((process.room.for_host, "pandas"), (process.room.for_import, "numpy")):
+    for reserve, name in ((process.room.for_process, "pandas"), (process.room.for_import, "numpy")):
         with pytest.raises(MemoryBudgetExceeded, match="no room to load"):
             reserve(name, 0)
-    process.room.for_host("numpy", 0)  # isolated it may take anything
-    process.room.for_host("pandas", 50)  # its own measurement is the later one
+    process.room.for_process("numpy", 0)  # isolated it may take anything
+    process.room.for_process("pandas", 50)  # its own measurement is the later one
 
 
 def test_idle_packages_go_and_those_in_use_stay():
     idle, busy = loaded(FakePackage("idle", 300), FakePackage("busy", 300))
     busy.active_calls = 1
     process = FakeProcess(idle, busy, base=200)
-    process.room.for_host("pandas", 300)
+    process.room.for_process("pandas", 300)
     assert process.loaded() == ["busy"]
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_host("numpy", 300)
+        process.room.for_process("numpy", 300)
     assert process.loaded() == ["busy"]
 
 
@@ -135,7 +135,7 @@ def test_a_package_used_between_the_look_and_the_unloading_stays():
     one, two = loaded(FakePackage("one", 300), FakePackage("two", 300, priority=1))
     process = FakeProcess(one, two, base=200)
     one.unload = lambda: (0, "in use")
-    process.room.for_host("pandas", 300)
+    process.room.for_process("pandas", 300)
     assert process.loaded() == ["one"]
 
 
@@ -151,7 +151,7 @@ def test_a_package_used_between_the_look_and_the_unloading_stays():
 def test_the_order_to_go_is_preference_then_priority(options, goes):
     package, other = loaded(FakePackage("package", 300, **options), FakePackage("other", 300))
     process = FakeProcess(other, package, base=200)
-    process.room.for_host("pandas", 300)
+    process.room.for_process("pandas", 300)
     assert {"package", "other"} - set(process.loaded()) == {goes}
 
 
@@ -159,9 +159,9 @@ def test_the_least_valuable_goes_first_then_the_longest_unused():
     packages = loaded(*(FakePackage(name, 100) for name in ("often", "lately", "seldom")))
     packages[0].uses, packages[1].last_used = 9, 50.0
     process = FakeProcess(*packages, base=500)
-    process.room.for_host("x", 150)
+    process.room.for_process("x", 150)
     assert process.loaded() == ["lately", "often"]
-    process.room.for_host("y", 50)
+    process.room.for_process("y", 50)
     assert process.loaded() == ["often"]
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_unloaded_where_that_would_not_be_enough():
     busy.active_calls = 1
     process = FakeProcess(idle, busy, base=400)
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_host("pandas", 400)
+        process.room.for_process("pandas", 400)
     assert process.loaded() == ["busy", "idle"]
 
 
@@ -179,7 +179,7 @@ def test_memory_given_back_has_two_seconds_to_show():
     process = FakeProcess(idle, base=500)
     used = process.used
     process.used = lambda: 800 if process.clock.now < 1.5 else used()
-    process.room.for_host("pandas", 300)
+    process.room.for_process("pandas", 300)
     assert process.loaded() == []
     assert 1.5 <= process.clock.now < 1.6
 
@@ -191,7 +191,7 @@ def test_the_refusal_says_what_it_takes_what_is_free_and_what_to_do():
     scope = Scope("app 'shop'", 512 * MIB, 400 * MIB)
     process.room._measure = lambda _: View((scope,), WORKER, {"idle": 10 * MIB}, {})
     with pytest.raises(MemoryBudgetExceeded) as refusal:
-        process.room.for_host("pandas", 120 * MIB)
+        process.room.for_process("pandas", 120 * MIB)
     assert str(refusal.value) == (
         "no room to load package 'pandas': it took 120.0 MiB when it was last measured, 60.8 MiB are free before app "
         "'shop' enters emergency (0.9 of 512.0 MiB), and idle packages of this process hold 10.0 MiB; try again once "
@@ -211,7 +211,7 @@ def test_a_burst_of_loads_never_exceeds_the_budget():
         together.wait()
         for _ in range(10):
             try:
-                reservation = process.room.for_host(package.name, package.size)
+                reservation = process.room.for_process(package.name, package.size)
             except MemoryBudgetExceeded:
                 refused.append(package.name)
                 continue
