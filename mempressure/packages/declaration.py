@@ -92,6 +92,6 @@ def imported_already(name: str) -> IsolationError:
     """Return the error of who isolates a package that this process has imported."""
     return IsolationError(
         f"package {name!r} is declared isolated, but this process has imported it already: ending its "
-        "process would leave that copy; import it inside the isolated functions only, declare them before anything else "
-        f"imports it, or say isolated({name!r}, allow_imported=True) to live with both"
+        "process would leave that copy; import it inside the isolated functions only, declare them before anything "
+        f"else imports it, or say isolated({name!r}, allow_imported=True) to live with both"
     )
