@@ -29,12 +29,12 @@ def hold() -> int:
 
 
 def command(*, again: bool) -> list[str]:
-    """Return the command of a worker that fills its hosts once, or as often as they are emptied."""
+    """Return the command of a worker that fills its package processes once, or as often as they are emptied."""
     return [sys.executable, "-c", f"from benchmarks.hoarder import work; work(again={again})"]
 
 
 def work(*, again: bool) -> None:
-    """Fill the hosts, and keep on doing so or wait, until the process is ended."""
+    """Fill the package processes, and keep on doing so or wait, until the process is ended."""
     _note_orders(Path(os.environ[ORDERS_VARIABLE]))
     loader = get_lazy_loader()
     holders = [loader.isolated(package)(hold) for package in PACKAGES]

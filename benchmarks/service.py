@@ -115,7 +115,7 @@ class Service:
         return self._executor.carry_out(action, order_id=f"bench.{next(self._numbers)}")
 
     def stop(self, package: str) -> None:
-        """Have the only worker end its host of a package, and wait until that is gone.
+        """Have the only worker end the process of a package, and wait until that is gone.
 
         Raises:
             RuntimeError: it did not.

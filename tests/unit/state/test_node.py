@@ -81,7 +81,7 @@ def test_a_runtime_directory_open_to_others_is_an_error(read, runtime_dir):
 
 def test_dead_ended_and_recycled_pids_are_left_out(read, publish_worker, proc):
     proc.process(101, start_ticks=1000)
-    proc.process(102, start_ticks=5555)  # somebody else got the pid
+    proc.process(102, start_ticks=5555)  # another process has the pid now
     proc.process(103, start_ticks=1000, state="Z")
     for pid in (101, 102, 103, 104):
         publish_worker(pid=pid, start_ticks=1000)
