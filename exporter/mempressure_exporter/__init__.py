@@ -1,1 +1,1 @@
-"""The exporter: publishes a machine's memory pressure, its applications and their packages to Prometheus."""
+"""Prometheus exporter of the memory pressure of a machine, its applications and their packages."""

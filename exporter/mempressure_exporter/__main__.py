@@ -1,4 +1,4 @@
-"""Starts the exporter: `mempressure-exporter`, or `python -m mempressure_exporter`."""
+"""The exporter's command line: `mempressure-exporter`, or `python -m mempressure_exporter`."""
 
 import argparse
 import gc
@@ -20,7 +20,7 @@ from mempressure.http.server import Server
 from mempressure.measure.memory import MeasureError, host_memory
 from mempressure_exporter import selection, textfile
 from mempressure_exporter.collectors import Collectors
-from mempressure_exporter.pages import HEALTHY, MAX_REQUESTS, READY, pages
+from mempressure_exporter.http import HEALTHY, MAX_REQUESTS, READY, endpoints
 
 if TYPE_CHECKING:
     from mempressure.http.config import WebConfig
@@ -33,7 +33,7 @@ _STDOUT = "-"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT, or measure once with `--once`; return the exit code.
 
-    It is 2 for flags or settings that cannot be used, 1 where it could not listen, write or measure once, else 0.
+    It is 2 for an unusable flag or setting, 1 where listening, writing or measuring once failed, else 0.
     """
     options = argument_parser().parse_args(arguments)
     logs.set_up(level=options.log_level, log_format=options.log_format)
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load_configuration(), enabled=enabled, proc=options.procfs, sysfs=options.sysfs, waits=not options.once
         )
     except ConfigurationError as error:
-        return _complain(str(error), code=2)
+        return _fail(str(error), code=2)
     except MeasureError as error:
-        return _complain(f"--path.procfs={options.procfs} cannot be used: {error}", code=2)
+        return _fail(f"--path.procfs={options.procfs} cannot be used: {error}", code=2)
     try:
         return _measure_once(collectors, options.output) if options.once else _serve(collectors, options)
     finally:
@@ -55,16 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(collectors: Collectors, options: argparse.Namespace) -> int:
-    table = pages(collectors, program=PROGRAM, telemetry_path=options.telemetry_path, max_requests=options.max_requests)
+    paths = endpoints(
+        collectors, program=PROGRAM, telemetry_path=options.telemetry_path, max_requests=options.max_requests
+    )
     try:
         config = _web_config(options.web_config, collectors)
         listeners = inherited() if options.systemd_socket else [listen(options.listen_address)]
     except ConfigurationError as error:
-        return _complain(str(error), code=2)
+        return _fail(str(error), code=2)
     except OSError as error:
-        return _complain(str(error), code=1)
-    server = Server(listeners, _guarded(serve_pages(table), config), config=config)
-    # What is there now stays: no collection needs to look at it again.
+        return _fail(str(error), code=1)
+    server = Server(listeners, _guarded(serve_pages(paths), config), config=config)
+    # Everything allocated so far lives as long as the process: the garbage collector need not visit it again.
     gc.collect()
     gc.freeze()
     server.run()
@@ -75,7 +77,7 @@ def _serve(collectors: Collectors, options: argparse.Namespace) -> int:
 def _web_config(path: str, collectors: Collectors) -> "WebConfig | None":
     if not path:
         return None
-    from mempressure.http.config import WebConfig  # YAML and bcrypt, which nothing else needs
+    from mempressure.http.config import WebConfig  # it loads YAML and bcrypt, which nothing else needs
 
     return WebConfig(path, on_error=collectors.problems.count)
 
@@ -91,7 +93,7 @@ def _guarded(answer: Answer, config: "WebConfig | None") -> Answer:
 
 
 def _measure_once(collectors: Collectors, output: str) -> int:
-    """Write one scrape to a file, or to stdout; return 1 where that failed, or a collector did, else 0."""
+    """Write one scrape to a file or to stdout; return 1 where that or a collector failed, else 0."""
     text, complete = textfile.scrape(collectors)
     try:
         if output == _STDOUT:
@@ -100,12 +102,12 @@ def _measure_once(collectors: Collectors, output: str) -> int:
         else:
             textfile.write(output, text)
     except OSError as error:
-        return _complain(f"cannot write --output={output}: {error.strerror}", code=1)
+        return _fail(f"cannot write --output={output}: {error.strerror}", code=1)
     return 0 if complete else 1
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser of every flag there is."""
+    """Return the parser of all command-line flags."""
     parser = _Parser(
         prog=PROGRAM,
         allow_abbrev=False,
@@ -147,7 +149,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         type=_count,
         default=MAX_REQUESTS,
-        help="scrapes at once, beyond which they are answered 503; 0 for no limit (default: %(default)s)",
+        help="concurrent scrapes, beyond which they are answered 503; 0 for no limit (default: %(default)s)",
     )
     parser.add_argument(
         "--path.procfs",
@@ -181,18 +183,18 @@ def argument_parser() -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read the flags; those that only mean something together are refused alone."""
+        """Parse the flags; exit with an error where one is given without the flag it needs."""
         options = super().parse_args(args, namespace)
         if options.output != _STDOUT and not options.once:
             self.error(f"--output={options.output} needs --once")
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, without the usage that argparse puts before it."""
-        sys.exit(_complain(f"{message}; see {PROGRAM} --help", code=2))
+        """Print the error in one line, without the usage that argparse puts before it, and exit with code 2."""
+        sys.exit(_fail(f"{message}; see {PROGRAM} --help", code=2))
 
 
-def _complain(message: str, *, code: int) -> int:
+def _fail(message: str, *, code: int) -> int:
     sys.stderr.write(f"{PROGRAM}: error: {' '.join(message.split())}\n")
     return code
 
@@ -212,14 +214,14 @@ def _count(text: str) -> int:
 
 def _telemetry_path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable() or set(text) & set("?# ") or text in (HEALTHY, READY):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send a path of its own such as /metrics")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used; send an unused path such as /metrics")
     return text
 
 
 def _directory(text: str) -> str:
-    # The defaults are looked for when they are needed: a machine without them has other ways, or says so then.
+    # The defaults are not checked here: macOS has neither, and where they are needed their absence is an error then.
     if text not in ("/proc", "/sys") and not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no directory; send one such as /proc")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a directory; send one such as /proc")
     return text
 
 

@@ -1,8 +1,8 @@
-"""Writes samples in Prometheus' text format 0.0.4 or as OpenMetrics 1.0.0, byte for byte as prometheus_client does.
+"""The writer of samples as Prometheus text format 0.0.4 or OpenMetrics 1.0.0, byte for byte as prometheus_client.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/specs/om/open_metrics_spec/
-are the formats; for gauges and counters they differ in the lines of comment and the end. What stands before a value
-never changes in a series' life, so it is made once and kept.
+The formats are specified at https://prometheus.io/docs/instrumenting/exposition_formats/ and
+https://prometheus.io/docs/specs/om/open_metrics_spec/; for gauges and counters they differ in the comment lines and the
+end. The text before a series' value never changes, so it is written once and cached.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from mempressure_exporter.metrics import Family
 
 
 class Format(Enum):
-    """A format of exposition, by its content type."""
+    """An exposition format; the value is its content type."""
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -25,17 +25,18 @@ Sample = tuple[str, tuple[str, ...], float]
 
 
 class Lines(NamedTuple):
-    """Series of one family that are written already; without the lines of comment."""
+    """Series of one family, already written as lines; without the comment lines."""
 
     family: str
     text: str
 
 
 _SPARE_SERIES = 1000
+"""How many lines are cached beyond twice those printed, before the cache is cleared."""
 
 
 class Exposition:
-    """The text of one scrape after another; to be used by one thread at a time.
+    """Writes scrape after scrape, with a cache of lines; to be used by one thread at a time.
 
     Args:
         families: every family that samples may belong to, in the order of printing.
@@ -45,10 +46,10 @@ class Exposition:
         self._families = {family.name: family for family in families}
         self._heads = {form: {name: _head(each, form) for name, each in self._families.items()} for form in Format}
         self._last: dict[tuple[str, tuple[str, ...]], tuple[float, str]] = {}
-        """Of each series, by its family's name and its labels, the value and the line that were written last."""
+        """By family name and label values: the value and the line that were written last."""
 
     def render(self, samples: Iterable[Sample | Lines], form: Format = Format.TEXT) -> bytes:
-        """Return the text of the samples; a family without a sample is left out.
+        """Return the samples as encoded text; a family without a sample is left out.
 
         Raises:
             KeyError: a sample belongs to no family.
@@ -61,7 +62,7 @@ class Exposition:
                 continue
             name, labels, value = sample
             last = self._last.get((name, labels))
-            # The same object, as truth values, levels and settings are: equality would take 0.0 for -0.0.
+            # `is` finds repeated booleans and settings, without the conversion of equality, which takes 0.0 for -0.0.
             if last is None or last[0] is not value:
                 last = self._write(name, labels, value, last)
             lines[name].append(last[1])
@@ -72,15 +73,15 @@ class Exposition:
                 text += found
         if form is Format.OPENMETRICS:
             text.append("# EOF\n")
-        if len(self._last) > 2 * len(text) + _SPARE_SERIES:  # most of it belongs to series that are gone
+        if len(self._last) > 2 * len(text) + _SPARE_SERIES:  # most cached lines are of series that are gone
             self._last.clear()
         return "".join(text).encode()
 
     def _write(
         self, name: str, labels: tuple[str, ...], value: float, before: tuple[float, str] | None
     ) -> tuple[float, str]:
-        """Write a series' line and keep it."""
-        text = line(self._families[name], labels, value) if before is None else renewed(before[1], value)
+        """Write a series' line and cache it."""
+        text = line(self._families[name], labels, value) if before is None else with_value(before[1], value)
         last = self._last[name, labels] = (value, text)
         return last
 
@@ -90,7 +91,7 @@ def _head(family: Family, form: Format) -> str:
     described = family.help.replace("\\", r"\\").replace("\n", r"\n")
     if form is Format.TEXT:
         return f"# HELP {family.name} {described}\n# TYPE {family.name} {family.kind}\n"
-    # OpenMetrics names a counter's family without what its samples end in, and escapes quotes.
+    # OpenMetrics names a counter's family without the suffix of its samples, and escapes quotes.
     name, quoted = family.name, described.replace('"', r"\"")
     if family.kind == "counter":
         name = name.removesuffix("_total")
@@ -98,7 +99,7 @@ def _head(family: Family, form: Format) -> str:
 
 
 def line(family: Family, labels: tuple[str, ...], value: float) -> str:
-    """Return a series' line: its name with its labels, which prometheus_client sorts by name, and its value.
+    """Return a series' line: family name, labels sorted by name as prometheus_client does, and value.
 
     Raises:
         ValueError: there are more or fewer labels than the family has.
@@ -109,13 +110,13 @@ def line(family: Family, labels: tuple[str, ...], value: float) -> str:
     return f"{start} {number(value)}\n"
 
 
-def renewed(line: str, value: float) -> str:
-    """Return a line with another value: to sort and escape the labels again takes three times as long."""
+def with_value(line: str, value: float) -> str:
+    """Return a line with another value: sorting and escaping the labels again would take three times as long."""
     return f"{line.rpartition(' ')[0]} {number(value)}\n"
 
 
 def number(value: float) -> str:
-    """Return a value as Go writes it: +Inf, NaN, and an exponent from 1e+06 on."""
+    """Return a value as Go formats it: +Inf, NaN, and an exponent from 1e+06 on."""
     value = float(value)
     if 1e6 <= value < 1e16:
         whole, _, fraction = repr(value).partition(".")
@@ -127,6 +128,6 @@ def number(value: float) -> str:
 
 
 def _escaped(value: str) -> str:
-    # A lone surrogate, which JSON can carry, has no UTF-8: one worker's must not cost everybody's scrape.
+    # A lone surrogate, which JSON can carry, has no UTF-8 encoding; it must not fail the whole scrape.
     readable = value.encode("utf-8", "replace").decode()
     return readable.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

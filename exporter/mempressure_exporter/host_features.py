@@ -1,4 +1,4 @@
-"""What this machine can tell of its memory, and what it cannot and why: the exporter's own part of the self-check."""
+"""Checks of the features that the exporter needs of this machine, with the reason for each that is missing."""
 
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -12,12 +12,12 @@ from mempressure.measure.memory import pressure
 from mempressure.measure.psi_trigger import TriggerError, psi_trigger
 
 MIN_RUNTIME_BYTES = 1 << 20
-"""Free space that the workers' state files need: some KiB each."""
+"""Free space required for the workers' state files, of some KiB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where the checks look."""
+    """The directories that the checks examine: mount points of proc and sysfs, and the runtime directory."""
 
     proc: str
     sysfs: str = "/sys"
@@ -25,13 +25,13 @@ class Machine:
 
 
 def unsupported(machine: Machine, *, leave_out: Collection[str] = ()) -> dict[str, str]:
-    """Return, for each feature that this machine lacks, the reason for people to read; look at all but `leave_out`."""
-    looked_at = {name: check for name, check in CHECKS.items() if name not in leave_out}
-    return {name: reason for name, check in looked_at.items() if (reason := check(machine))}
+    """Return the missing features with a readable reason each; features in `leave_out` are not checked."""
+    checks = {name: check for name, check in CHECKS.items() if name not in leave_out}
+    return {name: reason for name, check in checks.items() if (reason := check(machine))}
 
 
 def psi(machine: Machine) -> str:
-    """Pressure stall information."""
+    """Check for pressure stall information."""
     path = f"{machine.proc}/pressure/memory"
     try:
         return "" if pressure(path) else f"no {path}: Linux before 4.20, or booted without psi=1"
@@ -40,7 +40,7 @@ def psi(machine: Machine) -> str:
 
 
 def pressure_triggers(machine: Machine) -> str:
-    """Waking up when tasks begin to wait for memory."""
+    """Check for kernel notifications of memory stalls."""
     try:
         psi_trigger(f"{machine.proc}/pressure/memory").close()
     except TriggerError as error:
@@ -49,24 +49,24 @@ def pressure_triggers(machine: Machine) -> str:
 
 
 def cgroup_v1(machine: Machine) -> str:
-    """Memory limits of control groups, version 1."""
+    """Check for memory limits of cgroups v1."""
     found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
     return "" if 1 in found else "no cgroup v1 memory controller is mounted"
 
 
 def cgroup_v2(machine: Machine) -> str:
-    """Memory limits of control groups, version 2."""
+    """Check for memory limits of cgroups v2."""
     found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
     return "" if 2 in found else "no cgroup2 with a memory controller is mounted"
 
 
 def runtime_directory(machine: Machine) -> str:
-    """Reading what the workers publish."""
+    """Check that workers can publish, and that others cannot write in their place."""
     try:
         require_trustworthy_parent(machine.runtime)
         space = os.statvfs(machine.runtime)
     except FileNotFoundError:
-        return ""  # the first worker makes it
+        return ""  # the first worker creates it
     except (MempressureError, OSError) as error:
         return str(error)
     free = space.f_bavail * space.f_frsize
@@ -78,4 +78,4 @@ def runtime_directory(machine: Machine) -> str:
 CHECKS: Mapping[str, Callable[[Machine], str]] = {
     check.__name__: check for check in (psi, pressure_triggers, cgroup_v1, cgroup_v2, runtime_directory)
 }
-"""Every feature of a machine; a check returns the reason why it is not there, empty where it is."""
+"""The check of every feature; it returns the reason why the feature is missing, empty where it is not."""

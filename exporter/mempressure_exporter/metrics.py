@@ -1,18 +1,18 @@
-"""Every metric family there is, in the order in which a scrape prints them. The documentation is checked against it."""
+"""All metric families of the exporter, in the order in which a scrape prints them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family: its name as printed, its type (gauge or counter), its help and its label names in order."""
+    """One metric family: name as printed, type (gauge or counter), help text, and label names in order."""
 
     name: str
     kind: str
     help: str
     labels: tuple[str, ...] = ()
     counted_here: bool = False
-    """Whether it counts from the exporter's start, so that one that has just started cannot know it."""
+    """Whether it starts at 0 with the exporter, so that an exporter that has just started has nothing to print."""
 
 
 def _gauge(name: str, text: str, *labels: str) -> Family:
@@ -29,7 +29,7 @@ def _counter_from_start(name: str, text: str, *labels: str) -> Family:
 
 FAMILIES = (
     _gauge("host_memory_total_bytes", "Memory of the host."),
-    _gauge("host_memory_available_bytes", "Memory of the host that new work can have without swapping."),
+    _gauge("host_memory_available_bytes", "Memory of the host available to new work without swapping."),
     _gauge("host_memory_used_bytes", "Memory of the host in use: total less available."),
     _gauge("host_memory_used_ratio", "Share of the host's memory in use, 0 to 1."),
     _gauge("host_trend_bytes_per_second", "Robust slope of the host's used memory over the last minutes."),
@@ -37,26 +37,24 @@ FAMILIES = (
     _gauge("host_swap_used_bytes", "Swap space of the host in use."),
     _gauge("host_swap_free_bytes", "Swap space of the host not in use."),
     _gauge("host_swap_used_ratio", "Share of the host's swap space in use, 0 to 1; 0 without swap."),
-    _gauge("host_level", "Pressure level of the host's memory: 1 for the one that holds, else 0.", "level"),
+    _gauge("host_level", "Pressure level of the host's memory: 1 for the current level, else 0.", "level"),
     _counter("host_pressure_waiting_seconds", "Time since boot in which some task waited for memory (PSI some)."),
     _counter("host_pressure_stalled_seconds", "Time since boot in which every task waited for memory (PSI full)."),
     _counter_from_start(
-        "host_pressure_wakeups", "Times that the kernel told of a stall for want of memory, 150 ms within 2 s or more."
+        "host_pressure_wakeups", "Kernel notifications of memory stalls of the host, of 150 ms within 2 s or more."
     ),
     _gauge("app_memory_limit_bytes", "Memory that the application may use: its cgroup's limit or its budget.", "app"),
-    _gauge("app_memory_available_bytes", "Memory that the application has left below its limit.", "app"),
+    _gauge("app_memory_available_bytes", "Memory left to the application below its limit.", "app"),
     _gauge(
         "app_memory_used_bytes",
         "Memory of the application: its cgroup's working set, or the proportional memory of its processes.",
         "app",
     ),
     _gauge(
-        "app_memory_used_ratio", "Share of the application's limit in use; above 1 where a budget is passed.", "app"
+        "app_memory_used_ratio", "Share of the application's limit in use; above 1 where a budget is exceeded.", "app"
     ),
     _gauge("app_trend_bytes_per_second", "Robust slope of the application's used memory over the last minutes.", "app"),
-    _gauge(
-        "app_level", "Pressure level of the application's memory: 1 for the one that holds, else 0.", "app", "level"
-    ),
+    _gauge("app_level", "Pressure level of the application's memory: 1 for the current level, else 0.", "app", "level"),
     _counter_from_start(
         "app_pressure_waiting_seconds",
         "Time in which some task of the application's cgroups waited for memory (PSI some).",
@@ -69,20 +67,20 @@ FAMILIES = (
     ),
     _counter_from_start(
         "app_cgroup_events",
-        "What the kernel counted in the application's cgroups: low, high, max, oom, oom_kill.",
+        "Memory events that the kernel counted in the application's cgroups: low, high, max, oom, oom_kill.",
         "app",
         "event",
     ),
     _counter_from_start(
-        "app_package_process_deaths", "Processes of isolated packages that ended without having been asked to.", "app"
+        "app_package_process_deaths", "Package processes of the application that ended unexpectedly.", "app"
     ),
     _counter_from_start(
-        "app_package_process_start_failures", "Processes of isolated packages that did not come up.", "app"
+        "app_package_process_start_failures", "Package processes of the application that failed to start.", "app"
     ),
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
         "package_memory_bytes",
-        "Memory of the package over all workers; source tells whether it is measured now or was at import.",
+        "Memory of the package over all workers; source is process (measured now) or import (measured at import).",
         "app",
         "package",
         "source",
@@ -93,7 +91,7 @@ FAMILIES = (
     ),
     _gauge(
         "package_verdict",
-        "The mildest mechanism that works for the package, as its rehearsal found; always 1.",
+        "Mildest mechanism that works for the package, as found by its rehearsal; always 1.",
         "app",
         "package",
         "mechanism",
@@ -117,24 +115,26 @@ FAMILIES = (
         "threshold",
         "edge",
     ),
-    _gauge("alerts_enabled", "Whether alerts are wanted: 1 or 0."),
-    _gauge("suggestions_enabled", "Whether suggestions are wanted: 1 or 0."),
+    _gauge("alerts_enabled", "Whether alerts are turned on: 1 or 0."),
+    _gauge("suggestions_enabled", "Whether suggestions are turned on: 1 or 0."),
     _gauge("unloading_enabled", "Whether packages are unloaded under memory pressure: 1 or 0."),
     _gauge("sample_timestamp_seconds", "When the host's memory was measured, in Unix time."),
-    _gauge("node_info", "Name of the machine; always 1.", "node"),
+    _gauge("node_info", "Name of the node; always 1.", "node"),
     _gauge(
         "feature_supported",
-        "Whether the feature works on this machine and in every worker: 1 or 0; absent where no worker tells.",
+        "Whether the feature works on this machine and in every worker: 1 or 0; a worker's is absent without workers.",
         "feature",
     ),
     _counter_from_start(
-        "series_dropped", "Series of applications and packages left out of a scrape because they are too many."
+        "series_dropped", "Series of applications and packages left out of scrapes because they exceeded the limit."
     ),
     _gauge("scrape_collector_success", "Whether the collector succeeded in this scrape: 1 or 0.", "collector"),
     _gauge("scrape_collector_duration_seconds", "Time that the collector took in this scrape.", "collector"),
     _counter_from_start(
-        "exporter_problems", "What could not be believed or measured and was left out, by kind.", "kind"
+        "exporter_problems",
+        "Files and measurements left out because they were invalid or untrusted, by kind.",
+        "kind",
     ),
     _gauge("exporter_build_info", "Version of the exporter and of its Python; always 1.", "version", "python"),
 )
-"""Every family, in the order in which they are printed."""
+"""In the order of printing; docs/metrics.md is checked against it."""

@@ -1,4 +1,4 @@
-"""What went wrong without ending a scrape: counted at each, logged once."""
+"""Counting and logging of problems that do not fail a scrape: counted each time, logged once."""
 
 import logging
 import re
@@ -13,38 +13,42 @@ _log = logging.getLogger(__name__)
 
 
 class Problems:
-    """Counts and logs problems; `counts` has the number of each kind, which is its class."""
+    """Counts and logs problems.
+
+    Attributes:
+        counts: number of problems by kind, which is the exception's class name in snake case.
+    """
 
     def __init__(self) -> None:
-        # From 0 on, so that the first one is an increase.
+        # From 0 on, so that Prometheus sees the first one as an increase.
         kinds = (MeasureError, SettingsError, StateError, UnsafeDirectoryError, WebConfigError)
         self.counts = {_kind(error): 0 for error in kinds}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._failing: set[str] = set()
-        self._lacking: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
 
     def count(self, problem: Exception) -> None:
         """Count a problem by its kind."""
         kind = _kind(type(problem))
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
-    def survived(self, problem: Exception) -> None:
-        """Count what was left out, and log it once."""
+    def record(self, problem: Exception) -> None:
+        """Count a problem that left something out of the scrape, and log each distinct message once."""
         self.count(problem)
         message = str(problem)
-        if message not in self._told:
-            if len(self._told) >= _MAX_REMEMBERED_MESSAGES:
-                self._told.clear()
-            self._told.add(message)
+        if message not in self._logged:
+            if len(self._logged) >= _MAX_REMEMBERED_MESSAGES:
+                self._logged.clear()
+            self._logged.add(message)
             _log.warning("left out: kind=%s problem=%s", _kind(type(problem)), message)
 
-    def lacks(self, feature: str, reason: str) -> None:
-        """Log what this machine cannot do, once while the reason stays the same."""
-        if reason and self._lacking.get(feature) != reason:
+    def log_missing(self, feature: str, reason: str) -> None:
+        """Log a feature that this machine lacks, once while the reason stays the same; empty: it is there."""
+        if reason and self._missing.get(feature) != reason:
             _log.info("not supported here: feature=%s reason=%r", feature, reason)
-        self._lacking[feature] = reason
+        self._missing[feature] = reason
 
-    def failed(self, collector: str, error: Exception) -> None:
+    def log_failure(self, collector: str, error: Exception) -> None:
         """Log a collector's failure, once until it recovers."""
         if collector not in self._failing:
             self._failing.add(collector)
@@ -53,7 +57,7 @@ class Problems:
                 "collector failed: collector=%s error=%s", collector, error, exc_info=None if expected else error
             )
 
-    def recovered(self, collector: str) -> None:
+    def log_recovery(self, collector: str) -> None:
         """Log that a collector that failed works again."""
         if collector in self._failing:
             self._failing.remove(collector)

@@ -1,4 +1,4 @@
-"""Which collectors run: by flag for the whole exporter, by query for one scrape, both as node_exporter has them."""
+"""Selection of collectors, by flag for the exporter and by query for one scrape, as node_exporter does it."""
 
 import argparse
 from collections.abc import Collection
@@ -9,11 +9,11 @@ from mempressure_exporter.collectors import COLLECTORS
 
 
 class SelectionError(MempressureError, ValueError):
-    """A scrape asks for collectors that it cannot have."""
+    """A scrape requests collectors that are missing or turned off."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--[no-]collector.NAME` for each collector, and `--collector.disable-defaults`; `enabled` reads them."""
+    """Add the flags `--[no-]collector.NAME` and `--collector.disable-defaults`, which `enabled` evaluates."""
     parser.add_argument(
         "--collector.disable-defaults",
         dest="disable_defaults",
@@ -31,18 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def enabled(options: argparse.Namespace) -> tuple[str, ...]:
-    """Return the names of the collectors that the flags leave on."""
+    """Return the names of the collectors that are on by these flags."""
     default = not options.disable_defaults
     given = {name: getattr(options, f"collector_{name}") for name in COLLECTORS}
     return tuple(name for name, flag in given.items() if (default if flag is None else flag))
 
 
-def wanted(query: str, *, enabled: Collection[str]) -> Collection[str]:
-    """Return which of the enabled collectors a scrape's query asks for with `collect[]`, or leaves with `exclude[]`.
+def requested(query: str, *, enabled: Collection[str]) -> Collection[str]:
+    """Return the collectors that a scrape's query selects with `collect[]`, or leaves after `exclude[]`.
+
+    As in node_exporter, `exclude[]` may name a collector that does not exist.
 
     Raises:
-        SelectionError: it asks for a collector that there is not, or that is turned off; or it gives both parameters. A
-            name to exclude may be any, as in node_exporter.
+        SelectionError: `collect[]` names a collector that does not exist or is turned off; or both are given.
     """
     if not query:
         return enabled

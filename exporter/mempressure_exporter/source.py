@@ -1,4 +1,4 @@
-"""Where the collectors look, and what several of them need in one scrape, read once."""
+"""The input of the collectors: directories, clock and the workers' states, which are read once a scrape."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from mempressure_exporter.problems import Problems
 
 
 class Source:
-    """One machine, as the scrape at hand sees it; to be used by one thread at a time.
+    """One machine as the current scrape sees it; to be used by one thread at a time.
 
     Args:
-        configuration: where the state is, and what holds where nobody set it at run time.
-        problems: told of what is left out.
+        configuration: where the state is, and the settings that apply where none were made at run time.
+        problems: counts and logs what is left out.
         proc: where proc is mounted.
         sysfs: where sysfs is mounted.
         clock: the time in Unix seconds.
@@ -42,19 +42,19 @@ class Source:
         self._read: list[AppReading] | MempressureError | None = None
 
     def begin_scrape(self) -> None:
-        """Forget what was read for the scrape before."""
+        """Discard what was read for the previous scrape."""
         self._read = None
 
     def apps(self) -> list[AppReading]:
-        """Read what the workers published, once a scrape; every collector that needs it fails alike.
+        """Return the apps by name, from the workers' states, which are read at the first call in a scrape.
 
         Raises:
-            UnsafeDirectoryError: the runtime directory is open to others.
+            UnsafeDirectoryError: others can write to the runtime directory; raised at every call in the scrape.
         """
         if self._read is None:
             try:
                 self._living.begin_round(now=self.clock())
-                apps = read_apps(self.runtime, alive=self._living.is_alive, on_problem=self._problems.survived)
+                apps = read_apps(self.runtime, alive=self._living.is_alive, on_problem=self._problems.record)
                 self._read = sorted(apps.values(), key=lambda app: app.name)
             except MempressureError as error:
                 self._problems.count(error)
@@ -68,5 +68,5 @@ class Source:
         return [worker for app in self.apps() for worker in app.workers]
 
     def close(self) -> None:
-        """Give back what is kept open between scrapes."""
+        """Close what is kept open between scrapes."""
         self._living.close()

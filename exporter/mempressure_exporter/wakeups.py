@@ -1,4 +1,4 @@
-"""A counter of the kernel's word that tasks wait for memory: a stall between two scrapes is seen too."""
+"""A counter of the kernel's notifications of memory stalls, which also shows stalls between two scrapes."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ _log = logging.getLogger(__name__)
 
 
 class Wakeups:
-    """Waits for a trigger in a thread of its own and counts how often it fired.
+    """Waits for a PSI trigger in a thread of its own and counts how often it fires.
 
     Attributes:
-        count: how often, since the constructor returned.
-        refused: why nothing is counted; empty where it is.
+        count: how often it has fired.
+        refused: why nothing is counted; empty while it is.
 
     Args:
         arm: returns the trigger, or raises TriggerError.
@@ -34,7 +34,8 @@ class Wakeups:
             return
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._wait, name="wakeups", daemon=True)
-        # It inherits the mask. A signal that it took would end the process; the server waits for one to stop in order.
+        # The thread inherits this mask. A signal delivered to it would kill the process, where the server waits for one
+        # to stop in order.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread.start()
@@ -59,7 +60,7 @@ class Wakeups:
                 if self._stop in ready:
                     return
                 if ready[self._trigger.descriptor] & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
-                    self.refused = "the kernel has given the trigger up"
+                    self.refused = "the kernel has removed the trigger"
                     _log.warning("wakeups are no longer counted: reason=%r", self.refused)
                     return
                 self._trigger.drain()

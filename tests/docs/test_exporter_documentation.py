@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mempressure_exporter.__main__ import argument_parser
 from mempressure_exporter.collectors import COLLECTORS
-from mempressure_exporter.pages import pages
+from mempressure_exporter.http import endpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,5 +44,5 @@ def test_the_documentation_lists_every_collector_as_it_is():
 
 
 def test_the_documentation_lists_every_endpoint():
-    table = pages(None, program="mempressure-exporter", telemetry_path="/metrics")
+    table = endpoints(None, program="mempressure-exporter", telemetry_path="/metrics")
     assert documented("exporter.md", "Endpoints").keys() == table.keys()

@@ -1,4 +1,4 @@
-"""What a scrape measures, in one module a collector. One that fails is told of and costs the others nothing."""
+"""The collectors of a scrape, one module each; one that fails is logged and does not affect the others."""
 
 from mempressure_exporter.collectors.collectors import COLLECTORS, Collectors
 

@@ -1,4 +1,4 @@
-"""Memory, swap, level and trend of the host."""
+"""Collector of the host: memory, swap, level and trend."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from mempressure_exporter.source import Source
 
 
 class HostCollector:
-    """The host; remembers its memory over time, for the trend."""
+    """Collects the memory of the host; keeps it over time, for the trend."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

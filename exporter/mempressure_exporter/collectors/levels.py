@@ -1,4 +1,4 @@
-"""Samples of a pressure level: one series a level, 1 for the one that holds."""
+"""Samples of a pressure level: one series for each level, 1 for the current one."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from mempressure_exporter.exposition import Sample
 
 def level_samples(name: str, labels: tuple[str, ...], memory: MemoryReading) -> Iterator[Sample]:
     """Yield the samples of family `name` for the level of `memory`; the level is the last label."""
-    holds = pressure_level(memory.usage)
+    current = pressure_level(memory.usage)
     for level in PRESSURE_LEVELS:
-        yield name, (*labels, level), level == holds
+        yield name, (*labels, level), level == current

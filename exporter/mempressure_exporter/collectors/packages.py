@@ -1,40 +1,40 @@
-"""Packages, summed over the workers that hold them."""
+"""Collector of packages, summed over the workers that hold them."""
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from mempressure_exporter.bound import Bound
 from mempressure_exporter.exposition import Lines
 from mempressure_exporter.package_series import ALL_FAMILIES, PACKAGE_FAMILIES, Package
 from mempressure_exporter.package_table import PackageTable
+from mempressure_exporter.series_limit import SeriesLimit
 from mempressure_exporter.source import Source
 
 
 class PackagesCollector:
-    """Every package of every app; counts what its workers counted."""
+    """Collects every package of every app, as lines that are kept where nothing has changed."""
 
-    def __init__(self, source: Source, bound: Bound) -> None:
+    def __init__(self, source: Source, limit: SeriesLimit) -> None:
         self._source = source
-        self._bound = bound
-        self._table = PackageTable(started=source.clock(), max_packages=bound.max_series)
+        self._limit = limit
+        self._table = PackageTable(started=source.clock(), max_packages=limit.max_series)
         self._texts = [""] * len(PACKAGE_FAMILIES)
-        self._bounded = False
+        self._limited = False
 
     def collect(self) -> Sequence[Lines]:
-        """Return the series of one scrape; raises UnsafeDirectoryError where no worker can be believed."""
+        """Return the series of one scrape; raises UnsafeDirectoryError where others can write to the directory."""
         table = self._table
         stale = table.update(self._source.workers(), now=self._source.clock())
         shown: Iterable[Package] = table.packages.values()
-        bounded, self._bounded = self._bounded, table.series > self._bound.max_series
-        if self._bounded:
-            # In the order of first sight: which packages are left out does not change by itself.
-            shown = self._bound.fitting(shown, size=attrgetter("series"))
-        if bounded or self._bounded:
+        was_limited, self._limited = self._limited, table.series > self._limit.max_series
+        if self._limited:
+            # In the order in which they were first seen, so that the same packages are left out at each scrape.
+            shown = self._limit.fitting(shown, size=attrgetter("series"))
+        if was_limited or self._limited:
             stale = ALL_FAMILIES
-        for place in stale:
-            self._texts[place] = ""  # also where no package is left to be gone through
-        # One family after another: all of them in hand leave holes in memory, 1 % of it in 2,000 scrapes.
-        for place, texts in enumerate(zip(*map(attrgetter("texts"), shown), strict=True)):
-            if place in stale:
-                self._texts[place] = "".join(texts)
+        for index in stale:
+            self._texts[index] = ""  # also where no package is left
+        # One family at a time: lists of all of them fragment the heap, by 1 % of the memory in 2,000 scrapes.
+        for index, texts in enumerate(zip(*map(attrgetter("texts"), shown), strict=True)):
+            if index in stale:
+                self._texts[index] = "".join(texts)
         return [Lines(family.name, text) for family, text in zip(PACKAGE_FAMILIES, self._texts, strict=True) if text]

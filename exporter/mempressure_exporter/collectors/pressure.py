@@ -1,4 +1,4 @@
-"""Pressure stall information of the host, and how often the kernel woke the exporter for it."""
+"""Collector of the host's memory stalls: pressure stall information, and the kernel's notifications."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from mempressure_exporter.wakeups import Wakeups
 
 
 class PressureCollector:
-    """Stalls of the host; what the kernel does not tell is absent."""
+    """Collects memory stalls of the host; what the kernel does not provide is absent."""
 
     def __init__(self, source: Source, wakeups: Wakeups | None) -> None:
         self._source = source
         self._wakeups = wakeups
 
     def collect(self) -> Iterator[Sample]:
-        """Yield the samples of one scrape; raises MeasureError where the kernel's file does not read as PSI."""
+        """Yield the samples of one scrape; raises MeasureError where the kernel's file is not PSI."""
         if self._wakeups is not None and not self._wakeups.refused:
             yield "mempressure_host_pressure_wakeups_total", (), self._wakeups.count
         if stalls := pressure(f"{self._source.proc}/pressure/memory"):

@@ -1,4 +1,4 @@
-"""Thresholds and switches, as they are configured or were set at run time."""
+"""Collector of settings: thresholds and switches, as configured or set at run time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from mempressure_exporter.problems import Problems
 
 
 class SettingsCollector:
-    """What holds now; raises ConfigurationError at once where the configured thresholds cannot be used together."""
+    """Collects the settings in force; the constructor raises ConfigurationError for unusable configured thresholds."""
 
     def __init__(self, configuration: Configuration, problems: Problems) -> None:
         self._configuration = configuration
@@ -19,18 +19,18 @@ class SettingsCollector:
         self._settings = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
         self._shown: Settings | None = None
         self._samples: list[Sample] = []
-        """Of the settings that are shown: they seldom change."""
+        """Those of `_shown`, kept because settings seldom change."""
 
     def collect(self) -> Sequence[Sample]:
-        """Return the samples of one scrape; raises OSError where the settings are there and cannot be read."""
+        """Return the samples of one scrape; raises OSError where the settings file exists and cannot be read."""
         settings = self._settings.read()
-        if self._settings.problem is not None:  # it has been logged
+        if self._settings.problem is not None:  # which `SettingsFile` has logged
             self._problems.count(self._settings.problem)
         if settings is not self._shown:
-            self._samples, self._shown = list(self._told(settings)), settings
+            self._samples, self._shown = list(self._samples_of(settings)), settings
         return self._samples
 
-    def _told(self, settings: Settings) -> Iterator[Sample]:
+    def _samples_of(self, settings: Settings) -> Iterator[Sample]:
         for name in THRESHOLD_NAMES:
             yield "mempressure_threshold_ratio", (name, "enter"), settings.thresholds.enter(name)
             yield "mempressure_threshold_ratio", (name, "exit"), settings.thresholds.exit(name)

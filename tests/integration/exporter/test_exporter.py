@@ -25,7 +25,7 @@ from mempressure.http.headers import Headers
 from mempressure.http.messages import Request
 from mempressure.state.records import PackageState
 from mempressure_exporter.collectors import COLLECTORS
-from mempressure_exporter.pages import pages
+from mempressure_exporter.http import endpoints
 from stack.engines import find_program
 from stack.processes import free_port
 from tests.support.engines import run_tool
@@ -447,10 +447,10 @@ def test_scrapes_at_once_are_made_one_after_another():
             self.lock.release()
             return []
 
-    page = pages(Measured(), program="mempressure-exporter", telemetry_path="/metrics")["/metrics"]
+    metrics = endpoints(Measured(), program="mempressure-exporter", telemetry_path="/metrics")["/metrics"]
     request = Request("GET", "/metrics", "", Headers())
     with ThreadPoolExecutor(4) as pool:
-        assert [answer.status for answer in pool.map(page, [request] * 8)] == [200] * 8
+        assert [answer.status for answer in pool.map(metrics, [request] * 8)] == [200] * 8
 
 
 def test_more_scrapes_at_once_than_allowed_are_answered_503():
@@ -463,15 +463,15 @@ def test_more_scrapes_at_once_than_allowed_are_answered_503():
             assert release.wait(DEADLINE)
             return []
 
-    page = pages(Slow(), program="mempressure-exporter", telemetry_path="/metrics", max_requests=2)["/metrics"]
+    metrics = endpoints(Slow(), program="mempressure-exporter", telemetry_path="/metrics", max_requests=2)["/metrics"]
     request = Request("GET", "/metrics", "", Headers())
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(page, request) for _ in range(3)]
+        asked = [pool.submit(metrics, request) for _ in range(3)]
         first, running = wait(asked, DEADLINE, FIRST_COMPLETED)
         release.set()
         assert [answer.result().status for answer in first] == [503]
         assert [answer.result().status for answer in running] == [200, 200]
-    assert page(request).status == 200
+    assert metrics(request).status == 200
 
 
 def test_the_exposition_is_compressed_where_that_is_asked_for(exporter):

@@ -31,7 +31,7 @@ def test_whatever_changes_it_prints_what_the_exposition_would(name, steps):
             if pid in holders:
                 package.hold(worker(pid), holders[pid])
             else:
-                package.let_go(worker(pid), now=1.0)
+                package.remove(worker(pid), now=1.0)
         package.totals.add(mechanism, before, now)
         before = now
         package.update()
@@ -83,8 +83,8 @@ def test_what_a_worker_says_replaces_what_it_said(first, then, told, at_once):
     if not at_once:
         package.update()
     if then is None:
-        assert package.let_go(worker(2), now=3.0)
-        assert not package.let_go(worker(2), now=4.0)
+        assert package.remove(worker(2), now=3.0)
+        assert not package.remove(worker(2), now=4.0)
         assert package.left == 3.0
     else:
         package.hold(worker(2), then)

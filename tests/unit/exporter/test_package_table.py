@@ -11,7 +11,7 @@ from mempressure.state.files import publish
 from mempressure.state.reader import load
 from mempressure.state.records import PackageState, WorkerState, least_mild
 from mempressure_exporter import package_table
-from mempressure_exporter.baselines import RETAIN_SECONDS
+from mempressure_exporter.counters import RETAIN_SECONDS
 from mempressure_exporter.package_series import PACKAGE_FAMILIES
 from mempressure_exporter.package_table import REMEMBER_SECONDS, PackageTable
 

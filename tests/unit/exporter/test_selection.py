@@ -4,7 +4,7 @@ import pytest
 
 from mempressure_exporter import selection
 from mempressure_exporter.collectors import COLLECTORS
-from mempressure_exporter.selection import SelectionError, wanted
+from mempressure_exporter.selection import SelectionError, requested
 
 ALL = set(COLLECTORS)
 
@@ -50,7 +50,7 @@ ON = ("host", "apps", "exporter")
     ],
 )
 def test_queries(query, found):
-    assert set(wanted(query, enabled=ON)) == found
+    assert set(requested(query, enabled=ON)) == found
 
 
 @pytest.mark.parametrize(
@@ -66,5 +66,5 @@ def test_queries(query, found):
 )
 def test_queries_that_cannot_be_answered(query, named):
     with pytest.raises(SelectionError) as raised:
-        wanted(query, enabled=ON)
+        requested(query, enabled=ON)
     assert named in str(raised.value)

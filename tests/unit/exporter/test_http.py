@@ -1,9 +1,13 @@
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempressure.http.headers import Headers
+from mempressure.http.messages import Request, Response
 from mempressure_exporter.exposition import Format
-from mempressure_exporter.negotiation import negotiated
+from mempressure_exporter.http import accepts_gzip, compressed, preferred_format
 
 OPENMETRICS = "application/openmetrics-text"
 PROMETHEUS_2 = (
@@ -44,10 +48,50 @@ TEXT_ONLY = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
         ("application/json", Format.TEXT),
     ],
 )
-def test_what_a_client_gets(accept, form):
-    assert negotiated(accept) is form
+def test_the_format_that_a_client_prefers(accept, form):
+    assert preferred_format(accept) is form
 
 
 @given(st.text(max_size=60) | st.text("aptq*/;,=.01 ", max_size=60))
-def test_whatever_a_client_sends_it_gets_one_of_them(accept):
-    assert negotiated(accept) in Format
+def test_any_accept_header_gets_a_supported_format(accept):
+    assert preferred_format(accept) in Format
+
+
+TEXT = b"mempressure_host_memory_total_bytes 1\n" * 100
+
+
+def request(**headers):
+    return Request("GET", "/", "", Headers((name.replace("_", "-"), value) for name, value in headers.items()))
+
+
+@pytest.mark.parametrize(
+    ("header", "accepts"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5, br", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("gzip;q=1.000", True),
+        ("gzip ; q=0.001", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000, *", False),
+        ("*;q=0", False),
+        ("gzipped", False),
+        ("gzip;q=high", False),
+        ("gzip;level=9", False),
+    ],
+)
+def test_who_accepts_gzip(header, accepts):
+    assert accepts_gzip(header) is accepts
+
+
+def test_large_bodies_are_compressed_for_clients_that_accept_it():
+    plain = Response(200, "text/plain", TEXT)
+    answer = compressed(request(Accept_Encoding="gzip"), plain)
+    assert gzip.decompress(answer.body) == TEXT
+    assert len(answer.body) < len(TEXT) / 5
+    assert dict(answer.headers) == {"Vary": "Accept-Encoding", "Content-Encoding": "gzip"}
+    assert compressed(request(), plain) == plain._replace(headers=(("Vary", "Accept-Encoding"),))
+    assert compressed(request(Accept_Encoding="gzip"), plain._replace(body=b"short")).body == b"short"

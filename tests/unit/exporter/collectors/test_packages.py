@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from mempressure.state.files import publish
 from mempressure.state.reader import load
 from mempressure.state.records import PackageState, WorkerState
-from mempressure_exporter.baselines import RETAIN_SECONDS
-from mempressure_exporter.bound import Bound
 from mempressure_exporter.collectors.packages import PackagesCollector
+from mempressure_exporter.counters import RETAIN_SECONDS
 from mempressure_exporter.package_series import PACKAGE_FAMILIES
+from mempressure_exporter.series_limit import SeriesLimit
 from tests.support.clock import Clock
 
 held = st.builds(
@@ -39,7 +39,7 @@ def test_what_is_kept_from_scrape_to_scrape_is_what_would_be_written_anew(steps,
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "1.state")
         source = SimpleNamespace(clock=clock, workers=lambda: [load(path, owner=os.geteuid())])
-        bound = Bound(max_series)
+        bound = SeriesLimit(max_series)
         collector = PackagesCollector(source, bound)
         dropped = 0
         for published, seconds in steps:
@@ -47,7 +47,7 @@ def test_what_is_kept_from_scrape_to_scrape_is_what_would_be_written_anew(steps,
             publish(worker(published), path)
             printed = {lines.family: lines.text for lines in collector.collect()}
             everything = list(collector._table.packages.values())
-            shown = list(Bound(max_series).fitting(everything, size=lambda package: package.series))
+            shown = list(SeriesLimit(max_series).fitting(everything, size=lambda package: package.series))
             for place, family in enumerate(PACKAGE_FAMILIES):
                 assert printed.get(family.name, "") == "".join(package.texts[place] for package in shown)
             dropped += sum(package.series for package in everything[len(shown) :])
