@@ -21,12 +21,12 @@ from tests.support.dashboards.document import NAMES, find, label_values, load, q
 from tests.support.waiting import until
 
 NO_CGROUP = "the sample has a budget and no cgroup of its own"
-UNPRIVILEGED = "where the kernel takes no trigger, nothing is counted"
+UNPRIVILEGED = "where the kernel accepts no trigger, nothing is counted"
 MAY_BE_EMPTY = {
     "Memory stalls C": NO_CGROUP,
     "Memory stalls D": NO_CGROUP,
-    "What cgroups counted A": NO_CGROUP,
-    "Stalls that the kernel told of A": UNPRIVILEGED,
+    "Cgroup events A": NO_CGROUP,
+    "Stall notifications A": UNPRIVILEGED,
 }
 SCRAPE_SECONDS = float(yaml.safe_load(PROMETHEUS_FILE.read_text())["global"]["scrape_interval"].removesuffix("s"))
 
