@@ -16,3 +16,16 @@ def printed(collected):
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     ]
+
+
+def series_of(collectors):
+    """Scrape once; return the value of each series by (name without "mempressure_", *label values)."""
+    samples = printed(collectors.collect())
+    found = {(name.removeprefix("mempressure_"), *labels): value for name, labels, value in samples}
+    assert len(found) == len(samples), "a series was there twice"
+    return found
+
+
+def succeeded(series):
+    """Return the names of the collectors that succeeded in a scrape."""
+    return {name[1] for name, value in series.items() if name[0] == "scrape_collector_success" and value}

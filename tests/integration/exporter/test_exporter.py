@@ -207,14 +207,14 @@ def test_the_exposition(exporter, proc, publish_worker):
     assert masked == GOLDEN
 
 
-def test_promtool_finds_nothing_to_say(exporter, proc, publish_worker):
+def test_promtool_finds_no_problem(exporter, proc, publish_worker):
     publish_fixture(proc, publish_worker)
     _, _, text = exporter.get()
     done = run_tool("promtool", "check", "metrics", stdin=text)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_openmetrics_for_who_asks_for_it(exporter):
+def test_openmetrics_is_returned_on_request(exporter):
     content_types = {
         "": "text/plain; version=0.0.4; charset=utf-8",
         "application/openmetrics-text;version=1.0.0,text/plain;q=0.5": "application/openmetrics-text; version=1.0.0; "
@@ -235,7 +235,7 @@ def collectors_in(samples):
     }
 
 
-def test_a_scrape_may_ask_for_some_collectors(start):
+def test_a_scrape_can_select_collectors(start):
     exporter = start("--collector.disable-defaults", "--collector.host", "--collector.settings", "--collector.apps")
     assert collectors_in(exporter.samples()) == {"host", "settings", "apps"}
     assert collectors_in(exporter.samples("?collect[]=host&collect[]=apps")) == {"host", "apps"}
@@ -250,7 +250,7 @@ def test_a_scrape_may_ask_for_some_collectors(start):
     assert exporter.get("/metrics?" + "&".join(f"collect[]={number}" for number in range(2000)))[0] == 400
 
 
-def test_a_proc_that_loses_files_while_it_runs_shows_in_the_metrics_and_comes_back(exporter, proc):
+def test_files_of_proc_that_disappear_show_in_the_metrics_until_they_are_back(exporter, proc):
     meminfo, stalls = (Path(proc.path, name) for name in ("meminfo", "pressure/memory"))
     texts = meminfo.read_text(), stalls.read_text()
     meminfo.unlink()
@@ -307,7 +307,7 @@ def test_one_scrape_into_a_file(once, proc, publish_worker, tmp_path):
     assert "mempressure_package_memory_bytes" not in stdout
 
 
-def test_one_scrape_that_fails_says_so(once, proc, runtime_dir, tmp_path):
+def test_one_scrape_that_fails_is_an_error(once, proc, runtime_dir, tmp_path):
     code, stdout, said = once(f"--output={tmp_path}/nowhere/mempressure.prom")
     assert (code, stdout) == (1, "")
     assert said == (
@@ -324,7 +324,7 @@ def test_one_scrape_that_fails_says_so(once, proc, runtime_dir, tmp_path):
     assert samples["mempressure_host_memory_used_ratio"] == 0.5
 
 
-def test_node_exporter_takes_the_file(once, proc, publish_worker, processes, tmp_path):
+def test_node_exporter_reads_the_file(once, proc, publish_worker, processes, tmp_path):
     publish_fixture(proc, publish_worker)
     (tmp_path / "textfiles").mkdir()
     assert once(f"--output={tmp_path}/textfiles/mempressure.prom")[0] == 0
@@ -364,7 +364,7 @@ def test_another_telemetry_path(start):
     assert exporter.get("/metrics")[0] == 404
 
 
-def test_metrics_may_be_the_landing_page(start):
+def test_metrics_can_replace_the_landing_page(start):
     assert "mempressure_node_info" in start("--web.telemetry-path=/").get("/")[2]
 
 
@@ -378,7 +378,7 @@ def test_a_new_threshold_shows_at_the_next_scrape(exporter, state_dir):
         assert exporter.samples()[series] == warning
 
 
-def test_what_cannot_be_believed_is_left_out_and_counted(exporter, proc, publish_worker, runtime_dir):
+def test_untrusted_states_are_left_out_and_counted(exporter, proc, publish_worker, runtime_dir):
     own = runtime_dir / str(os.geteuid())
     for pid, app in ((101, "shop"), (102, "damaged"), (103, "writable"), (104, "symlink")):
         proc.process(pid)
@@ -386,7 +386,7 @@ def test_what_cannot_be_believed_is_left_out_and_counted(exporter, proc, publish
     (own / "102.state").write_bytes(b"damaged")
     os.rename(own / "104.state", runtime_dir / "elsewhere")
     (own / "104.state").symlink_to(runtime_dir / "elsewhere")
-    strangers = runtime_dir / "54321"  # not its uid's, whoever runs this test
+    strangers = runtime_dir / "54321"  # not owned by this uid, whichever user runs the test
     strangers.mkdir(mode=0o755)
     os.rename(own / "103.state", strangers / "103.state")
     samples = exporter.samples()
@@ -400,7 +400,7 @@ def test_what_cannot_be_believed_is_left_out_and_counted(exporter, proc, publish
     assert [exporter.log.count(name) for name in ("102.state", "104.state", "54321 ")] == [1, 1, 1]
 
 
-def test_a_runtime_directory_that_others_can_write_to_is_not_believed(exporter, proc, publish_worker, runtime_dir):
+def test_a_runtime_directory_that_others_can_write_to_is_not_read(exporter, proc, publish_worker, runtime_dir):
     proc.process(101)
     publish_worker()
     runtime_dir.chmod(0o777)
@@ -411,7 +411,7 @@ def test_a_runtime_directory_that_others_can_write_to_is_not_believed(exporter, 
     assert 'mempressure_app_workers{app="shop"}' not in samples
 
 
-def test_idle_and_slow_clients_block_nobody(exporter):
+def test_idle_and_slow_clients_do_not_block_others(exporter):
     with ExitStack() as stack:
         for sends in (b"", b"GET /metrics HTTP/1.1\r\nX-Slow: ", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\na"):
             for _ in range(20):
@@ -434,7 +434,7 @@ def test_one_connection_is_kept_over_scrapes(exporter):
         connection.close()
 
 
-def test_scrapes_at_once_are_made_one_after_another():
+def test_concurrent_scrapes_are_made_one_after_another():
     class Measured:
         def __init__(self):
             self.lock = threading.Lock()
@@ -453,7 +453,7 @@ def test_scrapes_at_once_are_made_one_after_another():
         assert [answer.status for answer in pool.map(metrics, [request] * 8)] == [200] * 8
 
 
-def test_more_scrapes_at_once_than_allowed_are_answered_503():
+def test_too_many_concurrent_scrapes_are_answered_503():
     release = threading.Event()
 
     class Slow:
@@ -474,7 +474,7 @@ def test_more_scrapes_at_once_than_allowed_are_answered_503():
     assert metrics(request).status == 200
 
 
-def test_the_exposition_is_compressed_where_that_is_asked_for(exporter):
+def test_the_exposition_is_compressed_on_request(exporter):
     with exporter.connect(b"GET /metrics HTTP/1.1\r\nAccept-Encoding: br, gzip;q=0.5\r\n\r\n") as connection:
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -495,7 +495,7 @@ def test_it_stops_in_order(exporter, stop):
     assert [line.rpartition("msg=")[2] for line in exporter.log.splitlines()[-2:]] == ["stopping", "stopped"]
 
 
-def test_what_was_counted_survives_a_worker_and_its_successor(exporter, proc, publish_worker, runtime_dir):
+def test_counters_survive_a_worker_and_its_successor(exporter, proc, publish_worker, runtime_dir):
     def loads():
         return exporter.samples()['mempressure_package_loads_total{app="shop",package="pandas"}']
 

@@ -39,7 +39,7 @@ def exporter(memory_cgroup, processes, runtime_dir, state_dir, tmp_path):
         yield exporter
 
 
-def test_a_cgroups_limit_use_kills_and_stalls_are_told(exporter, memory_cgroup, processes, cold_file):
+def test_a_cgroups_limit_use_kills_and_stalls_are_exported(exporter, memory_cgroup, processes, cold_file):
     first = exporter.samples()
     assert first['mempressure_app_memory_limit_bytes{app="shop"}'] == LIMIT
     assert first['mempressure_app_memory_used_bytes{app="shop"}'] == pytest.approx(memory_cgroup.used, rel=0.5)
@@ -60,13 +60,13 @@ def test_a_cgroups_limit_use_kills_and_stalls_are_told(exporter, memory_cgroup, 
     if supported:
         before = last[wakeups]
         processes.start("readers", memory_cgroup.command(sys.executable, "-c", THRASHES, str(cold_file)))
-        # Scraped when the kernel has told of a stall here, too, and not oftener: to read the stalls many times a second
-        # keeps it from telling (see docs/metrics.md).
+        # Scraped only after the kernel notified this process of a stall too: reading the stalls many times a second
+        # suppresses its notifications (see docs/metrics.md).
         with closing(psi_trigger("/proc/pressure/memory")) as trigger:
             poll = select.poll()
             poll.register(trigger.descriptor, trigger.events)
             counted = lambda: poll.poll(5000) and exporter.samples()[wakeups] > before  # noqa: E731 -- for `until`
-            until(counted, "the kernel to tell of a stall", seconds=DEADLINE)
+            until(counted, "the kernel's notification of a stall", seconds=DEADLINE)
 
     # The thread that waits for the kernel takes no signal that the server waits for.
     exporter.process.send_signal(signal.SIGTERM)

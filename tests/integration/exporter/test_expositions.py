@@ -126,7 +126,7 @@ def test_every_expected_exposition_has_a_tree():
     assert {path.stem for path in EXPECTED.iterdir()} == TREES.keys()
 
 
-def test_promtool_finds_nothing_to_say(answers):
+def test_promtool_finds_no_problem(answers):
     done = run_tool("promtool", "check", "metrics", stdin=answers[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

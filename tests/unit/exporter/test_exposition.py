@@ -101,7 +101,7 @@ def test_openmetrics_is_read_by_its_own_parser():
     assert Exposition(FAMILIES).render([], Format.OPENMETRICS) == b"# EOF\n"
 
 
-def test_samples_of_one_family_stand_together_whatever_order_they_come_in():
+def test_samples_of_one_family_are_grouped_whatever_their_order():
     samples = [("things_total", ("a",), 1), ("plain_ratio", (), 2), ("things_total", ("b",), 3)]
     text = Exposition([PLAIN, COUNTED]).render(samples).decode()
     assert text.splitlines()[1:] == [
@@ -114,7 +114,7 @@ def test_samples_of_one_family_stand_together_whatever_order_they_come_in():
     ]
 
 
-def test_a_name_without_utf_8_does_not_cost_the_scrape():
+def test_a_name_without_utf_8_does_not_fail_the_scrape():
     assert b'things_total{app="a?b"} 1.0\n' in Exposition([COUNTED]).render([("things_total", ("a\ud800b",), 1)])
 
 
@@ -131,7 +131,7 @@ def test_a_sample_that_fits_no_family_is_an_error(sample, error):
         Exposition([PLAIN, COUNTED]).render([sample])
 
 
-def test_series_that_are_gone_are_not_kept_for_ever(monkeypatch):
+def test_lines_of_series_that_are_gone_are_dropped(monkeypatch):
     monkeypatch.setattr(exposition, "_SPARE_SERIES", 10)
     writer = Exposition([COUNTED])
     for scrape in range(100):
@@ -150,7 +150,7 @@ def test_the_documentation_lists_every_family_as_it_is():
 
 
 @pytest.mark.parametrize("values", [(0.0, -0.0, 0.0), (True, 1, 1.0, False), (math.nan, math.nan), (1e6, 1e6, 1e6 + 1)])
-def test_a_line_that_was_kept_tells_what_is(values):
+def test_a_cached_line_has_the_current_value(values):
     writer = Exposition([COUNTED])
     for value in values:
         fresh = Exposition([COUNTED]).render([("things_total", ("shop",), value)])

@@ -18,7 +18,7 @@ def machine(proc, runtime_dir):
     return Machine(proc=proc.path, runtime=runtime_dir)
 
 
-def test_a_machine_that_has_it_all_but_the_kernels_own_files(machine, proc):
+def test_a_machine_with_all_but_the_kernels_own_files(machine, proc):
     assert unsupported(machine).keys() == {"pressure_triggers", "cgroup_v1", "cgroup_v2"}
     assert "is not a file of the kernel" in unsupported(machine)["pressure_triggers"]
     assert (proc.root / "pressure" / "memory").read_text().startswith("some avg10=")  # it was not written to
@@ -31,7 +31,7 @@ def test_without_pressure_stall_information(machine, proc):
     assert "takes no trigger: No such file" in found["pressure_triggers"]
 
 
-def test_pressure_stall_information_that_cannot_be_read_is_none(machine, proc):
+def test_invalid_pressure_stall_information_is_a_missing_feature(machine, proc):
     proc.write("pressure/memory", "nonsense\n")
     assert "nonsense" in unsupported(machine)["psi"]
 

@@ -83,7 +83,7 @@ def request(**headers):
         ("gzip;level=9", False),
     ],
 )
-def test_who_accepts_gzip(header, accepts):
+def test_clients_that_accept_gzip(header, accepts):
     assert accepts_gzip(header) is accepts
 
 

@@ -23,8 +23,8 @@ def worker(pid):
 
 
 @given(st.text(min_size=1, max_size=5), steps)
-def test_whatever_changes_it_prints_what_the_exposition_would(name, steps):
-    """Lines are kept, or only their numbers written anew: never is one left that tells what was."""
+def test_after_any_change_the_lines_are_those_of_the_exposition(name, steps):
+    """Lines are kept or get a new value; none is left with an old one."""
     package, exposition, before = Package("a b", name), Exposition(FAMILIES), (0.0,) * 5
     for holders, mechanism, now in steps:
         for pid in (1, 2, 3):
@@ -47,7 +47,7 @@ def test_whatever_changes_it_prints_what_the_exposition_would(name, steps):
         assert package.series == len(samples)
 
 
-def test_a_package_that_nobody_holds_tells_what_was_counted_only():
+def test_a_package_without_holders_has_counters_only():
     package = Package("shop", "pandas")
     package.update()
     assert [family.name for family, text in zip(PACKAGE_FAMILIES, package.texts, strict=True) if text] == [
@@ -58,7 +58,7 @@ def test_a_package_that_nobody_holds_tells_what_was_counted_only():
 
 
 @pytest.mark.parametrize(
-    ("then", "told"),
+    ("then", "expected"),
     [
         # Loaded, memory and where that is from, last use, verdict; beside a worker that stays as it is.
         ((True, 10, "process", 9.0, "stop"), {"loaded": 2, "process": 15, "last_used": 9.0, "verdict": "stop"}),
@@ -76,7 +76,7 @@ def test_a_package_that_nobody_holds_tells_what_was_counted_only():
 )
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("first", [(True, 7, "process", 8.0, "stop"), (True, -1, "process", 8.0, "stop")])
-def test_what_a_worker_says_replaces_what_it_said(first, then, told, at_once):
+def test_a_workers_new_state_replaces_the_old_one(first, then, expected, at_once):
     package = Package("shop", "pandas")
     package.hold(worker(1), (True, 5, "process", 5.0, "stop"))
     package.hold(worker(2), first)
@@ -91,10 +91,10 @@ def test_what_a_worker_says_replaces_what_it_said(first, then, told, at_once):
     package.update()
     memory, loaded, last_used, verdict = package.values[:4]
     found = {**dict(memory), "loaded": loaded[0][1], "last_used": last_used[0][1], "verdict": verdict[0][0]}
-    assert found == told
+    assert found == expected
 
 
-def test_only_families_that_changed_are_told_of():
+def test_only_families_that_changed_are_returned():
     package = Package("shop", "pandas")
     names = [family.name.removeprefix("mempressure_package_") for family in PACKAGE_FAMILIES]
     package.hold(WORKER, (True, 7, "process", 8.0, ""))

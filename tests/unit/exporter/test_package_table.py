@@ -79,7 +79,7 @@ def test_loads(scrapes, expected):
     assert loads_after(*scrapes) == expected
 
 
-def test_a_package_that_an_old_worker_first_tracks_later_counts_from_0():
+def test_a_package_that_an_older_worker_tracks_later_counts_from_0():
     table = PackageTable(started=STARTED, max_packages=100)
     table.update([published(started=BEFORE)], now=STARTED)
     table.update([worker(started=BEFORE, loads=5)], now=STARTED + 15)
@@ -87,7 +87,7 @@ def test_a_package_that_an_old_worker_first_tracks_later_counts_from_0():
 
 
 @pytest.mark.parametrize(("mechanism", "counted"), [("stop", True), ("evict", True), ("recycle", False)])
-def test_unloads_are_counted_by_mechanism_and_those_that_end_the_worker_are_not(mechanism, counted):
+def test_unloads_are_counted_by_mechanism_except_those_that_end_the_worker(mechanism, counted):
     table = PackageTable(started=STARTED, max_packages=100)
     table.update([worker(mechanism=mechanism)], now=STARTED)
     totals = table.packages["shop", "pandas"].totals
@@ -100,7 +100,7 @@ def test_unloads_are_counted_by_mechanism_and_those_that_end_the_worker_are_not(
     assert (totals.load_seconds, totals.refaults, totals.loads) == (0.5, 1, 0)
 
 
-def test_a_package_whose_mechanism_changes_keeps_what_was_counted():
+def test_a_package_whose_mechanism_changes_keeps_its_totals():
     table = PackageTable(started=STARTED, max_packages=100)
     table.update([worker(mechanism="evict", unloads=2)], now=STARTED)
     table.update([worker(mechanism="recycle", unloads=2)], now=STARTED)
@@ -118,7 +118,7 @@ def test_apps_do_not_mix():
     }
 
 
-def test_packages_beyond_the_bound_are_not_kept_and_the_first_ones_stay():
+def test_packages_beyond_the_limit_are_not_kept_and_the_first_ones_stay():
     table = PackageTable(started=STARTED, max_packages=2)
     for _ in range(3):
         table.update([worker(app=f"app-{n}", pid=n, loads=1) for n in range(5)], now=STARTED)
@@ -128,7 +128,7 @@ def test_packages_beyond_the_bound_are_not_kept_and_the_first_ones_stay():
     }
 
 
-def test_workers_and_totals_that_nobody_saw_for_long_are_forgotten():
+def test_workers_and_totals_that_were_not_seen_for_long_are_forgotten():
     table = PackageTable(started=STARTED, max_packages=100)
     table.update([worker(loads=1)], now=STARTED)
     table.update([], now=STARTED)
@@ -167,7 +167,7 @@ def test_of_too_many_workers_the_longest_unseen_are_forgotten_and_the_living_nev
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 5)), max_size=4), max_size=20),
 )
-def test_whatever_workers_come_go_and_hide_the_total_is_what_they_did(history):
+def test_the_total_is_what_workers_did_though_they_come_go_and_hide(history):
     """Each step lets some of four workers load, and hides some; in the end all that was loaded has been counted."""
     table = PackageTable(started=STARTED, max_packages=100)
     done = [0, 0, 0, 0]
@@ -183,14 +183,14 @@ def test_whatever_workers_come_go_and_hide_the_total_is_what_they_did(history):
     assert table.packages["shop", "pandas"].totals.loads == sum(done)
 
 
-def test_a_package_that_its_worker_no_longer_names_keeps_what_was_counted():
+def test_a_package_that_its_worker_no_longer_publishes_keeps_its_totals():
     table = PackageTable(started=STARTED, max_packages=100)
     for held in ([package(loads=5)], [], [package("sympy")], [package(loads=6)]):
         table.update([published(*held)], now=STARTED)
     assert table.packages["shop", "pandas"].totals.loads == 6
 
 
-def test_packages_that_were_beyond_the_bound_come_in_when_there_is_room():
+def test_packages_that_were_beyond_the_limit_are_added_when_there_is_room():
     table = PackageTable(started=STARTED, max_packages=1)
     table.update([worker(pid=1, app="a"), worker(pid=2, app="b")], now=STARTED)
     for now in (STARTED + 1, STARTED + RETAIN_SECONDS + 1, STARTED + RETAIN_SECONDS + 2):
@@ -222,7 +222,7 @@ holdings = st.lists(held, max_size=3, unique_by=lambda package: package.name)
 
 
 @given(st.lists(st.dictionaries(st.integers(1, 3), holdings), max_size=8))
-def test_whatever_changes_the_gauges_are_those_of_the_workers_that_live(history):
+def test_gauges_are_always_those_of_the_living_workers(history):
     table = PackageTable(started=STARTED, max_packages=100)
     for number, step in enumerate(history):
         workers = [published(*packages, pid=pid) for pid, packages in step.items()]
@@ -256,7 +256,7 @@ def gauges(packages):
     return found
 
 
-def test_a_worker_that_leaves_when_others_get_room_is_let_go():
+def test_a_worker_that_ends_when_others_get_room_is_removed():
     table = PackageTable(started=STARTED, max_packages=2)
     table.update([worker(pid=1, app="a"), worker(pid=2, app="b")], now=STARTED)
     for now in (STARTED + 1, STARTED + RETAIN_SECONDS + 1):  # what a had is forgotten

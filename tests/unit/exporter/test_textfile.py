@@ -25,7 +25,7 @@ def test_it_is_replaced_not_written_to(tmp_path):
         assert reader.read() == "old 1\n"
 
 
-def test_what_was_there_stays_where_it_cannot_be_written(tmp_path, monkeypatch):
+def test_the_old_file_stays_where_the_new_one_cannot_be_written(tmp_path, monkeypatch):
     path = tmp_path / "mempressure.prom"
     path.write_text("old 1\n")
 
@@ -39,7 +39,7 @@ def test_what_was_there_stays_where_it_cannot_be_written(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_what_lies_ready_under_its_temporary_name_is_not_followed(tmp_path):
+def test_a_symlink_under_its_temporary_name_is_not_followed(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("precious")
     (tmp_path / f".mempressure.prom.{os.getpid()}").symlink_to(elsewhere)
@@ -49,7 +49,7 @@ def test_what_lies_ready_under_its_temporary_name_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("elsewhere", path)])
-def test_what_is_no_regular_file_is_not_replaced(tmp_path, make):
+def test_other_than_a_regular_file_is_not_replaced(tmp_path, make):
     """As root `--output=/dev/null` would take the machine's null device away."""
     path = tmp_path / "mempressure.prom"
     make(path)

@@ -33,7 +33,7 @@ def test_each_wakeup_is_counted_once(event):
     wakeups.close()  # once more does no harm
 
 
-def test_a_kernel_that_refuses_is_told_of_and_costs_no_thread():
+def test_a_refused_trigger_is_reported_and_starts_no_thread():
     def refuses():
         raise TriggerError("/proc/pressure/memory takes no trigger: Read-only file system")
 
@@ -43,10 +43,10 @@ def test_a_kernel_that_refuses_is_told_of_and_costs_no_thread():
     wakeups.close()
 
 
-def test_a_trigger_that_the_kernel_gives_up_ends_the_counting(caplog):
+def test_counting_ends_when_the_kernel_removes_the_trigger(caplog):
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wakeups = Wakeups(lambda: Trigger(reader, select.POLLPRI))
-    os.close(writer)  # poll tells POLLHUP, as it tells POLLERR of a cgroup that is gone
+    os.close(writer)  # poll returns POLLHUP, as it returns POLLERR for a cgroup that was removed
     until(lambda: wakeups.refused, "the end to be seen")
     assert "wakeups are no longer counted" in caplog.text
     wakeups.close()

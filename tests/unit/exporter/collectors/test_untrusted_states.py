@@ -1,4 +1,4 @@
-"""What a hung, dead or lying worker publishes costs the others nothing, and never shows as a number that cannot be."""
+"""States of hung, dead and malicious workers do not affect other workers and never show as an impossible value."""
 
 import math
 import os
@@ -37,13 +37,13 @@ def collectors(proc, runtime_dir, state_dir, tmp_path, publish_worker):
 
 
 @pytest.fixture
-def liar(runtime_dir, collectors):
-    """Where worker 666 of this user publishes."""
+def untrusted(runtime_dir, collectors):
+    """The state file of worker 666 of this user, for the tests to forge."""
     return runtime_dir / str(os.geteuid()) / "666.state"
 
 
 def honest(samples):
-    """Return what is known of the honest worker's app, as name and labels to value."""
+    """Return the series of the honest worker's app, as name and labels to value."""
     return {(name, *labels): value for name, labels, value in samples if labels[:1] == ("shop",)}
 
 
@@ -51,8 +51,8 @@ def problems(samples):
     return sum(value for name, _, value in samples if name == "mempressure_exporter_problems_total")
 
 
-def assert_believable(samples):
-    """See that no sample is negative, infinite or not a number, and none is there twice."""
+def assert_valid(samples):
+    """Assert that no sample is negative, infinite, not a number or duplicate, and that no collector failed."""
     for name, labels, value in samples:
         assert math.isfinite(value), name
         assert value >= 0 or "trend" in name, (name, labels, value)
@@ -61,7 +61,7 @@ def assert_believable(samples):
 
 
 def catalog_of(make_worker, **changes):
-    catalog, _ = parts(encode(make_worker(pid=666, app="liar", packages=["pandas"])))
+    catalog, _ = parts(encode(make_worker(pid=666, app="untrusted", packages=["pandas"])))
     return catalog | changes
 
 
@@ -77,9 +77,9 @@ def with_value(value, place=-1):
 REFUSED = {
     "garbage": lambda make: os.urandom(4096),
     "empty": lambda make: b"",
-    "cut short": lambda make: encode(make(pid=666, app="liar"))[:-3],
-    "too long": lambda make: encode(make(pid=666, app="liar")) + b"x",
-    "another's pid": lambda make: encode(make(pid=101, app="liar")),
+    "cut short": lambda make: encode(make(pid=666, app="untrusted"))[:-3],
+    "too long": lambda make: encode(make(pid=666, app="untrusted")) + b"x",
+    "another's pid": lambda make: encode(make(pid=101, app="untrusted")),
     "a name of wrong type": lambda make: joined(catalog_of(make, app=["shop"]), VALUES),
     "a pid of wrong type": lambda make: joined(catalog_of(make, pid="666"), VALUES),
     "a boolean for a number": lambda make: joined(catalog_of(make, budget_bytes=True), VALUES),
@@ -99,11 +99,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", sorted(REFUSED))
-def test_what_no_worker_writes_is_left_out_and_counted(collectors, liar, make_worker, what):
+def test_an_invalid_state_is_left_out_and_counted(collectors, untrusted, make_worker, what):
     before = honest(printed(collectors.collect()))
-    liar.write_bytes(REFUSED[what](make_worker))
+    untrusted.write_bytes(REFUSED[what](make_worker))
     samples = printed(collectors.collect())
-    assert_believable(samples)
+    assert_valid(samples)
     assert honest(samples) == before
     assert problems(samples) == 1
 
@@ -141,38 +141,40 @@ def a_file_of_gigabytes(path):
 
 
 @pytest.mark.parametrize("make", [a_fifo, a_socket, a_directory, a_link_to_a_state, a_device, a_file_of_gigabytes])
-def test_what_is_no_file_delays_nobody(collectors, liar, make):
+def test_other_than_a_regular_file_does_not_delay_the_scrape(collectors, untrusted, make):
     before = honest(printed(collectors.collect()))
-    make(liar)
+    make(untrusted)
     began = time.monotonic()
     samples = printed(collectors.collect())
-    assert time.monotonic() - began < 5  # it would hang for ever
-    assert_believable(samples)
+    assert time.monotonic() - began < 5  # it would block for ever
+    assert_valid(samples)
     assert honest(samples) == before
     assert problems(samples) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
-def test_another_users_worker_takes_nobodys_name_and_forges_nobodys_file(collectors, liar, publish_worker, proc):
+def test_another_users_worker_can_take_no_apps_name_and_forge_no_file(collectors, untrusted, publish_worker, proc):
     before = honest(printed(collectors.collect()))
     proc.process(777)
     publish_worker(pid=777, uid=54321, app="shop", proportional_bytes=1e9, packages=["pandas", "evil"])
     publish_worker(pid=666, app="own")
-    os.chown(liar, 54321, -1)  # one of theirs in this user's directory
+    os.chown(untrusted, 54321, -1)  # one of theirs in this user's directory
     samples = printed(collectors.collect())
-    assert_believable(samples)
+    assert_valid(samples)
     assert honest(samples) == before
     assert problems(samples) == 2
     assert not [labels for _, labels, _ in samples if labels[:1] == ("own",)]
 
 
-def test_a_dead_worker_is_not_counted_and_a_hung_ones_last_word_is(collectors, liar, proc, publish_worker):
-    publish_worker(pid=666, app="shop", sampled=STARTED - 1000, packages=["pandas"])  # it lives and says nothing
+def test_a_dead_worker_is_not_counted_and_a_hung_ones_last_state_is(collectors, untrusted, proc, publish_worker):
+    publish_worker(
+        pid=666, app="shop", sampled=STARTED - 1000, packages=["pandas"]
+    )  # it is alive and publishes nothing new
     assert honest(printed(collectors.collect()))["mempressure_app_workers", "shop"] == 2
     (proc.root / "666" / "stat").unlink()
     assert honest(printed(collectors.collect()))["mempressure_app_workers", "shop"] == 1
-    assert liar.exists()
-    assert stat.S_ISREG(liar.stat().st_mode)
+    assert untrusted.exists()
+    assert stat.S_ISREG(untrusted.stat().st_mode)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,16 +189,16 @@ def test_a_dead_worker_is_not_counted_and_a_hung_ones_last_word_is(collectors, l
         max_size=3,
     )
 )
-def test_whatever_numbers_a_worker_makes_up_the_scrape_holds_and_no_counter_falls(
-    collectors, liar, make_worker, history
+def test_with_any_numbers_of_a_worker_the_scrape_is_valid_and_no_counter_falls(
+    collectors, untrusted, make_worker, history
 ):
     before, last = honest(printed(collectors.collect())), {}
     for values in history:
-        liar.write_bytes(joined(catalog_of(make_worker), values))
+        untrusted.write_bytes(joined(catalog_of(make_worker), values))
         samples = printed(collectors.collect())
-        assert_believable(samples)
+        assert_valid(samples)
         assert honest(samples) == before
         counters = {(name, *labels): value for name, labels, value in samples if name.endswith("_total")}
-        # A state that is refused leaves the liar's app out; what was counted of it is there again with the next.
+        # A refused state leaves its app out of a scrape; its totals are back with the next valid one.
         assert all(counters.get(series, value) >= value for series, value in last.items())
         last |= counters
