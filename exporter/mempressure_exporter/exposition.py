@@ -62,7 +62,7 @@ class Exposition:
                 continue
             name, labels, value = sample
             last = self._last.get((name, labels))
-            # `is` finds repeated booleans and settings, without the conversion of equality, which takes 0.0 for -0.0.
+            # By identity: booleans and settings repeat as the same object, and equality would take 0.0 for -0.0.
             if last is None or last[0] is not value:
                 last = self._write(name, labels, value, last)
             lines[name].append(last[1])

@@ -31,7 +31,7 @@ def unsupported(machine: Machine, *, leave_out: Collection[str] = ()) -> dict[st
 
 
 def psi(machine: Machine) -> str:
-    """Check for pressure stall information."""
+    """Return why there is no pressure stall information; empty where there is."""
     path = f"{machine.proc}/pressure/memory"
     try:
         return "" if pressure(path) else f"no {path}: Linux before 4.20, or booted without psi=1"
@@ -40,7 +40,7 @@ def psi(machine: Machine) -> str:
 
 
 def pressure_triggers(machine: Machine) -> str:
-    """Check for kernel notifications of memory stalls."""
+    """Return why the kernel cannot notify of memory stalls; empty where it can."""
     try:
         psi_trigger(f"{machine.proc}/pressure/memory").close()
     except TriggerError as error:
@@ -49,19 +49,19 @@ def pressure_triggers(machine: Machine) -> str:
 
 
 def cgroup_v1(machine: Machine) -> str:
-    """Check for memory limits of cgroups v1."""
+    """Return why there are no memory limits of cgroups v1; empty where there are."""
     found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
     return "" if 1 in found else "no cgroup v1 memory controller is mounted"
 
 
 def cgroup_v2(machine: Machine) -> str:
-    """Check for memory limits of cgroups v2."""
+    """Return why there are no memory limits of cgroups v2; empty where there are."""
     found = memory_controllers(proc=machine.proc, sysfs=machine.sysfs)
     return "" if 2 in found else "no cgroup2 with a memory controller is mounted"
 
 
 def runtime_directory(machine: Machine) -> str:
-    """Check that workers can publish, and that others cannot write in their place."""
+    """Return why workers cannot publish, or why what they publish is untrusted; empty where it is fine."""
     try:
         require_trustworthy_parent(machine.runtime)
         space = os.statvfs(machine.runtime)
@@ -78,4 +78,4 @@ def runtime_directory(machine: Machine) -> str:
 CHECKS: Mapping[str, Callable[[Machine], str]] = {
     check.__name__: check for check in (psi, pressure_triggers, cgroup_v1, cgroup_v2, runtime_directory)
 }
-"""The check of every feature; it returns the reason why the feature is missing, empty where it is not."""
+"""The check of every feature; it returns why the feature is missing, empty where it is there."""

@@ -42,7 +42,7 @@ class Package:
     values: tuple[Values, ...] = _EMPTY
     """Series by family, in the order of `PACKAGE_FAMILIES`."""
     texts: list[str] = field(default_factory=lambda: [""] * len(PACKAGE_FAMILIES))
-    """The same as printed lines, one a series."""
+    """The same as printed: the lines of each family."""
     series: int = 0
     """How many series there are."""
 

@@ -25,7 +25,7 @@ COLLECTORS = {
     "apps": "applications: limits, memory, level, trend, stalls and events of their cgroups",
     "packages": "packages, summed over all workers",
     "settings": "thresholds and switches",
-    "features": "what works on this machine and in the workers",
+    "features": "which features work on this machine and in the workers",
     "exporter": "the exporter itself and the node's name",
 }
 """What each collector collects, by its name, in the order in which they run."""

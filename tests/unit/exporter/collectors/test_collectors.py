@@ -98,5 +98,5 @@ def test_every_family_is_printed_by_a_collector(scrape, proc, publish_worker, cl
         found = scrape()
         clock.now += 10
     printed = {f"mempressure_{name[0]}" for name in found}
-    # The kernel's wakeups need the kernel's own file: tests/integration/exporter/test_exporter.py has them.
+    # Wakeups need a file of the kernel: tests/integration/exporter/test_exporter_cgroup.py covers them.
     assert printed == {family.name for family in FAMILIES} - {"mempressure_host_pressure_wakeups_total"}
