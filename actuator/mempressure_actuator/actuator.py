@@ -1,58 +1,56 @@
-"""The actuator put together: what measures, decides, acts and remembers, and the state that all of it shares."""
+"""The actuator: connects the parts that measure, decide, act and store, and holds what they share."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 from mempressure.act.executor import Executor, Outcome
 from mempressure.config.configuration import Configuration
 from mempressure.config.paths import make_private
-from mempressure.config.runtime_settings import Settings, with_thresholds
-from mempressure.config.settings_file import SettingsFile
 from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.records import Cycle
-from mempressure.control.rules import rules
-from mempressure.decide.plan import Action, Rules
+from mempressure.decide.plan import Action
 from mempressure.decide.summary import Observation
-from mempressure.errors import ConfigurationError
 from mempressure.state.node import NodeReading
 from mempressure_actuator.blackbox.box import BlackBox
 from mempressure_actuator.custom.definition import CustomAction
 from mempressure_actuator.custom.runner import CustomRunner, started_before
 from mempressure_actuator.inbox.leases import Lease, live
-from mempressure_actuator.loop.brakes import recycled, require_floor
+from mempressure_actuator.loop.brakes import recent_recycles
 from mempressure_actuator.loop.cgroups import AppCgroups
 from mempressure_actuator.loop.loop import LoopThread
-from mempressure_actuator.loop.machine import NodeReader, Workers
-from mempressure_actuator.loop.pressures import Look
+from mempressure_actuator.loop.machine import GuardedMachine, NodeReader
+from mempressure_actuator.loop.pressures import Snapshot
 from mempressure_actuator.loop.reflex import Reflex
-from mempressure_actuator.loop.requests import Requests
+from mempressure_actuator.loop.requests import UnloadRequests
 from mempressure_actuator.metrics import Metrics
+from mempressure_actuator.operator_settings import OperatorSettings
 from mempressure_actuator.schemas import CycleDict
 from mempressure_actuator.store.history import HistoryQuery
-from mempressure_actuator.store.store import Store, StoreError
+from mempressure_actuator.store.owned_database import StoreError
+from mempressure_actuator.store.store import Store
 from mempressure_actuator.store.usage_history import UsageHistory
 
 _log = logging.getLogger(__name__)
 
 REMEMBERED_CYCLES = 200
-"""How many of the last cycles are looked at, at the start, for what the brakes and the cooldowns have to know."""
+"""How many of the last cycles are read at the start, for the brakes and the cooldowns of custom actions."""
 STORE_NAME = "actuator.sqlite"
 
 
 class Actuator:
-    """Everything behind the web pages.
+    """Everything behind the webhook, the API and the status page.
 
     Args:
-        configuration: the settings that hold for the whole run.
-        actions: the operator's own.
-        proc: where the kernel's files are.
+        configuration: the settings that are read once, at the start.
+        actions: the operator's custom actions.
+        proc: where proc is mounted.
 
     Raises:
         ConfigurationError: thresholds or the store cannot be used.
-        UnsafeDirectoryError: the state directory is open to others.
+        UnsafeDirectoryError: the state directory is writable by others.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class Actuator:
         self.node: str = configuration.node
         self.dry_run: tuple[str, ...] = configuration.mempressure_dry_run
         state_directory = make_private(configuration.state_directory)
-        self._settings_lock = threading.Lock()
         self.metrics = Metrics(
             node=self.node,
             dry_run=self.dry_run,
@@ -74,11 +71,13 @@ class Actuator:
             keep_seconds=configuration.mempressure_history_days * 86400,
             on_damage=self.metrics.problems.inc,
         )
-        self._settings = SettingsFile(
-            state_directory, defaults=configuration.thresholds, on_damage=self.metrics.problems.inc
+        self.settings = OperatorSettings(
+            state_directory,
+            configuration=configuration,
+            metrics=self.metrics,
+            on_change=lambda: self.loop.notify((), now=time.monotonic()),
         )
-        self._settings_held = Settings(thresholds=configuration.thresholds)
-        self._settings_problem = ""
+        self._monitor_lock = threading.Lock()
         self._monitor = MemoryMonitor(
             thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown
         )
@@ -92,14 +91,16 @@ class Actuator:
             dry_run="custom" in self.dry_run,
             usage=lambda scope, app: self._reader.read().memory(scope, app),
             record=self._keep,
-            started=started_before(self._told(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="custom"))),
+            started=started_before(self._history(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="custom"))),
             metrics=self.metrics,
         )
-        self._machine = machine = Workers(
+        self._machine = machine = GuardedMachine(
             Executor(self._reader.read),
             dry_run=self.dry_run,
             recycles_per_minute=configuration.mempressure_recycles_per_minute,
-            recycled=recycled(self._told(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="recycle")), now=time.time()),
+            recycled=recent_recycles(
+                self._history(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="recycle")), now=time.time()
+            ),
             on_brake=lambda brake: self.metrics.brakes.labels(brake).inc(),
             stopping=self.stopping,
             observe=self._observe_action,
@@ -109,21 +110,21 @@ class Actuator:
             state_directory,
             proc=proc,
             leases=self._stored_leases,
-            history=lambda limit: self._told(HistoryQuery(limit=limit)),
+            history=lambda limit: self._history(HistoryQuery(limit=limit)),
             record=self._keep,
             metrics=self.metrics,
         )
-        self.requests = Requests(machine, acting=self._acting, rules=self.rules, record=self._record)
+        self.requests = UnloadRequests(machine, acting=self._acting, rules=self.settings.rules, record=self._record)
         self.loop = LoopThread(
             ControlLoop(
                 machine,
-                rules=self.rules,
+                rules=self.settings.rules,
                 record=self._record,
                 progress=self._keep,
                 critical_ratio=configuration.mempressure_critical_ratio,
             ),
-            look=self._look,
-            measures=self._custom.consider,
+            snapshot=self._snapshot,
+            custom_actions=self._custom.consider,
             configuration=configuration,
             metrics=self.metrics,
             acting=self._acting,
@@ -136,94 +137,46 @@ class Actuator:
         self._reflex = Reflex(on_stall=self.loop.stall, metrics=self.metrics, proc=proc)
 
     def start(self) -> None:
-        """Start to act."""
+        """Start the control loop."""
         self.loop.start()
         self._reflex.start()
 
     def stop(self) -> None:
-        """End the loop between two actions, then close the store."""
+        """Stop the control loop between two actions, then close the store."""
         self.stopping.set()
         self.loop.stop()
         self._custom.stop()
         self._reflex.stop()
         self.store.close()
 
-    def _told(self, query: HistoryQuery) -> list[CycleDict]:
+    def _history(self, query: HistoryQuery) -> list[CycleDict]:
         try:
             return self.store.history(query)[0]
-        except StoreError:  # which the store has said; a start on a full disk is one
+        except StoreError:  # the store has logged it; the actuator starts on a full disk, too
             return []
 
     def heartbeat(self) -> None:
-        """Note a heartbeat, for the next start too."""
+        """Note a heartbeat, and store its time for the next start."""
         self.loop.heartbeat()
         try:
             self.store.note_heartbeat(time.time())
-        except StoreError:  # which the store has said, and a lost time of a heartbeat costs nothing
+        except StoreError:  # the store has logged it, and the next heartbeat comes in seconds
             self.metrics.store_errors.inc()
 
-    def settings(self) -> Settings:
-        """Return what people set at run time; what was read last where the file cannot be, for the loop must go on."""
-        with self._settings_lock:
-            try:
-                self._settings_held, self._settings_problem = self._settings.read(), ""
-            except OSError as error:
-                self.metrics.problems.inc()
-                if str(error) != self._settings_problem:
-                    self._settings_problem = str(error)
-                    _log.error("settings not read, what held before still holds: reason=%s", error)
-            return self._settings_held
-
-    def set_thresholds(self, values: Mapping[str, object]) -> Settings:
-        """Set the four thresholds, none of them below the floor, and return the settings.
-
-        Raises:
-            OSError: as `change_settings`.
-            ConfigurationError: they cannot be used.
-        """
-
-        def change(settings: Settings) -> Settings:
-            changed = with_thresholds(settings, values)
-            try:
-                require_floor(changed.thresholds, floor=self.configuration.mempressure_threshold_floor)
-            except ConfigurationError:
-                self.metrics.brakes.labels("threshold_floor").inc()
-                raise
-            return changed
-
-        return self.change_settings(change)
-
-    def change_settings(self, change: Callable[[Settings], Settings]) -> Settings:
-        """Change what people set, store it, and return it; the loop looks at once.
-
-        Raises:
-            OSError: it cannot be stored; what was set before stays.
-            ConfigurationError: `change` refused.
-        """
-        with self._settings_lock:
-            settings = self._settings_held = self._settings.update(change)
-        self.loop.notify((), now=time.monotonic())
-        return settings
-
-    def rules(self) -> Rules:
-        """Return what the operator settled on, as it is now."""
-        settings = self.settings()
-        return rules(self.configuration, settings, settings.thresholds)
-
     def leases(self) -> list[Lease]:
-        """Return the leases that live."""
+        """Return the leases that have not expired."""
         seconds = self.configuration.mempressure_lease
         return list(live(self.store.leases, now=time.time(), seconds=seconds).values())
 
     def evaluate(self) -> tuple[NodeReading, Observation]:
-        """Look at the node without asking any worker, and judge it by the thresholds as they are set now.
+        """Read the node without asking any worker, and evaluate it by the current thresholds.
 
         Raises:
             MeasureError: the host cannot be measured.
         """
-        settings = self.settings()
+        settings = self.settings.current()
         reading = self._reader.read()
-        with self._settings_lock:
+        with self._monitor_lock:
             monitor = self._monitor
             if monitor.thresholds != settings.thresholds:
                 monitor.set_thresholds(settings.thresholds.as_dict())
@@ -233,7 +186,7 @@ class Actuator:
         self.usage.note(observation)
         return reading, observation
 
-    def _look(self, fresh: bool) -> Look:  # noqa: FBT001 -- the loop's, which says it so
+    def _snapshot(self, fresh: bool) -> Snapshot:  # noqa: FBT001 -- the loop's callback, with one argument
         if fresh:
             with self._acting:
                 self._machine.measure()
@@ -241,10 +194,10 @@ class Actuator:
         cgroups = self._cgroups.of(reading)
         self._reflex.watch(cgroups, emergency=observation.thresholds.emergency)
         self._black_box.look(reading, observation, cgroups)
-        return Look(reading, observation, self.leases())
+        return Snapshot(reading, observation, self.leases())
 
     def _stored_leases(self) -> list[Lease]:
-        return list(self.store.leases.values())  # expired ones, too: a report looks back
+        return list(self.store.leases.values())  # expired ones, too: a report covers the minutes before
 
     def _observe_action(self, action: Action, outcome: Outcome) -> None:
         self.metrics.observe_action(action, outcome)
@@ -268,6 +221,6 @@ class Actuator:
     def _keep(self, cycle: Cycle) -> None:
         try:
             self.store.record(cycle)
-        except StoreError as error:  # what was done is done; the workers matter more than their history
+        except StoreError as error:  # the actions are done; relieving the workers matters more than their history
             self.metrics.store_errors.inc()
-            _log.error("cycle not recorded: id=%s reason=%s", cycle.id, error)
+            _log.error("cycle not stored: id=%s reason=%s", cycle.id, error)

@@ -14,9 +14,11 @@ from mempressure.decide.plan import Action
 from mempressure.state.node import NodeReading
 from mempressure.state.records import MECHANISMS
 from mempressure_actuator.inbox.notification import RESULTS
-from mempressure_actuator.loop.brakes import BRAKES
 
 WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed", "overloaded")
+
+BRAKES = ("threshold_floor", "recycles", "futile_cycles")
+"""The brakes of `loop.brakes`, as `mempressure_actuator_brakes_total` names them."""
 
 CUSTOM_RESULTS = ("done", "failed", "timeout", "dry_run")
 

@@ -14,7 +14,7 @@ from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.endpoint import ERRORS
 from mempressure_actuator.api.openapi import describe
-from mempressure_actuator.api.operations import ENDPOINTS
+from mempressure_actuator.api.routes import ENDPOINTS
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
 from mempressure_actuator.command import parser

@@ -88,7 +88,7 @@ class Blinded:
         return self.system.running["actuator"].log.read_text()
 
     def led_by_alerts(self, what):
-        """Wait until heartbeats arrive and alerts lead."""
+        """Wait until heartbeats arrive and alerts trigger the cycles."""
         until(
             lambda: (
                 self.metric("mempressure_actuator_autonomous") == 0
@@ -153,4 +153,4 @@ def test_whatever_blinds_it_pressure_is_relieved_and_alerts_lead_again_once_they
     blinded.relieves("no-prometheus")
     blinded.start_prometheus()
     blinded.led_by_alerts("with Prometheus back")
-    assert blinded.log().count("no longer autonomous, alerts lead again") >= 3
+    assert blinded.log().count("no longer autonomous, alerts trigger the cycles again") >= 3

@@ -9,7 +9,7 @@ from werkzeug.routing import Map, Rule
 
 from mempressure.errors import ConfigurationError, MempressureError, UnknownPackageError
 from mempressure.measure.memory import MeasureError
-from mempressure_actuator import schemas as data
+from mempressure_actuator import schemas
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.answers import (
@@ -24,9 +24,10 @@ from mempressure_actuator.api.answers import (
     success,
 )
 from mempressure_actuator.api.endpoint import Endpoint
-from mempressure_actuator.api.operations import ENDPOINTS, Operations
-from mempressure_actuator.loop.requests import BusyError
-from mempressure_actuator.store.store import StoreError
+from mempressure_actuator.api.operations import Operations
+from mempressure_actuator.api.routes import ENDPOINTS
+from mempressure_actuator.loop.requests import WorkersBusyError
+from mempressure_actuator.store.owned_database import StoreError
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -69,7 +70,7 @@ def _view(api: Operations, endpoint: Endpoint) -> Callable[..., Response]:
         if endpoint.body and (endpoint.body_required or body_bytes()):
             arguments["body"] = json_body(endpoint.body)
         answer = endpoint.act(api, **arguments)
-        return json_answer(answer) if endpoint.answer is data.OpenAPI else success(answer)
+        return json_answer(answer) if endpoint.answer is schemas.OpenAPI else success(answer)
 
     return view
 
@@ -86,11 +87,11 @@ def _refused(error: MempressureError) -> Response:
     for kind, code in (
         (ConfigurationError, "bad_request"),
         (UnknownPackageError, "unknown_package"),
-        (BusyError, "busy"),
+        (WorkersBusyError, "busy"),
         (MeasureError, "not_measured"),
         (StoreError, "not_read"),
     ):
         if isinstance(error, kind):
-            headers = {"Retry-After": "5"} if kind is BusyError else None
+            headers = {"Retry-After": "5"} if kind is WorkersBusyError else None
             return failure(RequestError(code, str(error), headers=headers))
     return internal_failure(error)

@@ -12,12 +12,12 @@ from mempressure.decide.alerts import alert_counts
 from mempressure.decide.inventory import inventory
 from mempressure.decide.summary import PressureSummary, SystemMemory
 from mempressure.state.records import MAX_NAME_LENGTH
-from mempressure_actuator import schemas as data
+from mempressure_actuator import schemas
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api import openapi
 from mempressure_actuator.api.answers import RequestError
 from mempressure_actuator.api.endpoint import Endpoint
-from mempressure_actuator.store.history import PARAMETERS, parse_query
+from mempressure_actuator.store.history import parse_query
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Operations:
         _, observation = self._actuator.evaluate()
         return observation.summary()
 
-    def pressure_alerts(self) -> data.CurrentAlerts:
+    def pressure_alerts(self) -> schemas.CurrentAlerts:
         """Tell the alerts that hold, one a scope at most."""
         _, observation = self._actuator.evaluate()
         return {
@@ -50,9 +50,9 @@ class Operations:
         _, observation = self._actuator.evaluate()
         return observation.system_memory()
 
-    def settings(self) -> data.SettingsInForce:
+    def settings(self) -> schemas.SettingsInForce:
         """Tell every setting of the actuator, and where its value came from."""
-        stored = self._actuator.settings()
+        stored = self._actuator.settings.current()
         return {
             "thresholds": stored.thresholds.as_dict(),
             "hysteresis": stored.thresholds.hysteresis,
@@ -60,14 +60,14 @@ class Operations:
             "check_time": time.time(),
         }
 
-    def set_thresholds(self, body: data.ThresholdsBody) -> data.ThresholdsSet:
+    def set_thresholds(self, body: schemas.ThresholdsBody) -> schemas.ThresholdsSet:
         """Set the four thresholds: strictly ascending ratios, each above the hysteresis."""
         values = {name: getattr(body, name) for name in body.__struct_fields__}
-        thresholds = self._stored(lambda: self._actuator.set_thresholds(values)).thresholds.as_dict()
+        thresholds = self._stored(lambda: self._actuator.settings.set_thresholds(values)).thresholds.as_dict()
         _log.info("thresholds set: %s", " ".join(f"{name}={value}" for name, value in thresholds.items()))
         return {"message": "Memory pressure thresholds updated", "thresholds": thresholds, "update_time": time.time()}
 
-    def toggle_alerts(self, enabled: str) -> data.Switched:
+    def toggle_alerts(self, enabled: str) -> schemas.Switched:
         """Turn alerts on or off.
 
         Turning them off quiets people, not the unloading.
@@ -76,13 +76,13 @@ class Operations:
         self._changed(lambda settings: with_switch(settings, "alerts_enabled", on=on))
         return _switched("Memory pressure alerts", on)
 
-    def toggle_suggestions(self, enabled: str) -> data.Switched:
+    def toggle_suggestions(self, enabled: str) -> schemas.Switched:
         """Turn suggestions on or off."""
         on = _truth(enabled)
         self._changed(lambda settings: with_switch(settings, "suggestions_enabled", on=on))
         return _switched("Memory optimization suggestions", on)
 
-    def history(self) -> data.History:
+    def history(self) -> schemas.History:
         """Tell what was decided and done, the newest cycle first, a page at a time."""
         cycles, following = self._actuator.store.history(parse_query(request.args.to_dict(flat=False)))
         return {
@@ -92,25 +92,25 @@ class Operations:
             "check_time": time.time(),
         }
 
-    def collect_garbage(self) -> data.GarbageCollected:
+    def collect_garbage(self) -> schemas.GarbageCollected:
         """Have every worker drop its caches and collect garbage, one after the other."""
         workers = self._actuator.requests.trim()
         freed = sum(worker["reclaimed_bytes"] for worker in workers)
         return {"memory_freed": freed, "workers": workers, "update_time": time.time()}
 
-    def packages(self) -> data.Inventory:
+    def packages(self) -> schemas.Inventory:
         """Tell every app, its workers and packages."""
         reading, _ = self._actuator.evaluate()
-        apps = inventory(reading, self._actuator.settings())
+        apps = inventory(reading, self._actuator.settings.current())
         return {"node": self._actuator.node, "apps": apps, "check_time": reading.sampled}
 
-    def unload(self, package: str, body: data.UnloadBody | None = None) -> data.Unloaded:
+    def unload(self, package: str, body: schemas.UnloadBody | None = None) -> schemas.Unloaded:
         """Unload a package now, and answer when that is done."""
-        wish = body or data.UnloadBody()
+        wish = body or schemas.UnloadBody()
         results = self._actuator.requests.unload(package, app=wish.app, force=wish.force)
         return {"package": package, "results": results, "update_time": time.time()}
 
-    def set_preference(self, package: str, body: data.PreferenceBody) -> data.PreferenceSet:
+    def set_preference(self, package: str, body: schemas.PreferenceBody) -> schemas.PreferenceSet:
         """Say whether a package is to stay loaded; the strategies high and critical override it."""
         _require_name(package)
         self._changed(lambda settings: _preferring(settings, package, body))
@@ -122,14 +122,14 @@ class Operations:
             "update_time": time.time(),
         }
 
-    def openapi(self) -> data.OpenAPI:
+    def openapi(self) -> schemas.OpenAPI:
         """Describe the endpoints of this server."""
         # Whoever mounts the blueprint may do so below a path of their own.
         mounted_at = request.root_path + request.path.removesuffix("/api/openapi.json")
         return openapi.describe(self._described, server=mounted_at or "/")
 
     def _changed(self, change: Callable[[Settings], Settings]) -> Settings:
-        return self._stored(lambda: self._actuator.change_settings(change))
+        return self._stored(lambda: self._actuator.settings.change(change))
 
     def _stored(self, change: Callable[[], Settings]) -> Settings:
         try:
@@ -142,103 +142,7 @@ class Operations:
             ) from error
 
 
-_PACKAGE = {"package": data.PackageName}
-_ENABLED = {"enabled": data.Switch}
-
-ENDPOINTS = (
-    Endpoint(
-        method="GET",
-        path="/api/packages/memory/pressure-summary",
-        act=Operations.pressure_summary,
-        answer=PressureSummary,
-        errors=("not_measured",),
-    ),
-    Endpoint(
-        method="GET",
-        path="/api/packages/memory/pressure-alerts",
-        act=Operations.pressure_alerts,
-        answer=data.CurrentAlerts,
-        errors=("not_measured",),
-    ),
-    Endpoint(
-        method="GET",
-        path="/api/packages/memory/system-info",
-        act=Operations.system_info,
-        answer=SystemMemory,
-        errors=("not_measured",),
-    ),
-    Endpoint(method="GET", path="/api/packages/memory/settings", act=Operations.settings, answer=data.SettingsInForce),
-    Endpoint(
-        method="POST",
-        path="/api/packages/memory/pressure-thresholds",
-        act=Operations.set_thresholds,
-        body=data.ThresholdsBody,
-        answer=data.ThresholdsSet,
-        errors=("not_stored",),
-    ),
-    Endpoint(
-        method="POST",
-        path="/api/packages/memory/pressure-alerts/{enabled}",
-        act=Operations.toggle_alerts,
-        parameters=_ENABLED,
-        answer=data.Switched,
-        errors=("not_stored",),
-    ),
-    Endpoint(
-        method="POST",
-        path="/api/packages/memory/optimization-suggestions/{enabled}",
-        act=Operations.toggle_suggestions,
-        parameters=_ENABLED,
-        answer=data.Switched,
-        errors=("not_stored",),
-    ),
-    Endpoint(
-        method="GET",
-        path="/api/packages/memory/history",
-        act=Operations.history,
-        query=PARAMETERS,
-        answer=data.History,
-        errors=("not_read",),
-    ),
-    Endpoint(
-        method="POST",
-        path="/api/packages/memory/gc",
-        act=Operations.collect_garbage,
-        answer=data.GarbageCollected,
-        errors=("busy", "not_measured"),
-    ),
-    Endpoint(
-        method="GET",
-        path="/api/packages",
-        act=Operations.packages,
-        answer=data.Inventory,
-        errors=("not_measured",),
-    ),
-    Endpoint(
-        method="POST",
-        path="/api/packages/{package}/unload",
-        act=Operations.unload,
-        parameters=_PACKAGE,
-        body=data.UnloadBody,
-        body_required=False,
-        answer=data.Unloaded,
-        errors=("unknown_package", "busy", "not_measured"),
-    ),
-    Endpoint(
-        method="PUT",
-        path="/api/packages/{package}/preference",
-        act=Operations.set_preference,
-        parameters=_PACKAGE,
-        body=data.PreferenceBody,
-        answer=data.PreferenceSet,
-        errors=("too_many", "not_stored"),
-    ),
-    Endpoint(method="GET", path="/api/openapi.json", act=Operations.openapi, answer=data.OpenAPI),
-)
-"""What the blueprint serves."""
-
-
-def _preferring(settings: Settings, package: str, preference: data.PreferenceBody) -> Settings:
+def _preferring(settings: Settings, package: str, preference: schemas.PreferenceBody) -> Settings:
     after = with_preference(settings, app=preference.app, package=package, keep_loaded=preference.keep_loaded)
     if len(after.preferences) > MAX_PREFERENCES:
         raise RequestError("too_many", f"{MAX_PREFERENCES} preferences are set already; change one of those")
@@ -259,7 +163,7 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
-def _switched(what: str, on: bool) -> data.Switched:  # noqa: FBT001 -- private, and the value itself
+def _switched(what: str, on: bool) -> schemas.Switched:  # noqa: FBT001 -- private, and the value itself
     word = "enabled" if on else "disabled"
     _log.info("%s %s", what, word)
     return {"message": f"{what} {word}", "enabled": on, "update_time": time.time()}

@@ -26,7 +26,8 @@ from mempressure_actuator.inbox.notification import (
     parse,
 )
 from mempressure_actuator.schemas import AlertResults, Delivery
-from mempressure_actuator.store.store import Delivered, StoreError
+from mempressure_actuator.store.owned_database import StoreError
+from mempressure_actuator.store.store import Delivered
 
 _log = logging.getLogger(__name__)
 

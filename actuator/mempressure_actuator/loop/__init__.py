@@ -1,1 +1,1 @@
-"""The actuator's control loop: which scopes are under pressure, what may be done about it, and doing it."""
+"""The actuator's control loop: which scopes are under pressure, and acting on them within limits."""

@@ -1,4 +1,4 @@
-"""The memory cgroups that the workers of each app live in, as seen from this process."""
+"""Finds the memory cgroups that the workers of each app run in."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ _Worker = tuple[int, int]
 
 
 class AppCgroups:
-    """Finds them, and remembers: a worker stays where it was when it was first seen.
+    """Looks up the cgroup of each worker once, when it is first seen.
 
-    Workers of other PID namespaces cannot be looked up from here, and have none.
+    Workers of other PID namespaces cannot be looked up and are left out.
 
     Args:
         proc: where the kernel's files are.
@@ -25,7 +25,7 @@ class AppCgroups:
         self._known: dict[_Worker, Cgroup | None] = {}
 
     def of(self, reading: NodeReading) -> dict[Cgroup, str]:
-        """Return the app of each cgroup that has workers of this reading."""
+        """Return the cgroups that the workers of this reading run in, and the app of each."""
         known: dict[_Worker, Cgroup | None] = {}
         found: dict[Cgroup, str] = {}
         for app in reading.apps.values():
@@ -43,7 +43,7 @@ class AppCgroups:
 def v1_limits(cgroups: Mapping[Cgroup, str]) -> dict[Path, int]:
     """Return, for v1 cgroups, the directory whose limit binds each of them, and that limit in bytes.
 
-    The kernel tells of reclaim, and of usage, where the limit is.
+    The kernel reports reclaim and usage at the cgroup that has the limit.
     """
     found = {}
     for cgroup in cgroups:
@@ -59,7 +59,7 @@ def _binding(cgroup: Cgroup) -> tuple[Path, int] | None:
     while directory.is_relative_to(cgroup.mount):
         try:
             limit = int((directory / "memory.limit_in_bytes").read_text())
-        except (OSError, ValueError):  # gone meanwhile, or a container's mount that shows only a part
+        except (OSError, ValueError):  # removed meanwhile, or a container's mount that shows only a part of the tree
             break
         if limit < V1_UNLIMITED and (tightest is None or limit < tightest[1]):
             tightest = (directory, limit)

@@ -1,4 +1,8 @@
-"""The machine that the actuator looks at and acts on: state files and agents, with whatever goes wrong told once."""
+"""Reading the node, and acting on its workers within the actuator's limits.
+
+`GuardedMachine` is what the control loop acts through; behind it `mempressure.act.executor` gives the orders to the
+workers' agents.
+"""
 
 import logging
 import threading
@@ -22,23 +26,23 @@ _MAX_REMEMBERED_PROBLEMS = 1000
 
 
 class NodeReader:
-    """Reads the host and what its workers published; may be used by several threads.
+    """Reads the host's memory and the workers' state files; may be used by several threads.
 
     Args:
         runtime: the runtime directory.
         proc: where the kernel's files are.
-        count_problem: called for each thing that cannot be believed, at every reading.
+        count_problem: called for each file or directory that is ignored, at every reading.
     """
 
     def __init__(self, runtime: Path, *, proc: str = "/proc", count_problem: Callable[[], None]) -> None:
         self._runtime = runtime
         self._proc = proc
         self._count_problem = count_problem
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._directory_problem = ""
 
     def read(self) -> NodeReading:
-        """Return the node as it is now; without apps where the runtime directory is open to others.
+        """Return the node as it is now; without apps if the runtime directory is writable by others.
 
         Raises:
             MeasureError: the host cannot be measured.
@@ -59,25 +63,25 @@ class NodeReader:
     def _on_problem(self, problem: MempressureError) -> None:
         self._count_problem()
         text = str(problem)
-        if text in self._told:
+        if text in self._logged:
             return
-        if len(self._told) >= _MAX_REMEMBERED_PROBLEMS:
-            self._told.clear()
-        self._told.add(text)
-        _log.warning("state ignored: reason=%s", text)
+        if len(self._logged) >= _MAX_REMEMBERED_PROBLEMS:
+            self._logged.clear()
+        self._logged.add(text)
+        _log.warning("state file ignored: reason=%s", text)
 
 
-class Workers:
-    """Measures and acts for the control loop, unless it is a dry run, a brake holds, or the actuator is stopping.
+class GuardedMachine:
+    """Measures and acts for the control loop, except in a dry run, against a brake, or while the actuator stops.
 
     Args:
-        machine: what really measures and acts.
-        dry_run: the mechanisms that are decided on and recorded, and not carried out.
-        recycles_per_minute: of an app, at most.
+        machine: measures and acts: `mempressure.act.executor.Executor`.
+        dry_run: mechanisms that are decided on and recorded, and not carried out.
+        recycles_per_minute: workers of one app that may be recycled in a minute.
         recycled: when workers of each app were recycled before, in Unix seconds.
-        on_brake: told which brake held something back.
+        on_brake: called with the name of a brake that prevented an action.
         stopping: set once no further action may begin.
-        observe: told of each action and its outcome.
+        observe: called with each action and its outcome.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class Workers:
         return self._machine.measure()
 
     def carry_out(self, action: Action, *, order_id: str) -> Outcome:
-        """Do one action; whatever goes wrong is in the outcome."""
+        """Do one action; errors are part of the outcome, none is raised."""
         if self._stopping.is_set():
             return _not_done("the actuator is stopping")
         if action.mechanism in self._dry_run:
@@ -153,7 +157,7 @@ class Workers:
         started = time.monotonic()
         try:
             return self._machine.carry_out(action, order_id=order_id)
-        except Exception as error:  # noqa: BLE001 -- one worker's nonsense must not keep the others from being relieved
+        except Exception as error:  # noqa: BLE001 -- one worker's faulty answer must not stop the actions on the others
             _log.exception("action failed: order=%s", order_id)
             return Outcome(0, 0, (), (f"{type(error).__name__}: {error}",), time.monotonic() - started)
 

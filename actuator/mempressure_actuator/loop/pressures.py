@@ -1,4 +1,4 @@
-"""Who is under pressure, and who said so: leases of alerts, the actuator's own eyes, or the kernel."""
+"""Which scopes are under pressure: by leases of alerts, by the actuator's own measurement, or since tasks stall."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -12,8 +12,8 @@ from mempressure.state.node import NodeReading
 from mempressure_actuator.inbox.leases import Lease
 
 
-class Look(NamedTuple):
-    """One look at the node: what was read, what the monitor makes of it, and the leases that live."""
+class Snapshot(NamedTuple):
+    """The node at one moment: what was read, how the monitor judges it, and the leases that have not expired."""
 
     reading: NodeReading
     observation: Observation
@@ -23,13 +23,13 @@ class Look(NamedTuple):
 def pressures(
     leases: Iterable[Lease], held: Mapping[Scope, float], *, reflex: Iterable[Scope] = (), autonomous: bool
 ) -> list[Pressure]:
-    """Return one pressure a scope, the host's first; of a scope's leases the highest level's speaks for it.
+    """Return one pressure per scope, the host's first; of a scope's leases the one of the highest level counts.
 
     Args:
-        leases: those that live.
-        held: the scopes that the actuator itself finds under pressure, and since when.
-        reflex: those of them that a stall has drawn attention to.
-        autonomous: whether all of `held` count.
+        leases: those that have not expired.
+        held: the scopes that have entered a threshold by the actuator's own measurement, and since when.
+        reflex: those of them that are looked at because tasks stalled.
+        autonomous: whether all of `held` count, without an alert.
     """
     found = {scope: Pressure(*scope, "reflex", held[scope]) for scope in reflex if scope in held}
     if autonomous:
@@ -49,26 +49,26 @@ def pressures(
 
 @dataclass(slots=True)
 class Arrivals:
-    """Notifications that the loop has not looked at: the first arrival for each scope, in monotonic seconds."""
+    """Notifications that the loop has not handled: when the first for each scope arrived, in monotonic seconds."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _first: dict[Scope, float] = field(default_factory=dict)
     count: int = 0
 
     def add(self, scopes: Iterable[Scope], now: float) -> None:
-        """Note a notification about these scopes."""
+        """Add a notification about these scopes, received `now`."""
         with self._lock:
             self.count += 1
             for scope in scopes:
                 self._first.setdefault(scope, now)
 
     def pop(self, scope: Scope) -> float | None:
-        """Return when the first for one scope arrived since it was taken, and forget that; None where none did."""
+        """Remove one scope and return when its first notification since `take` arrived; None if none did."""
         with self._lock:
             return self._first.pop(scope, None)
 
     def take(self) -> dict[Scope, float]:
-        """Return what arrived since the last call."""
+        """Remove and return what arrived since the last call."""
         with self._lock:
             taken, self._first, self.count = self._first, {}, 0
         return taken

@@ -1,6 +1,6 @@
-"""The reflex: a thread that waits for the kernel's word that tasks stall for memory, and has the control loop look.
+"""The reflex: a thread that wakes the control loop when the kernel reports that tasks stall for memory.
 
-It decides nothing. What follows is decided on a measurement made then, and only where usage is at emergency.
+It decides nothing: the loop measures when it is woken, and acts only where usage is at emergency.
 """
 
 import logging
@@ -20,26 +20,26 @@ from mempressure_actuator.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 REST_SECONDS = 0.5
-"""After a stall, however many follow: the look that it led to shall have changed something."""
+"""Pause after a stall, however many follow: the actions it led to need time to take effect."""
 USAGE_STEP = 1 << 20
-"""A trigger on usage is not armed anew for less of a change of the limit or of the emergency threshold."""
+"""Bytes: a usage trigger is armed anew only if its usage changes by this much."""
 
 _BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One thing to wait for: `host`, or an app's cgroup by its directory; `usage` in bytes for v1's thresholds."""
+    """A source of stalls: the host or an app's cgroup, by its file or directory; `usage` is v1's threshold in bytes."""
 
     kind: str
     path: str
     usage: int = 0
 
     def arm(self) -> Trigger:
-        """Arm its trigger.
+        """Arm the kernel's trigger for it.
 
         Raises:
-            TriggerError: the kernel does not offer it.
+            TriggerError: the kernel has no such trigger, or refuses it to this user.
         """
         if self.kind in ("host", "cgroup_v2"):
             return psi_trigger(self.path)
@@ -48,12 +48,12 @@ class Source:
 
 
 def sources(cgroups: Mapping[Cgroup, str], *, limits: Mapping[Path, int], emergency: float, proc: str) -> set[Source]:
-    """Return what to wait for: the host's stalls, and those of the cgroups that apps live in.
+    """Return what to wait for: stalls of the host, and of the cgroups that apps run in.
 
     Args:
         cgroups: those of the apps.
-        limits: the v1 cgroups that bind them, in bytes.
-        emergency: the ratio of a v1 cgroup's limit at which its usage wakes, too.
+        limits: of the v1 cgroups that limit them, in bytes.
+        emergency: ratio of a v1 cgroup's limit at which its usage wakes the loop, too.
         proc: where the kernel's files are.
     """
     found = {Source("host", f"{proc}/pressure/memory")}
@@ -67,11 +67,11 @@ def sources(cgroups: Mapping[Cgroup, str], *, limits: Mapping[Path, int], emerge
 
 
 class Reflex:
-    """Waits for stalls.
+    """Waits for stalls in a thread of its own.
 
     Args:
-        on_stall: called, in the thread, for each that was told.
-        metrics: where stalls and what this kernel offers are shown.
+        on_stall: called, in that thread, after stalls.
+        metrics: counts stalls and shows which triggers this kernel has.
         proc: where the kernel's files are.
     """
 
@@ -93,7 +93,7 @@ class Reflex:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and disarm everything; once is enough."""
+        """End the thread and disarm all triggers; further calls do nothing."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -115,15 +115,15 @@ class Reflex:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._settle()
+                self._rearm()
                 self._wait()
-            except Exception as error:  # noqa: BLE001 -- the reflex outlives whatever one source meets
+            except Exception as error:  # noqa: BLE001 -- an error of one source must not end the thread
                 self._metrics.loop_errors.inc()
-                _log.error("waiting for stalls failed, it goes on: error=%s", error, exc_info=error)
+                _log.error("waiting for stalls failed, tried again: error=%s", error, exc_info=error)
                 self._stopping.wait(REST_SECONDS)
 
-    def _settle(self) -> None:
-        """Arm what is wanted and disarm what is not."""
+    def _rearm(self) -> None:
+        """Arm the wanted triggers and disarm the others."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         wanted = self._wanted
@@ -155,14 +155,14 @@ class Reflex:
         for source, trigger in self._armed.items():
             by_descriptor[trigger.descriptor] = source
             poll.register(trigger.descriptor, trigger.events)
-        told = [(by_descriptor[found], events) for found, events in poll.poll() if found in by_descriptor]
-        for source, events in told:
-            if events & _BROKEN:  # its cgroup is gone
+        ready = [(by_descriptor[found], events) for found, events in poll.poll() if found in by_descriptor]
+        for source, events in ready:
+            if events & _BROKEN:  # its cgroup was removed
                 self._armed.pop(source).close()
                 self._refused[source] = "is gone"
                 continue
             self._armed[source].drain()
             self._metrics.stalls.labels(source.kind).inc()
-        if any(not events & _BROKEN for _, events in told):
+        if any(not events & _BROKEN for _, events in ready):
             self._on_stall()
             self._stopping.wait(REST_SECONDS)

@@ -1,83 +1,41 @@
-"""What the operator asks for: unload one package now, or trim every worker.
+"""Unload requests made by people, through the API or the status page: one at a time, never during a cycle.
 
-The same policy and the same agents as under pressure; only who asks differs. `force` overrides idle time and
-`keep_loaded`, never a package in use, and never what makes recycling a worker unsafe.
+`request_plans` decides what to do, the workers' agents do it, and each request is recorded as a cycle of its own.
 """
 
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from mempressure.control.loop import Machine
 from mempressure.control.records import ActionRecord, Cycle, record_of
-from mempressure.decide.eligibility import Strategy
-from mempressure.decide.plan import Action, Plan, Rules, Target, make_plan
-from mempressure.errors import MempressureError, UnknownPackageError
+from mempressure.decide.plan import Action, Plan, Rules
+from mempressure.errors import MempressureError
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import WorkerState
+from mempressure.state.records import PackageState
+from mempressure_actuator.loop.request_plans import apps_tracking, plan_trim, plan_unload
 from mempressure_actuator.schemas import TrimmedDict, UnloadedDict
 
 MAX_WAITING = 4
 """Requests that may wait for the workers; more are refused, so that they never use up the server's threads."""
 WAIT_SECONDS = 120.0
 
-_NO_LIMIT = 1_000_000
+
+class WorkersBusyError(MempressureError):
+    """An action on the workers is under way, and too many requests wait or have waited too long."""
 
 
-class BusyError(MempressureError):
-    """The workers are being acted on, and others wait already."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Requested(Strategy):
-    """As asked for: after a package's own timeout, or at once where preferences are overridden."""
-
-    def idle_seconds(self, timeout: float) -> float:
-        return 0.0 if self.overrides_preferences else timeout
-
-
-def plan_unload(reading: NodeReading, package: str, *, app: str, force: bool, rules: Rules) -> Plan:
-    """Return what unloads a package, in one app or (app "") in all that have it, and why some of them keep it.
-
-    Raises:
-        UnknownPackageError: no worker tracks the package, or none of that app; the message names what is known.
-    """
-    apps = _tracking(reading, package, app)
-    plan = make_plan(
-        [replace(reading.apps[name], workers=_narrowed(reading.apps[name].workers, package)) for name in apps],
-        # High enough to touch workers, and below emergency, at which a sole worker would be recycled.
-        usage=rules.thresholds.unload_packages,
-        strategy=_Requested("forced" if force else "requested", _NO_LIMIT, 0.0, overrides_preferences=force),
-        rules=replace(
-            rules, unloading_enabled=True, recycle_from="never" if rules.recycle_from == "never" else "normal"
-        ),
-        now=reading.sampled,
-    )
-    return Plan(tuple(action for action in plan.actions if package in action.packages), plan.skips)
-
-
-def plan_trim(reading: NodeReading) -> list[Action]:
-    """Return an action for every worker that may be trimmed."""
-    return [
-        Action("trim", app, (), (Target(worker, {}),), 0, "requested")
-        for app in reading.apps.values()
-        for worker in app.workers
-        if worker.serving and not worker.trim_refused
-    ]
-
-
-class Requests:
-    """Carries out what the operator asks for, one request at a time and never during a cycle.
+class UnloadRequests:
+    """Carries out requests to unload a package or to trim the workers.
 
     Args:
         machine: measures and acts.
-        acting: held by whoever acts.
-        rules: returns the operator's settings as they are now.
-        record: keeps a finished cycle.
+        acting: the lock that every action on the workers holds.
+        rules: returns the operator's current settings.
+        record: stores a finished cycle.
     """
 
     def __init__(
@@ -96,28 +54,30 @@ class Requests:
         self._numbers = itertools.count(1)
 
     def unload(self, package: str, *, app: str = "", force: bool = False) -> list[UnloadedDict]:
-        """Unload a package and return one result an app.
+        """Unload a package and return one result per app.
 
         Raises:
-            UnknownPackageError: nobody tracks it.
-            BusyError: too much is going on.
+            UnknownPackageError: no worker tracks it.
+            WorkersBusyError: other actions are under way; send the request again later.
             MeasureError: the host cannot be measured.
         """
-        with self._alone():
+        with self._exclusively():
             reading = self._machine.measure()
             rules = self._rules()
             plan = plan_unload(reading, package, app=app, force=force, rules=rules)
             cycle = self._carry_out(reading, plan, "forced" if force else "requested")
-        return [_result(reading.apps[name], package, plan, cycle.actions) for name in _tracking(reading, package, app)]
+        return [
+            _result(reading.apps[name], package, plan, cycle.actions) for name in apps_tracking(reading, package, app)
+        ]
 
     def trim(self) -> list[TrimmedDict]:
-        """Trim every worker and return one result a worker.
+        """Trim every worker and return one result per worker.
 
         Raises:
-            BusyError: too much is going on.
+            WorkersBusyError: other actions are under way; send the request again later.
             MeasureError: the host cannot be measured.
         """
-        with self._alone():
+        with self._exclusively():
             reading = self._machine.measure()
             actions = plan_trim(reading)
             cycle = self._carry_out(reading, Plan(tuple(actions), ()), "requested")
@@ -136,12 +96,12 @@ class Requests:
         ]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         if not self._waiting.acquire(blocking=False):
-            raise BusyError(f"{MAX_WAITING} requests wait for the workers already; send this one again later")
+            raise WorkersBusyError(f"{MAX_WAITING} requests wait for the workers already; send this one again later")
         try:
             if not self._acting.acquire(timeout=WAIT_SECONDS):
-                raise BusyError(f"the workers have been acted on for {WAIT_SECONDS:g} s; send this again later")
+                raise WorkersBusyError(f"the workers have been acted on for {WAIT_SECONDS:g} s; send this again later")
             try:
                 yield
             finally:
@@ -150,7 +110,7 @@ class Requests:
             self._waiting.release()
 
     def _carry_out(self, reading: NodeReading, plan: Plan, strategy: str) -> Cycle:
-        # What is done to one app is measured on that app, where it has a limit or a budget to be measured against.
+        # Actions on a single app are measured on that app if it has a limit or a budget, else on the host.
         apps = {action.app.name for action in plan.actions}
         app = apps.pop() if len(apps) == 1 else ""
         memory = reading.memory("app", app)
@@ -170,7 +130,7 @@ class Requests:
         )
         after = before
         for number, action in enumerate(plan.actions):
-            record = self._one(action, f"{cycle.id}.{number}")
+            record = self._act(action, f"{cycle.id}.{number}")
             record.used_before = after.used
             after = self._machine.measure().memory(scope, app) or after
             record.used_after = after.used
@@ -180,46 +140,14 @@ class Requests:
         cycle.outcome = "done" if any(record.workers for record in cycle.actions) else "skipped"
         if cycle.actions and all(record.dry_run for record in cycle.actions):
             cycle.outcome = "dry_run"
-        cycle.reason = "" if plan.actions else "nothing of what was asked for can be done; see what was left alone"
+        cycle.reason = "" if plan.actions else "nothing can be unloaded as requested; the skips say why"
         self._record(cycle)
         return cycle
 
-    def _one(self, action: Action, order_id: str) -> ActionRecord:
+    def _act(self, action: Action, order_id: str) -> ActionRecord:
         started = time.time()
         outcome = self._machine.carry_out(action, order_id=order_id)
         return record_of(replace(action, reason="requested through the API"), outcome, started=started)
-
-
-def _tracking(reading: NodeReading, package: str, app: str) -> list[str]:
-    known = {name: {p.name for w in reading.apps[name].workers for p in w.packages} for name in sorted(reading.apps)}
-    if app and app not in known:
-        raise UnknownPackageError(f"no app {app!r} has workers here; known are {_listed(known)}")
-    names = [name for name, packages in known.items() if package in packages and app in ("", name)]
-    if not names:
-        others = set().union(*(packages for name, packages in known.items() if app in ("", name)))
-        where = f"app {app!r}" if app else "app here"
-        raise UnknownPackageError(f"no worker of {where} tracks {package!r}; known are {_listed(others)}")
-    return names
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState, ...]:
-    """Return the workers with only those packages that unloading `package` concerns.
-
-    Recycling a worker concerns everything it is recycled for. Workers that do not hold the package stay, with nothing
-    in them: whether a worker is the only one depends on them.
-    """
-    narrowed = []
-    for worker in workers:
-        mechanism = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
-        packages = [
-            p for p in worker.packages if p.name == package or (p.mechanism == mechanism == "recycle" and p.loaded)
-        ]
-        narrowed.append(replace(worker, packages=packages if mechanism else []))
-    return tuple(narrowed)
 
 
 def _result(app: AppReading, package: str, plan: Plan, records: Iterable[ActionRecord]) -> UnloadedDict:
@@ -246,10 +174,10 @@ def _skipped_reason(records: Iterable[ActionRecord]) -> str | None:
     return None
 
 
-def _why_not(holders: Iterable[Any], reasons: Iterable[str]) -> str:
-    for reason in reasons:
-        return reason
+def _why_not(holders: Iterable[PackageState], reasons: Sequence[str]) -> str:
+    if reasons:
+        return reasons[0]
     loaded = [package for package in holders if package.loaded]
     if not loaded:
         return "is not loaded"
-    return f"nothing here unloads by {loaded[0].mechanism}"
+    return f"its mechanism, {loaded[0].mechanism}, does not unload packages here"

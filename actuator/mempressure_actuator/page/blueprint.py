@@ -25,7 +25,7 @@ from mempressure_actuator.page import content, threshold_form
 from mempressure_actuator.page.notices import Notice, Notices
 from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn
 from mempressure_actuator.store.history import HistoryQuery
-from mempressure_actuator.store.store import StoreError
+from mempressure_actuator.store.owned_database import StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class StatusPage:
 
     def set_thresholds(self) -> Response:
         """Set the four thresholds."""
-        hysteresis = self._actuator.settings().thresholds.hysteresis
+        hysteresis = self._actuator.settings.current().thresholds.hysteresis
         fields, ratios = threshold_form.read(request.form, hysteresis=hysteresis)
         sent = Sent(form="thresholds", fields=fields)
         if (refused := self._refused(sent)) is not None:
@@ -104,7 +104,7 @@ class StatusPage:
         if not ratios:
             return self._page(sent, problem="Nothing was changed: see the fields.", status=400)
         try:
-            self._actuator.set_thresholds(ratios)
+            self._actuator.settings.set_thresholds(ratios)
         except ConfigurationError as error:
             return self._page(sent, problem=f"Nothing was changed: {error}.", status=400)
         except OSError as error:
@@ -169,7 +169,7 @@ class StatusPage:
         """
         actuator = self._actuator
         reading, observation = actuator.evaluate()
-        settings = actuator.settings()
+        settings = actuator.settings.current()
         cycles, history_error = [], ""
         try:
             cycles = actuator.store.history(HistoryQuery(limit=CYCLES_MARKED))[0]

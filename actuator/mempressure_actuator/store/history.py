@@ -10,34 +10,34 @@ from typing import Any, get_args
 import msgspec
 
 from mempressure.errors import ConfigurationError
-from mempressure_actuator import schemas as data
+from mempressure_actuator import schemas
 from mempressure_actuator.schemas import CycleDict
 
 PARAMETERS: Mapping[str, Any] = MappingProxyType(
     {
-        "limit": data.HistoryLimit,
-        "before": data.HistoryPlace,
-        "since": data.UnixTime,
-        "until": data.UnixTime,
-        "app": data.SomeName,
-        "package": data.SomeName,
-        "mechanism": data.Mechanism,
-        "result": data.ActionResult,
-        "kind": data.HistoryKind,
+        "limit": schemas.HistoryLimit,
+        "before": schemas.HistoryPlace,
+        "since": schemas.UnixTime,
+        "until": schemas.UnixTime,
+        "app": schemas.SomeName,
+        "package": schemas.SomeName,
+        "mechanism": schemas.Mechanism,
+        "result": schemas.ActionResult,
+        "kind": schemas.HistoryKind,
     }
 )
 """What can be asked for, and its type."""
 
 _WANTED = {
-    "limit": f"1 to {data.MAX_HISTORY}",
+    "limit": f"1 to {schemas.MAX_HISTORY}",
     "before": "the number that `next` was in the page before",
     "since": "Unix seconds",
     "until": "Unix seconds",
     "app": "the name of an app",
     "package": "the name of a package",
-    "mechanism": ", ".join(get_args(data.Mechanism)),
-    "result": ", ".join(get_args(data.ActionResult)),
-    "kind": ", ".join(get_args(data.HistoryKind)),
+    "mechanism": ", ".join(get_args(schemas.Mechanism)),
+    "result": ", ".join(get_args(schemas.ActionResult)),
+    "kind": ", ".join(get_args(schemas.HistoryKind)),
 }
 _WHOLE = frozenset({"limit", "before"})
 _COLUMNS = ("app", "mechanism", "result")
@@ -51,7 +51,7 @@ class HistoryQuery:
     mechanism nor result is asked for, a package that it left alone, or its own scope, will do as well.
     """
 
-    limit: int = data.DEFAULT_HISTORY
+    limit: int = schemas.DEFAULT_HISTORY
     before: int | None = None
     """Only cycles with a smaller number: the `next` of the page before. Numbers only grow, so what is recorded
     between two pages moves none of them."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mempressure_actuator.api.operations import ENDPOINTS
+from mempressure_actuator.api.routes import ENDPOINTS
 from stack.processes import Processes, free_port
 from tests.support.waiting import until
 

@@ -16,7 +16,7 @@ from mempressure.state.files import publish
 from mempressure.state.records import PackageState, WorkerState
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access
-from mempressure_actuator.api.operations import ENDPOINTS
+from mempressure_actuator.api.routes import ENDPOINTS
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import PAGES, create_app
 from mempressure_actuator.inbox.webhook import ENDPOINT
@@ -330,9 +330,9 @@ def test_what_goes_wrong_here_is_described_too(server, description, operations, 
     def full(_change):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(server.actuator._settings, "update", full)
+    monkeypatch.setattr(server.actuator.settings._file, "update", full)
     (server.proc.root / "meminfo").unlink()
-    server.actuator.store._writer.execute("DROP TABLE cycles")
+    server.actuator.store._database._writer.execute("DROP TABLE cycles")
     codes = {}
     for operation in operations:
         named = operation.parameters("path")

@@ -8,7 +8,7 @@ from mempressure.config.configuration import load_configuration
 from mempressure.state.records import PackageState
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api import blueprint as api
-from mempressure_actuator.api import operations
+from mempressure_actuator.api import operations, routes
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import PAGES, create_app
@@ -362,7 +362,7 @@ def test_history_takes_a_limit(client, auth, shop, limit):
     assert [cycle["trigger"] for cycle in cycles] == ["api"] * len(cycles)
 
 
-EVERY = (*operations.ENDPOINTS, webhook.ENDPOINT, *PAGES)
+EVERY = (*routes.ENDPOINTS, webhook.ENDPOINT, *PAGES)
 CHANGES = sorted((each.method, re.sub(r"{\w+}", "true", each.path)) for each in EVERY if each.method != "GET")
 READS = sorted(each.path for each in EVERY if each.method == "GET")
 
@@ -460,18 +460,20 @@ def test_what_goes_wrong_inside_is_an_error_that_says_nothing_of_it(client, actu
 
 
 def test_settings_that_cannot_be_read_stop_nothing(client, auth, actuator, state_dir, caplog):
-    actuator.set_thresholds({"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.9})
+    actuator.settings.set_thresholds(
+        {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.9}
+    )
     (state_dir / "settings.json").rename(state_dir / "aside")
     (state_dir / "settings.json").mkdir()
     for path in ("/", BASE, BASE + "/memory/system-info", BASE + "/memory/settings"):
         assert client.get(path).status_code == 200
     actuator.loop.turn()
-    assert actuator.rules().thresholds.unload_packages == 0.7
-    assert caplog.text.count("settings not read, what held before still holds") == 1
+    assert actuator.settings.rules().thresholds.unload_packages == 0.7
+    assert caplog.text.count("settings not read, those read last stay in force") == 1
     url = BASE + "/memory/pressure-alerts/false"
     assert client.post(url, headers=auth).status_code == 503
     (state_dir / "settings.json").rmdir()
-    assert actuator.settings().thresholds.unload_packages == 0.8
+    assert actuator.settings.current().thresholds.unload_packages == 0.8
 
 
 def test_a_host_that_cannot_be_measured_is_said(client, proc):
@@ -485,7 +487,7 @@ def test_settings_that_cannot_be_stored_are_said(client, auth, actuator, monkeyp
     def full(_change):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(actuator._settings, "update", full)
+    monkeypatch.setattr(actuator.settings._file, "update", full)
     status, code, message = error(client.post(BASE + "/memory/pressure-thresholds", json=THRESHOLDS, headers=auth))
     assert (status, code) == (503, "not_stored")
     assert "No space left" in message

@@ -8,7 +8,7 @@ from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
 from mempressure_actuator.inbox.webhook import MAX_AT_ONCE
-from mempressure_actuator.store import store as store_module
+from mempressure_actuator.store import owned_database
 from tests.support.notifications import alert, heartbeat, notification
 
 WEBHOOK = "/webhook/alertmanager"
@@ -71,8 +71,8 @@ def test_more_at_once_than_the_disk_takes_are_sent_away_at_once_and_taken_later(
 
 
 def test_a_disk_that_hangs_is_waited_for_only_so_long(actuator, notify, monkeypatch):
-    monkeypatch.setattr(store_module, "WAIT_SECONDS", 0.05)
-    with actuator.store._write_lock:
+    monkeypatch.setattr(owned_database, "WAIT_SECONDS", 0.05)
+    with actuator.store._database._write_lock:
         answer = notify(alert())
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "not_stored")
     assert counted(actuator, "failed") == 1
@@ -87,7 +87,7 @@ def test_a_closed_store_is_a_503(actuator, notify):
 def test_a_heartbeat_is_taken_though_its_time_cannot_be_stored(actuator, notify):
     assert notify(heartbeat()).status_code == 202
     assert actuator.store.last_heartbeat is not None
-    actuator.store._writer.execute("PRAGMA query_only = ON")
+    actuator.store._database._writer.execute("PRAGMA query_only = ON")
     assert notify(heartbeat()).status_code == 202
     assert actuator.metrics.registry.get_sample_value("mempressure_actuator_store_errors_total") == 1
 

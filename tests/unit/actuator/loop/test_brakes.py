@@ -3,18 +3,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.config.thresholds import Thresholds
+from mempressure.control.monitor import MemoryMonitor
+from mempressure.control.records import Cycle, Pressure
 from mempressure.errors import ConfigurationError
-from mempressure.state.node import AppReading
+from mempressure.measure.reading import MemoryReading
+from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState
+from mempressure_actuator.loop import brakes
 from mempressure_actuator.loop.brakes import (
     MINUTE,
-    Futility,
+    FutileCycles,
+    FutilityBrake,
     loads_of,
     reason_not_to_recycle,
     recent,
-    recycled,
+    recent_recycles,
     require_floor,
 )
+from mempressure_actuator.metrics import Metrics
+from tests.support.clock import Clock
 
 LOADS = frozenset({(1, 1, "pandas", 1.0)})
 times = st.lists(st.floats(0, 1e6), max_size=30)
@@ -77,7 +84,7 @@ def test_recycles_before_a_restart_are_known_from_the_history():
         {"actions": [action("recycle", "done", 900.0), action("recycle", "done", 970.0, "till")]},
         {"actions": [action("recycle", "dry_run", 995.0)]},
     ]
-    assert recycled(history, now=1000.0) == {"shop": (990.0, 980.0), "till": (970.0,)}
+    assert recent_recycles(history, now=1000.0) == {"shop": (990.0, 980.0), "till": (970.0,)}
 
 
 @pytest.mark.parametrize(
@@ -93,17 +100,17 @@ def test_recycles_before_a_restart_are_known_from_the_history():
     ],
 )
 def test_futile_cycles_stop_a_scope_until_something_changes(cycles, changes, held):
-    known = Futility()
+    known = FutileCycles()
     for _ in range(cycles):
         known = known.after("futile", level="unload_packages", loads=LOADS, now=100.0)
     now = {"level": "unload_packages", "loads": LOADS, "now": 101.0} | changes
-    assert bool(known.reason_to_stop(**now, most=3, pause=60.0)) == held
+    assert bool(known.reason_to_pause(**now, most=3, pause=60.0)) == held
 
 
 @pytest.mark.parametrize("outcome", ["effective", "relieved", "dry_run"])
 def test_a_cycle_that_brought_something_starts_the_count_anew(outcome):
-    known = Futility(5, 100.0, "emergency", LOADS)
-    assert known.after(outcome, level="emergency", loads=LOADS, now=101.0) == Futility()
+    known = FutileCycles(5, 100.0, "emergency", LOADS)
+    assert known.after(outcome, level="emergency", loads=LOADS, now=101.0) == FutileCycles()
 
 
 @given(
@@ -113,17 +120,17 @@ def test_a_cycle_that_brought_something_starts_the_count_anew(outcome):
     most=st.integers(1, 4),
 )
 def test_after_the_pause_one_more_is_tried_and_no_more(outcomes, most):
-    known, now = Futility(), 0.0
+    known, now = FutileCycles(), 0.0
     for outcome, level in outcomes:
         now += 1
-        if known.reason_to_stop(level=level, loads=LOADS, now=now, most=most, pause=60):
-            assert known.cycles >= most
+        if known.reason_to_pause(level=level, loads=LOADS, now=now, most=most, pause=60):
+            assert known.count >= most
             now += 60
-            assert not known.reason_to_stop(level=level, loads=LOADS, now=now, most=most, pause=60)
+            assert not known.reason_to_pause(level=level, loads=LOADS, now=now, most=most, pause=60)
         before = known
         known = known.after(outcome, level=level, loads=LOADS, now=now)
-        if outcome == "futile" and before.cycles >= most and before.level == level:
-            assert known.reason_to_stop(level=level, loads=LOADS, now=now + 1, most=most, pause=60)
+        if outcome == "futile" and before.count >= most and before.level == level:
+            assert known.reason_to_pause(level=level, loads=LOADS, now=now + 1, most=most, pause=60)
 
 
 def test_loads_change_with_what_is_loaded_and_with_workers(make_worker, tmp_path):
@@ -146,6 +153,93 @@ def test_loads_change_with_what_is_loaded_and_with_workers(make_worker, tmp_path
 @pytest.mark.parametrize("changed", [{"level": "emergency"}, {"loads": frozenset()}])
 def test_the_count_starts_anew_where_something_changed(changed):
     before = {"level": "high", "loads": LOADS}
-    known = Futility(4, 100.0, **before)
-    assert known.after("futile", **before, now=101.0).cycles == 5
-    assert known.after("futile", **before | changed, now=101.0).cycles == 1
+    known = FutileCycles(4, 100.0, **before)
+    assert known.after("futile", **before, now=101.0).count == 5
+    assert known.after("futile", **before | changed, now=101.0).count == 1
+
+
+SHOP = Pressure("app", "shop", "webhook")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock(1000.0)
+    monkeypatch.setattr(brakes.time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(node="n1", leases=lambda: 0, queue_length=lambda: 0)
+
+
+@pytest.fixture
+def brake(metrics):
+    return FutilityBrake(most=2, pause=60.0, metrics=metrics)
+
+
+@pytest.fixture
+def look(make_worker, tmp_path):
+    """Read an app "shop" with this usage in percent, and with these packages loaded."""
+    monitor = MemoryMonitor()
+
+    def read(percent=85, packages=("pandas",)):
+        app = AppReading("shop", 0, tmp_path, (make_worker(packages=packages),), MemoryReading(100, 100 - percent))
+        reading = NodeReading(1e9, MemoryReading(100, 50), {"shop": app})
+        return reading, monitor.observe(reading)
+
+    return read
+
+
+def cycle(outcome, scope="app", app="shop"):
+    numbers = {"pressure_since": 0.0, "started": 0.0, "usage_before": 0.9, "used_before": 9}
+    made = Cycle(id="1", scope=scope, app=app, trigger="webhook", alert_key="", strategy="high", **numbers)
+    made.outcome = outcome
+    return made
+
+
+def value(metric):
+    return metric._value.get()
+
+
+def test_a_scope_is_paused_and_logged_once_until_something_changes(brake, look, metrics, clock, caplog):
+    host = Pressure("host", "", "webhook")
+    for _ in range(2):
+        assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+        brake.note(cycle("futile"), *look())
+    for _ in range(3):
+        assert brake.worth_a_cycle([SHOP, Pressure("host", "", "webhook")], *look()) == [
+            Pressure("host", "", "webhook")
+        ]
+    assert caplog.text.count("scope paused: scope=app app='shop' reason=2 cycles in a row freed too little") == 1
+    assert value(metrics.brakes.labels("futile_cycles")) == 1
+    assert value(metrics.stopped_scopes) == 1
+    assert brake.worth_a_cycle([SHOP], *look(packages=("numpy",))) == [SHOP]
+    assert brake.worth_a_cycle([SHOP], *look(percent=95)) == [SHOP]
+    assert value(metrics.stopped_scopes) == 0
+
+
+def test_after_the_pause_one_more_cycle_is_tried(brake, look, metrics, clock):
+    for _ in range(2):
+        brake.note(cycle("futile"), *look())
+    assert brake.worth_a_cycle([SHOP], *look()) == []
+    clock.now += 60
+    assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+    brake.note(cycle("futile"), *look())
+    assert brake.worth_a_cycle([SHOP], *look()) == []
+    assert value(metrics.brakes.labels("futile_cycles")) == 2
+
+
+def test_an_effective_cycle_starts_the_count_anew(brake, look, clock):
+    brake.note(cycle("futile"), *look())
+    brake.note(cycle("effective"), *look())
+    brake.note(cycle("futile"), *look())
+    assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+
+
+def test_the_loads_of_the_host_are_those_of_every_app(brake, look, clock):
+    host = Pressure("host", "", "webhook")
+    for _ in range(2):
+        brake.note(cycle("futile", "host", ""), *look())
+    assert brake.worth_a_cycle([host], *look()) == []
+    assert brake.worth_a_cycle([host], *look(packages=())) == [host]

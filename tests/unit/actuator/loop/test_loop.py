@@ -14,7 +14,7 @@ from mempressure.decide.plan import Rules
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.loop.loop import LoopThread
-from mempressure_actuator.loop.pressures import Look
+from mempressure_actuator.loop.pressures import Snapshot
 from mempressure_actuator.metrics import Metrics
 from tests.support.fake_machine import MIB, FakeMachine, package
 
@@ -39,7 +39,7 @@ def cycles():
 
 @pytest.fixture
 def leases():
-    """Those that live; whoever adds one says when it is told of."""
+    """The stored leases; a test that adds one calls `notify` itself."""
     return []
 
 
@@ -50,14 +50,14 @@ def loop(machine, cycles, leases):
     monitor.enable_memory_pressure_alerts(False)
     rules = Rules(thresholds=Thresholds(), keep_loaded=lambda _app, _package, declared: declared)
 
-    def look(_fresh):
+    def snapshot(_fresh):
         reading = machine.look()
-        return Look(reading, monitor.observe(reading), list(leases))
+        return Snapshot(reading, monitor.observe(reading), list(leases))
 
     return LoopThread(
         ControlLoop(machine, rules=lambda: rules, record=cycles.append, clock=machine.clock, sleep=machine.sleep),
-        look=look,
-        measures=lambda *_: None,
+        snapshot=snapshot,
+        custom_actions=lambda *_: None,
         configuration=load_configuration(environ={}),
         metrics=Metrics(node="n", leases=lambda: 0, queue_length=lambda: 0),
         acting=threading.Lock(),
@@ -81,19 +81,19 @@ def test_an_episode_leaves_neither_its_pause_nor_what_was_futile_in_it_to_the_ne
     assert cycles[0].actions
 
 
-@pytest.mark.parametrize("told", ["before", "during the look", "during the cycle", "never"])
-def test_a_reaction_is_measured_from_the_arrival_whenever_the_loop_is_told_of_it(loop, machine, leases, told):
-    """An alert is seen as soon as it is stored, and its arrival told a moment after that."""
+@pytest.mark.parametrize("notified", ["before", "during the snapshot", "during the cycle", "never"])
+def test_a_reaction_is_measured_from_the_arrival_whenever_the_loop_is_notified(loop, machine, leases, notified):
+    """A turn reads an alert's lease as soon as it is stored, and the loop is notified a moment after that."""
 
     def arrive(when):
-        if when == told:
+        if when == notified:
             loop.notify([("host", "")], now=time.monotonic() - 5)
 
-    def look(fresh, look=loop._look):
+    def snapshot(fresh, snapshot=loop._snapshot):
         times = {"starts_at": machine.now, "opened": machine.now, "expires": machine.now + 60}
         leases[:] = [Lease(scope="host", app="", level="medium", fingerprint="f", **times)]
-        arrive("during the look")
-        return look(fresh)
+        arrive("during the snapshot")
+        return snapshot(fresh)
 
     def carry_out(action, carry_out=machine.carry_out, **options):
         arrive("during the cycle")
@@ -101,11 +101,11 @@ def test_a_reaction_is_measured_from_the_arrival_whenever_the_loop_is_told_of_it
         loop.observe_action(outcome)
         return outcome
 
-    loop._look, machine.carry_out = look, carry_out
+    loop._snapshot, machine.carry_out = snapshot, carry_out
     arrive("before")
     loop.turn()
     count, total = (_reactions(loop, kind) for kind in ("count", "sum"))
-    assert count == (told != "never")
+    assert count == (notified != "never")
     assert not count or 5 <= total < 10
 
 

@@ -8,7 +8,7 @@ from mempressure.config.configuration import DRY_RUN_CHOICES
 from mempressure.decide.plan import Action, Target
 from mempressure.state.node import AppReading
 from mempressure.state.records import MECHANISMS
-from mempressure_actuator.loop.machine import Workers
+from mempressure_actuator.loop.machine import GuardedMachine
 
 DONE = Outcome(10, 1, (), (), 0.1)
 
@@ -32,17 +32,17 @@ def machine():
 
 @pytest.fixture
 def act(machine, make_worker, tmp_path):
-    """Carry out an action of a mechanism on an app; `workers` is what does it, `braked` what it told of."""
+    """Carry out an action of a mechanism on an app; `braked` and `observed` have what it reported."""
     made = {}
 
     def carry_out(mechanism="recycle", app="shop", order_id="1", **options):
         if not made:
             defaults = {"dry_run": (), "recycles_per_minute": 2, "recycled": {}, "stopping": threading.Event()}
             told = {"on_brake": braked.append, "observe": lambda *seen: observed.append(seen)}
-            made["workers"] = Workers(machine, **{**defaults, **told, **options})
+            made["machine"] = GuardedMachine(machine, **{**defaults, **told, **options})
         reading = AppReading(app, 0, tmp_path, (make_worker(),), None)
         action = Action(mechanism, reading, ("pandas",), (Target(reading.workers[0], {}),), 5, "")
-        return made["workers"].carry_out(action, order_id=order_id)
+        return made["machine"].carry_out(action, order_id=order_id)
 
     braked, observed = [], []
     carry_out.braked, carry_out.observed = braked, observed

@@ -11,7 +11,8 @@ from mempressure.measure.reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState, WorkerState
 from mempressure_actuator.loop import requests as module
-from mempressure_actuator.loop.requests import BusyError, Requests, plan_trim, plan_unload
+from mempressure_actuator.loop.request_plans import plan_trim, plan_unload
+from mempressure_actuator.loop.requests import UnloadRequests, WorkersBusyError
 
 NOW = 10_000.0
 
@@ -56,7 +57,7 @@ class FakeMachine:
 
 
 def requests(machine, *, record=None, acting=None, **options):
-    return Requests(
+    return UnloadRequests(
         machine,
         acting=acting or threading.Lock(),
         rules=lambda: rules(**options),
@@ -176,7 +177,7 @@ def test_one_result_an_app_with_the_reason_where_it_was_left_alone():
         ("a", 7, None),
         ("b", 0, "is not loaded"),
         ("c", 0, "was used 1.0 s ago, idle is 60 s"),
-        ("d", 0, "nothing here unloads by trim"),
+        ("d", 0, "its mechanism, trim, does not unload packages here"),
         ("e", 0, "worker 1: workers are never recycled (MEMPRESSURE_RECYCLE=never)"),
         ("f", 7, None),
     ]
@@ -204,7 +205,7 @@ def test_where_nothing_was_to_do_that_is_recorded():
     requests(FakeMachine(node(shop=[worker(package(loaded=0.0))])), record=cycles).unload("pandas")
     (cycle,) = cycles
     assert (cycle.outcome, cycle.actions) == ("skipped", [])
-    assert "nothing of what was asked for" in cycle.reason
+    assert "nothing can be unloaded as requested" in cycle.reason
 
 
 def test_ids_of_orders_differ():
@@ -234,7 +235,7 @@ def test_nothing_is_asked_while_somebody_acts(monkeypatch):
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     acting = threading.Lock()
     machine = FakeMachine(node(shop=[worker(package())]))
-    with acting, pytest.raises(BusyError, match="again later"):
+    with acting, pytest.raises(WorkersBusyError, match="again later"):
         requests(machine, acting=acting).unload("pandas")
     assert machine.actions == []
 
@@ -251,7 +252,7 @@ def test_only_so_many_wait():
         deadline = threading.Event()
         while asked._waiting._value:  # until all of them have a place
             deadline.wait(0.01)
-        with pytest.raises(BusyError, match="wait for the workers already"):
+        with pytest.raises(WorkersBusyError, match="wait for the workers already"):
             asked.trim()
     finally:
         machine.may_go_on.set()

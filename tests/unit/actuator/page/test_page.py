@@ -79,7 +79,7 @@ def value_of(response, name):
 
 
 def thresholds(actuator):
-    return list(actuator.settings().thresholds.as_dict().values())
+    return list(actuator.settings.current().thresholds.as_dict().values())
 
 
 DEFAULTS = [0.6, 0.8, 0.85, 0.9]
@@ -432,7 +432,7 @@ def test_a_disk_that_takes_nothing_is_said(signed_in, actuator, monkeypatch):
     def full(_change):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(actuator, "change_settings", full)
+    monkeypatch.setattr(actuator.settings, "change", full)
     answer = signed_in.post("/thresholds", data=GOOD | {"form_token": form_token(signed_in)})
     assert answer.status_code == 503
     assert "the disk does not take it: No space left on device" in text_of(answer)

@@ -12,10 +12,10 @@ from mempressure.control.records import ActionRecord, Cycle
 from mempressure.decide.plan import Skip
 from mempressure.errors import ConfigurationError
 from mempressure_actuator.inbox.leases import Lease
-from mempressure_actuator.store import database, retention
-from mempressure_actuator.store import store as store_module
+from mempressure_actuator.store import database, owned_database, retention
 from mempressure_actuator.store.history import HistoryQuery, parse_query
-from mempressure_actuator.store.store import Delivered, Store, StoreError
+from mempressure_actuator.store.owned_database import StoreError
+from mempressure_actuator.store.store import Delivered, Store
 
 LEASE = Lease(scope="host", app="", level="high", fingerprint="f1", starts_at=1.0, opened=2.0, expires=3.0)
 ALERT = Delivered(
@@ -112,8 +112,8 @@ def test_an_empty_delivery_still_changes_leases(open_store):
 
 def test_what_is_stored_is_on_disk_when_deliver_returns(open_store, path):
     store = open_store()
-    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._database._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert store._database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     store.deliver([ALERT], keep(LEASE), received=2.0)
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT count(*) FROM deliveries").fetchone() == (1,)
@@ -167,13 +167,13 @@ def test_a_closed_store_says_so_like_any_that_cannot_be_used(open_store):
 def test_a_failed_write_leaves_everything_as_it_was(open_store):
     store = open_store()
     store.deliver([ALERT], keep(LEASE), received=2.0)
-    store._writer.execute("PRAGMA query_only = ON")
+    store._database._writer.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match=r"actuator\.sqlite"):
         store.deliver([ALERT], lambda _leases: {}, received=3.0)
     with pytest.raises(StoreError):
         store.record(cycle(1))
     assert store.leases == {LEASE.key: LEASE}
-    store._writer.execute("PRAGMA query_only = OFF")
+    store._database._writer.execute("PRAGMA query_only = OFF")
     store.deliver([ALERT], lambda leases: leases, received=4.0)
     assert len(store.deliveries()) == 2
 
@@ -225,7 +225,7 @@ def test_rows_are_bounded(open_store, monkeypatch):
         store.record(cycle(number))
     assert len(store.deliveries()) == 7
     assert [kept["id"] for kept in told(store)] == ["c29", "c28", "c27", "c26", "c25"]
-    assert store._writer.execute("SELECT count(*) FROM actions").fetchone() == (5,)
+    assert store._database._writer.execute("SELECT count(*) FROM actions").fetchone() == (5,)
 
 
 def test_a_damaged_file_is_kept_aside_and_begun_anew(open_store, path, caplog):
@@ -314,11 +314,11 @@ def test_damage_that_is_found_at_work_costs_no_notification_and_no_lease(open_st
     found = []
     store = open_store(on_damage=lambda: found.append(1))
     store.deliver([ALERT], keep(LEASE), received=2.0)
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._database._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     spoil(path)
-    store._reader.close()  # both would answer from what they have read already
-    store._reader = database.connect(path)
-    store._writer.execute("PRAGMA shrink_memory")
+    store._database._reader.close()  # both would answer from what they have read already
+    store._database._reader = database.connect(path)
+    store._database._writer.execute("PRAGMA shrink_memory")
     other = Lease(scope="app", app="shop", level="high", fingerprint="f2", starts_at=1.0, opened=2.0, expires=3.0)
     store.deliver([ALERT], keep(other), received=3.0)
     assert store.leases == {LEASE.key: LEASE, other.key: other}
@@ -333,7 +333,7 @@ def test_damage_that_is_found_at_work_costs_no_notification_and_no_lease(open_st
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_files_that_were_removed_at_work_are_made_anew_before_anything_is_acknowledged(open_store, path, caplog, whole):
-    """What is written to a removed file is gone with the process, and a removed lock keeps nobody out."""
+    """What is written to a removed file is lost when the process ends, and a removed lock does not exclude others."""
     store = open_store()
     store.deliver([ALERT], keep(LEASE), received=2.0)
     for file in list(path.parent.iterdir()):
@@ -466,10 +466,10 @@ def test_a_start_on_a_full_disk_goes_on_without_the_store_until_there_is_room(sm
         store.close()
 
 
-def test_whoever_waits_too_long_for_the_disk_is_told(open_store, monkeypatch):
-    monkeypatch.setattr(store_module, "WAIT_SECONDS", 0.05)
+def test_a_write_that_waits_too_long_for_the_disk_fails(open_store, monkeypatch):
+    monkeypatch.setattr(owned_database, "WAIT_SECONDS", 0.05)
     store = open_store()
-    with store._write_lock, pytest.raises(StoreError, match=r"busy for 0\.05 s"):
+    with store._database._write_lock, pytest.raises(StoreError, match=r"busy for 0\.05 s"):
         store.deliver([ALERT], keep(LEASE), received=2.0)
 
 

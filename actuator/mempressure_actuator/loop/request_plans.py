@@ -1,0 +1,93 @@
+"""What to do for a request through the API: unload one package, or trim every worker. Pure functions.
+
+The same planning as under pressure (`mempressure.decide.plan`), with other preferences: `force` overrides idle time and
+`keep_loaded`, never a package in use, and never what makes recycling a worker unsafe.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mempressure.decide.eligibility import Strategy
+from mempressure.decide.plan import Action, Plan, Rules, Target, make_plan
+from mempressure.errors import UnknownPackageError
+from mempressure.state.node import NodeReading
+from mempressure.state.records import WorkerState
+
+_NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _RequestStrategy(Strategy):
+    """Unloads after a package's own timeout, or at once if the request overrides preferences."""
+
+    def idle_seconds(self, timeout: float) -> float:
+        return 0.0 if self.overrides_preferences else timeout
+
+
+def plan_unload(reading: NodeReading, package: str, *, app: str, force: bool, rules: Rules) -> Plan:
+    """Return the actions that unload a package in one app, or in all that track it if `app` is empty.
+
+    The plan's skips say which workers keep the package, and why.
+
+    Raises:
+        UnknownPackageError: no worker tracks the package, or none of that app; the message names what is tracked.
+    """
+    apps = apps_tracking(reading, package, app)
+    plan = make_plan(
+        [replace(reading.apps[name], workers=_narrowed(reading.apps[name].workers, package)) for name in apps],
+        # High enough to touch workers, and below emergency, at which a sole worker would be recycled.
+        usage=rules.thresholds.unload_packages,
+        strategy=_RequestStrategy("forced" if force else "requested", _NO_LIMIT, 0.0, overrides_preferences=force),
+        rules=replace(
+            rules, unloading_enabled=True, recycle_from="never" if rules.recycle_from == "never" else "normal"
+        ),
+        now=reading.sampled,
+    )
+    return Plan(tuple(action for action in plan.actions if package in action.packages), plan.skips)
+
+
+def plan_trim(reading: NodeReading) -> list[Action]:
+    """Return an action for every worker that may be trimmed."""
+    return [
+        Action("trim", app, (), (Target(worker, {}),), 0, "requested")
+        for app in reading.apps.values()
+        for worker in app.workers
+        if worker.serving and not worker.trim_refused
+    ]
+
+
+def apps_tracking(reading: NodeReading, package: str, app: str) -> list[str]:
+    """Return the names of the apps that track a package, or only `app` if it is given and does.
+
+    Raises:
+        UnknownPackageError: there is none; the message names the apps or packages that there are.
+    """
+    known = {name: {p.name for w in reading.apps[name].workers for p in w.packages} for name in sorted(reading.apps)}
+    if app and app not in known:
+        raise UnknownPackageError(f"no app {app!r} has workers here; known are {_listed(known)}")
+    names = [name for name, packages in known.items() if package in packages and app in ("", name)]
+    if not names:
+        others = set().union(*(packages for name, packages in known.items() if app in ("", name)))
+        where = f"app {app!r}" if app else "app here"
+        raise UnknownPackageError(f"no worker of {where} tracks {package!r}; known are {_listed(others)}")
+    return names
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState, ...]:
+    """Return the workers with only those packages that unloading `package` concerns.
+
+    Recycling a worker concerns everything it is recycled for. Workers that do not hold the package stay, without
+    packages: they count when it is decided whether a worker is the only one.
+    """
+    narrowed = []
+    for worker in workers:
+        mechanism = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
+        packages = [
+            p for p in worker.packages if p.name == package or (p.mechanism == mechanism == "recycle" and p.loaded)
+        ]
+        narrowed.append(replace(worker, packages=packages if mechanism else []))
+    return tuple(narrowed)
