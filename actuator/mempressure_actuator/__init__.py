@@ -1,1 +1,1 @@
-"""The actuator: takes Alertmanager's notifications and the operator's wishes, and has idle packages unloaded."""
+"""The actuator: unloads idle packages when Alertmanager notifies it of memory pressure, or when people ask for it."""

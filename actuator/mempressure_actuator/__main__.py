@@ -1,4 +1,4 @@
-"""The command `mempressure-actuator`, which says so in a line where its extra is not installed."""
+"""Entry point of `mempressure-actuator`; prints one line if the extra `actuator` is not installed."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The Flask application: the webhook, the API, the metrics and the health pages."""
+"""The Flask application: the webhook, the API, the status page, the metrics and the health checks."""
 
 from functools import partial
 
@@ -19,12 +19,12 @@ def create_app(actuator: Actuator, *, access: Access) -> Flask:
     """Return the application.
 
     Args:
-        actuator: what it speaks for; started and stopped by the caller.
-        access: who may do what.
+        actuator: started and stopped by the caller.
+        access: which requests are allowed.
     """
     app = Flask("mempressure_actuator", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    # The blueprints check for themselves: the page lets people sign in, and shows nothing before they have.
+    # The blueprints check access themselves: the page must let people sign in.
     app.before_request(lambda: None if request.blueprint else access.check())
     app.register_error_handler(RequestError, failure)
     app.register_error_handler(HTTPException, http_failure)
@@ -39,22 +39,22 @@ def create_app(actuator: Actuator, *, access: Access) -> Flask:
 
 
 class _Pages:
-    """What the pages show; each docstring is the page's description."""
+    """The handlers of `PAGES`; each docstring is the description in OpenAPI."""
 
     def __init__(self, actuator: Actuator) -> None:
         self._actuator = actuator
 
     def metrics(self) -> Response:
-        """Expose the metrics, in Prometheus' text format, or OpenMetrics where asked for."""
+        """Return the metrics, in Prometheus' text format, or OpenMetrics if requested."""
         body, content_type = self._actuator.metrics.exposition(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 
     def healthy(self) -> Response:
-        """Say that the process serves."""
+        """Return 200 while the process serves."""
         return Response("healthy\n", mimetype="text/plain")
 
     def ready(self) -> Response:
-        """Say whether the control loop runs: 503 where it does not."""
+        """Return 200 while the control loop runs, else 503."""
         if self._actuator.loop.alive and not self._actuator.stopping.is_set():
             return Response("ready\n", mimetype="text/plain")
         return Response("the control loop does not run\n", status=503, mimetype="text/plain")
@@ -68,4 +68,4 @@ PAGES = (
     Endpoint(method="GET", path="/-/healthy", act=_Pages.healthy, pages=_TEXT),
     Endpoint(method="GET", path="/-/ready", act=_Pages.ready, pages=_TEXT, statuses=(200, 503)),
 )
-"""What is served beside the API and the webhook."""
+"""The endpoints that are neither the API nor the webhook."""

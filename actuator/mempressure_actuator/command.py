@@ -35,17 +35,17 @@ _log = logging.getLogger("mempressure_actuator")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Prints errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command's flags. Everything else is a setting of `mempressure.config.configuration`."""
+    """Return the parser of the command's flags. Other settings are in `mempressure.config.configuration`."""
     result = _Parser(
         prog="mempressure-actuator",
-        description="Takes Alertmanager's notifications and gives the memory of idle packages back.",
+        description="Receives Alertmanager's notifications and gives the memory of idle packages back.",
         epilog="All other settings are environment variables and keys of the file that MEMPRESSURE_CONFIG names.",
         allow_abbrev=False,
     )
@@ -74,23 +74,23 @@ def parser() -> argparse.ArgumentParser:
         dest="external_url",
         metavar="URL",
         default="",
-        help="where people find the actuator, when a proxy stands before it",
+        help="the URL under which people reach the actuator, if it is behind a proxy",
     )
     result.add_argument("--path.procfs", dest="proc", metavar="PATH", default="/proc", help="where proc is mounted")
     result.add_argument(
         "--token-file",
         metavar="PATH",
         type=Path,
-        help="the token, made where there is none (default: token in MEMPRESSURE_STATE_DIR)",
+        help="file of the token, created if missing (default: token in MEMPRESSURE_STATE_DIR)",
     )
     result.add_argument(
-        "--dry-run", action="store_true", help="decide and record, but do nothing (MEMPRESSURE_DRY_RUN=true)"
+        "--dry-run", action="store_true", help="decide and record, but carry nothing out (MEMPRESSURE_DRY_RUN=true)"
     )
     result.add_argument(
         "--actions.file",
         dest="actions",
         metavar="PATH",
-        help="the operator's own actions, in YAML (MEMPRESSURE_ACTIONS_FILE)",
+        help="file of custom actions, in YAML (MEMPRESSURE_ACTIONS_FILE)",
     )
     result.add_argument(
         "--check-config", action="store_true", help="check the settings and the actions file, and exit with 0 or 2"
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the actuator until SIGTERM; return 0, 2 where something given cannot be used, 1 where it cannot run."""
+    """Run the actuator until SIGTERM; return 0, 2 if a flag or setting cannot be used, or 1 if it cannot run."""
     flags = parser().parse_args(arguments)
     logs.set_up(level=flags.log_level, log_format=flags.log_format)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -132,9 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hosts = [address.host for address in addresses(listeners)]
     open_host = next((host for host in hosts if not is_loopback(host)), None)
     if open_host is not None and (config is None or config.current().tls is None):
-        _log.warning("listening beyond loopback without TLS: every request needs the token, and others may read it")
+        _log.warning("listening beyond loopback without TLS: every request sends the token unencrypted")
     if actuator.dry_run:
-        _log.warning("dry run: decided on and recorded, but not carried out: %s", ", ".join(actuator.dry_run))
+        _log.warning("dry run, decided on and recorded but not carried out: mechanisms=%s", ", ".join(actuator.dry_run))
     access = Access(
         token,
         host=open_host or hosts[0],
@@ -156,14 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _actions(configuration: Configuration) -> tuple[CustomAction, ...]:
     if not configuration.mempressure_actions_file:
         return ()
-    from mempressure_actuator.custom.actions_file import load_actions  # YAML, which nobody else here reads
+    from mempressure_actuator.custom.actions_file import load_actions  # YAML, needed for this file only
 
     return load_actions(Path(configuration.mempressure_actions_file))
 
 
 def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> int:
-    """Say that everything given can be used; what cannot be has been told by now."""
-    print(  # noqa: T201 -- to a person
+    """Print that the configuration can be used; errors were raised before."""
+    print(  # noqa: T201 -- output for people
         f"the configuration can be used: thresholds {configuration.thresholds.as_dict()}, "
         f"custom actions {', '.join(action.name for action in actions) or 'none'}"
     )
@@ -171,12 +171,12 @@ def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> i
 
 
 def _complain(message: str, *, code: int) -> int:
-    print(f"mempressure-actuator: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 -- before anything runs, to a person
+    print(f"mempressure-actuator: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 -- output for people, before logging
     return code
 
 
 def _require_proc(path: str) -> None:
-    """Raise ConfigurationError where the host's memory cannot be read: nothing else would ever work."""
+    """Raise ConfigurationError if the host's memory cannot be read: nothing would work without it."""
     try:
         host_memory(proc=path)
     except MeasureError as error:
@@ -194,6 +194,6 @@ def _external_url(text: str) -> str:
 def _web_config(path: str) -> "WebConfig | None":
     if not path:
         return None
-    from mempressure.http.config import WebConfig  # ssl and bcrypt, which nothing else needs
+    from mempressure.http.config import WebConfig  # ssl and bcrypt, needed for this file only
 
     return WebConfig(path)

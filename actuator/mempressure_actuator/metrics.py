@@ -1,4 +1,4 @@
-"""The actuator's metrics. The table in docs/actuator.md says what each is for."""
+"""The actuator's own metrics; docs/actuator.md explains each."""
 
 import platform
 from collections.abc import Callable, Collection, Iterable
@@ -25,20 +25,20 @@ CUSTOM_RESULTS = ("done", "failed", "timeout", "dry_run")
 STALL_SOURCES = ("host", "cgroup_v1", "cgroup_v2")
 
 MAX_PACKAGE_SERIES = 1000
-"""(app, package) pairs whose recycling is counted one by one: names come from workers and are not ours to bound."""
+"""(app, package) pairs that have series of their own: the names come from workers, so their number needs a limit."""
 
 _ACTION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _REACTION_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Every metric, in a registry of its own.
+    """All metrics, in a registry of their own.
 
     Args:
         node: the machine's name.
-        dry_run: the mechanisms that are only decided on.
-        leases: returns how many leases live.
-        queue_length: returns how many notifications the loop has not looked at yet.
+        dry_run: the mechanisms that are not carried out.
+        leases: returns the number of unexpired leases.
+        queue_length: returns the number of notifications that the loop has not handled yet.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Metrics:
             for result in ("done", "skipped", "failed", "dry_run"):
                 self.actions.labels(mechanism, result)
         self.reclaimed = self._counter("reclaimed_bytes", "Memory given back, measured.", {"mechanism": MECHANISMS})
-        self.not_reclaimed = self._counter(
+        self.dry_run_bytes = self._counter(
             "dry_run_bytes", "Memory that dry runs were expected to give back.", {"mechanism": MECHANISMS}
         )
         self.cycles = Counter(
@@ -73,13 +73,13 @@ class Metrics:
             ("trigger", "outcome"),
             registry=self.registry,
         )
-        # Prometheus sees an increase only of a series that was there before it: without these the first would be lost.
+        # Prometheus sees an increase only in a series that existed before: without these it misses the first.
         for trigger in ("webhook", "autonomous", "reflex"):
             for outcome in ("relieved", "effective", "futile"):
                 self.cycles.labels(trigger, outcome)
         self.loop_errors = self._counter("loop_errors", "Turns of the control loop that failed.")
         self.store_errors = self._counter("store_errors", "Writes to the store that failed.")
-        self.problems = self._counter("problems", "State files and directories found that cannot be believed.")
+        self.problems = self._counter("problems", "State files and directories that were ignored as invalid or unsafe.")
         self.web_config_errors = self._counter("web_config_errors", "New web configurations that cannot be used.")
         self.series_dropped = self._counter("series_dropped", "Recycled packages not counted by name.")
         self.action_duration = Histogram(
@@ -111,26 +111,26 @@ class Metrics:
             registry=self.registry,
         )
         self.oom_kills = self._counter(
-            "oom_kills", "Processes killed for want of memory.", {"scope": ("host", "app", "other")}
+            "oom_kills", "Processes killed by the OOM killer.", {"scope": ("host", "app", "other")}
         )
         self.oom_reports = self._counter("oom_reports", "Reports on such kills that were written.")
-        self._gauge("leases", "Leases that live.").set_function(leases)
-        self._gauge("queue_length", "Notifications stored that the loop has not looked at.").set_function(queue_length)
+        self._gauge("leases", "Leases that have not expired.").set_function(leases)
+        self._gauge("queue_length", "Stored notifications that the loop has not handled.").set_function(queue_length)
         self.last_heartbeat = self._gauge("last_heartbeat_timestamp_seconds", "Time of the last heartbeat; 0: none.")
         self.last_turn = self._gauge("last_turn_timestamp_seconds", "Time of the control loop's last turn.")
         self.autonomous = self._gauge("autonomous", "1 while the actuator evaluates the thresholds itself.")
         self.dry_run = self._gauge("dry_run", "1 where a mechanism is decided on but not carried out.", ("mechanism",))
         for mechanism in DRY_RUN_CHOICES:
             self.dry_run.labels(mechanism).set(mechanism in dry_run)
-        self.brakes = self._counter("brakes", "Times that a brake held something back.", {"brake": BRAKES})
-        self.stopped_scopes = self._gauge("stopped_scopes", "Scopes under pressure that are left alone for a while.")
-        self.stalls = self._counter("stalls", "Stalls that the kernel told of.", {"source": STALL_SOURCES})
-        self.reflex_triggers = self._gauge("reflex_triggers", "Triggers that wait for the kernel to tell of stalls.")
+        self.brakes = self._counter("brakes", "Times that a brake prevented an action or a change.", {"brake": BRAKES})
+        self.stopped_scopes = self._gauge("stopped_scopes", "Scopes paused because their cycles freed too little.")
+        self.stalls = self._counter("stalls", "Stalls that the kernel reported.", {"source": STALL_SOURCES})
+        self.reflex_triggers = self._gauge("reflex_triggers", "Kernel triggers for stalls that are armed.")
         self.reflex_supported = self._gauge("feature_supported", "1 where the feature works here.", ("feature",))
         Info("mempressure_actuator_build", "The version that runs.", registry=self.registry).info(
             {"version": __version__, "python": platform.python_version()}
         )
-        # The exporter has it too: Prometheus' rules tell by it which node a scrape target speaks for.
+        # The exporter has it too: Prometheus' rules take the node of a scrape target from it.
         Gauge("mempressure_node_info", "Name of the machine.", ("node",), registry=self.registry).labels(node).set(1)
         labels = ("app", "package", "mechanism")
         self._unloads = Counter("mempressure_package_unloads", "Unloads of a package.", labels, registry=self.registry)
@@ -139,8 +139,8 @@ class Metrics:
         )
         self._counted_packages: set[tuple[str, str]] = set()
 
-    def know_custom(self, name: str) -> None:
-        """Have a custom action's series from the start."""
+    def add_custom(self, name: str) -> None:
+        """Create the series of a custom action, at 0."""
         for result in CUSTOM_RESULTS:
             self.custom_actions.labels(name, result)
 
@@ -150,17 +150,17 @@ class Metrics:
         self.custom_duration.labels(name).observe(seconds)
 
     def observe_action(self, action: Action, outcome: Outcome) -> None:
-        """Count one action and what it brought."""
+        """Count one action and the memory that it gave back."""
         self.actions.labels(action.mechanism, outcome.result).inc()
         self.action_duration.labels(action.mechanism).observe(outcome.duration_seconds)
         self.reclaimed.labels(action.mechanism).inc(outcome.reclaimed_bytes)
         if outcome.dry_run:
-            self.not_reclaimed.labels(action.mechanism).inc(action.expected_bytes)
+            self.dry_run_bytes.labels(action.mechanism).inc(action.expected_bytes)
         if action.mechanism == "recycle" and outcome.workers:
             self._observe_recycled(action, outcome)
 
     def observe_node(self, reading: NodeReading) -> None:
-        """Have a series at 0 for every package that only recycling unloads: an increase is seen from the first on."""
+        """Create the series, at 0, of every package that recycling unloads, so that the first increase is seen."""
         for app in reading.apps.values():
             for worker in app.workers:
                 for package in worker.packages:
@@ -175,14 +175,14 @@ class Metrics:
         """Return all metrics in the format that an Accept header asks for, and its content type."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (ValueError, TypeError):  # it asks for a version that is none, which is compared unread
+        except (ValueError, TypeError):  # the header has a malformed version, which the library does not check
             encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
     def _observe_recycled(self, action: Action, outcome: Outcome) -> None:
-        """Count what the exporter cannot: the recycled worker took its own counters with it.
+        """Count a recycled worker's packages, which the exporter cannot: the worker's counters ended with it.
 
-        The worker's memory came back in one piece; the packages share it as they shared the memory before.
+        The memory that came back is divided among the packages in proportion to what each held.
         """
         sizes = dict.fromkeys(action.packages, 0.0)
         for target in action.targets:
@@ -200,7 +200,7 @@ class Metrics:
             self._package_reclaimed.labels(*labels).inc(outcome.reclaimed_bytes * share)
 
     def _counts_package(self, app: str, package: str) -> bool:
-        """Return whether a package has its series, made at 0 where there is room for them."""
+        """Return whether a package has series of its own, after creating them at 0 if the limit allows."""
         if (app, package) in self._counted_packages:
             return True
         if len(self._counted_packages) >= MAX_PACKAGE_SERIES:
@@ -211,7 +211,7 @@ class Metrics:
         return True
 
     def _counter(self, name: str, meaning: str, labels: dict[str, Iterable[str]] | None = None) -> Counter:
-        """Make a counter whose series are all there from the start, at 0."""
+        """Return a new counter with all of its series, at 0."""
         counter = Counter(f"mempressure_actuator_{name}", meaning, tuple(labels or ()), registry=self.registry)
         for values in (labels or {}).values():
             for value in values:

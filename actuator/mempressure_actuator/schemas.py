@@ -1,7 +1,7 @@
-"""The types of what the API takes and answers; docs/api.md says what the fields mean, `openapi` publishes them.
+"""The types of the API's requests and answers; docs/api.md explains the fields, `api/openapi.py` publishes the types.
 
-What is sent is a Struct, so that it is checked. What is answered is a TypedDict: mypy checks it where it is made, and
-it costs nothing at run time. Sizes are bytes, times Unix seconds.
+Request bodies are Structs, which are validated. Answers are TypedDicts: mypy checks them, and they cost nothing at run
+time. Sizes are bytes, times Unix seconds.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
@@ -46,7 +46,7 @@ class ThresholdsBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class UnloadBody(msgspec.Struct, forbid_unknown_fields=True):
-    """In one app, or in all where `app` is empty; with `force` even where the package is not idle or wanted."""
+    """In one app, or in all if `app` is empty; with `force` even if the package is not idle or is to be kept loaded."""
 
     EXAMPLE: ClassVar = {"app": "shop", "force": False}
 
@@ -55,7 +55,7 @@ class UnloadBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PreferenceBody(msgspec.Struct, forbid_unknown_fields=True):
-    """For one app, or for all where `app` is empty."""
+    """For one app, or for all if `app` is empty."""
 
     EXAMPLE: ClassVar = {"app": "shop", "keep_loaded": True}
 
@@ -67,14 +67,14 @@ class PreferenceBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CurrentAlerts(AlertCounts):
-    """The alerts that hold, one a scope at most, and how many there are of each level."""
+    """The current alerts, at most one per scope, and their number by level."""
 
     alerts: list[AlertDict]
     check_time: float
 
 
 class ThresholdsSet(TypedDict):
-    """The thresholds that hold from now on."""
+    """The thresholds that were set."""
 
     message: str
     thresholds: ThresholdsDict
@@ -91,7 +91,7 @@ class SettingsInForce(TypedDict):
 
 
 class Switched(TypedDict):
-    """What was turned on or off."""
+    """The state of a switch that was set."""
 
     message: str
     enabled: bool
@@ -110,7 +110,7 @@ class Inventory(TypedDict):
 
 
 class UnloadedDict(TypedDict):
-    """What unloading a package brought in one app."""
+    """The result of unloading a package in one app."""
 
     app: str
     package: str
@@ -123,7 +123,7 @@ class UnloadedDict(TypedDict):
 
 
 class Unloaded(TypedDict):
-    """What unloading a package brought, one result an app."""
+    """The results of unloading a package, one per app."""
 
     package: str
     results: list[UnloadedDict]
@@ -131,7 +131,7 @@ class Unloaded(TypedDict):
 
 
 class PreferenceSet(TypedDict):
-    """The preference that holds from now on; `app` is null for every app."""
+    """The preference that was set; `app` is null for every app."""
 
     package: str
     app: str | None
@@ -140,7 +140,7 @@ class PreferenceSet(TypedDict):
 
 
 class TrimmedDict(TypedDict):
-    """What a worker gave back, or why it was left alone."""
+    """The memory that a worker gave back, or why it was skipped."""
 
     app: str
     pid: int
@@ -149,7 +149,7 @@ class TrimmedDict(TypedDict):
 
 
 class GarbageCollected(TypedDict):
-    """What all workers gave back together, and each of them."""
+    """The memory that all workers gave back together, and each of them."""
 
     memory_freed: int
     workers: list[TrimmedDict]
@@ -160,7 +160,7 @@ class GarbageCollected(TypedDict):
 
 
 class SkipDict(TypedDict):
-    """A package that a cycle left alone, and why."""
+    """A package that a cycle did not unload, and why."""
 
     app: str
     package: str
@@ -212,7 +212,7 @@ class CycleDict(TypedDict):
 
 
 class History(TypedDict):
-    """The newest cycles that were asked for, newest first; `before` of the next page; how many are kept in all."""
+    """A page of cycles, newest first; the `before` of the next page; the number of all stored cycles."""
 
     cycles: list[CycleDict]
     next: int | None
@@ -221,7 +221,7 @@ class History(TypedDict):
 
 
 class AlertResults(TypedDict):
-    """The alerts of a notification by what they were counted as."""
+    """The number of alerts in a notification, by result."""
 
     accepted: int
     resolved: int
@@ -232,7 +232,7 @@ class AlertResults(TypedDict):
 
 
 class Delivery(TypedDict):
-    """What became of a notification."""
+    """The answer to a notification."""
 
     alerts: AlertResults
 

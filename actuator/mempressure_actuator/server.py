@@ -1,7 +1,7 @@
-"""What turns the requests of `mempressure.http.server` into WSGI's, for Flask.
+"""Serves a WSGI application, such as Flask's, from `mempressure.http.server`, which the exporter uses as well.
 
-The exporter's server, because no other stands every attack: hypercorn's asyncio server has no limit on connections, and
-1,000 idle clients left it without descriptors for the webhook; cheroot and gunicorn's threads are blocked by 50.
+Other servers were tried and do not withstand idle clients: hypercorn's asyncio server has no limit on connections, and
+1,000 idle clients left it without descriptors for the webhook; 50 block the threads of cheroot and gunicorn.
 """
 
 import io
@@ -17,9 +17,9 @@ from mempressure.http.messages import Answer, Request, Response
 from mempressure_actuator.api.answers import MAX_BODY_BYTES
 
 AT_ONCE = 16
-"""Requests that are carried out at once: more than may wait for the workers, so that a webhook always finds room."""
+"""Requests carried out at once: more than may wait for the workers, so that a webhook always has a place."""
 LIMITS = Limits(body_bytes=MAX_BODY_BYTES, stop_seconds=90.0)
-"""At a stop, running requests have as long as an order may take, a worker's successor included."""
+"""At a stop, running requests have as long as an order may take, including the start of a worker's successor."""
 _WAIT_SECONDS = 10.0
 _BUSY = b'{"status":"error","error":{"code":"busy","message":"too many requests are carried out; send it again later"}}'
 
@@ -27,12 +27,12 @@ _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def serve_wsgi(application: _Application, *, at_once: int = AT_ONCE, wait_seconds: float = _WAIT_SECONDS) -> Answer:
-    """Return what answers requests from a WSGI application.
+    """Return a function that answers requests by calling a WSGI application.
 
     Args:
-        application: its answers are held in memory before they are sent.
-        at_once: how many requests it is given at once.
-        wait_seconds: how long another request waits for its turn, before it is answered 503.
+        application: its responses are collected in memory before they are sent.
+        at_once: how many requests it handles at once.
+        wait_seconds: how long a further request waits before it is answered 503.
     """
     turns = threading.BoundedSemaphore(at_once)
 
@@ -52,7 +52,7 @@ def _call(application: _Application, request: Request) -> Response:
 
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[[bytes], Any]:
         started[:] = [(status, headers)]
-        return lambda _: None  # nothing here writes
+        return lambda _: None  # Flask does not use the write callable
 
     parts = application(_environ(request), start_response)
     try:
@@ -66,9 +66,9 @@ def _call(application: _Application, request: Request) -> Response:
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    """Return the request as PEP 3333 has it.
+    """Return the request as a WSGI environment (PEP 3333).
 
-    Nothing is taken from headers about proxies: whoever sends them may lie.
+    Headers of proxies do not change it: any client can send them.
     """
     host, _, port = request.headers.get("Host", "").rpartition(":")
     environ = {
@@ -87,13 +87,13 @@ def _environ(request: Request) -> dict[str, Any]:
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        # Of a body that is too large there is the length only, by which the application refuses it.
+        # A body that is too large was not read: the application refuses it by its length.
         "CONTENT_LENGTH": str(request.body_size),
         "CONTENT_TYPE": request.headers.get("Content-Type", ""),
     }
     for name, value in request.headers.items():
         key = name.upper().replace("-", "_")
-        # A name with an underscore could pass for another one with a dash.
+        # A name with an underscore would be taken for one with a dash.
         if "_" in name or key in {"CONTENT_LENGTH", "CONTENT_TYPE", "TRANSFER_ENCODING"}:
             continue
         key = f"HTTP_{key}"

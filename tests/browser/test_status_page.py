@@ -80,7 +80,7 @@ def test_a_package_is_unloaded(node, look, scripts):
         assert obstacles(page) == []
     page.locator("#again-token").fill(node.actuator.token())
     page.get_by_role("button", name="Unload pandas in shop", exact=True).first.click()
-    expect(page.get_by_text(re.compile("pandas in shop was left alone: .+"))).to_be_visible()
+    expect(page.get_by_text(re.compile("pandas in shop was not unloaded: .+"))).to_be_visible()
     assert "pandas" in loaded(node)
     page.get_by_role("button", name="Unload it although").click()
     expect(
@@ -114,7 +114,7 @@ def test_thresholds_are_set_and_what_was_typed_survives_every_mistake(node, look
     page.locator("#thresholds-token").fill(node.actuator.token())
     send.click()
     warning = page.get_by_label("Warning")
-    expect(warning).to_have_accessible_description("Warning is no number; send a percentage above 5 and up to 100")
+    expect(warning).to_have_accessible_description("Warning is not a number; send a percentage above 5 and up to 100")
     expect(warning).to_be_focused()
     expect(warning).to_have_value("5o")
     assert thresholds(node) == DEFAULTS
@@ -181,7 +181,7 @@ def test_nobody_is_asked_while_nobody_looks_and_silence_is_said(node, look):
     assert asked == []
     page.context.set_offline(True)
     page.evaluate("away = false; document.dispatchEvent(new Event('visibilitychange'))")
-    lost = page.get_by_text("The actuator cannot be asked")
+    lost = page.get_by_text("The actuator does not answer")
     expect(lost).to_be_visible()
     page.context.set_offline(False)
     page.clock.fast_forward(5000)
@@ -195,7 +195,7 @@ def test_names_are_text(node, look, publish_app):
     sign_in(page, node)
     expect(page.get_by_role("rowheader", name=HOSTILE)).to_have_text(HOSTILE)
     page.get_by_role("button", name=f"Unload {HOSTILE} in {HOSTILE}").click()
-    expect(page.locator("#notice")).to_contain_text(f"{HOSTILE} in {HOSTILE} was left alone")
+    expect(page.locator("#notice")).to_contain_text(f"{HOSTILE} in {HOSTILE} was not unloaded")
     assert page.title() == "n1 | mempressure"
     assert page.locator("img").count() == 0
     assert obstacles(page) == []
@@ -251,10 +251,10 @@ def test_it_fits_a_phone_and_can_be_read_in_every_state(node, look, publish_app,
     page.get_by_label("Warning").fill("x")
     page.locator("#thresholds-token").fill(node.actuator.token())
     page.get_by_role("button", name="Set thresholds").click()
-    expect(page.get_by_label("Warning")).to_have_accessible_description(re.compile("is no number"))
+    expect(page.get_by_label("Warning")).to_have_accessible_description(re.compile("is not a number"))
     assert obstacles(page) == []
     unload(page, "sympy")
-    expect(page.get_by_text("sympy in shop was left alone")).to_be_visible()
+    expect(page.get_by_text("sympy in shop was not unloaded")).to_be_visible()
     assert obstacles(page) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 19, 24)"
     assert dark == (scheme == "dark")

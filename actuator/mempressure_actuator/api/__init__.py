@@ -1,1 +1,1 @@
-"""The JSON API: its endpoints, who may use them, and its description."""
+"""The JSON API: its endpoints, access control, and its OpenAPI description."""

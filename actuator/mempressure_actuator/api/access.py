@@ -1,7 +1,7 @@
-"""Who may do what: credentials for whatever changes something, and no way in for other people's web pages.
+"""Access control: which requests need credentials, and which are refused as sent by another site's page.
 
-A browser is a stranger's tool: a page of theirs can have it send requests to this server, with the user's remembered
-password (CSRF), or under a name of their own that leads to 127.0.0.1 (DNS rebinding).
+Such a page can make a browser send requests to this server, with the user's remembered password (CSRF), or through a
+host name of its own that resolves to 127.0.0.1 (DNS rebinding).
 """
 
 import ipaddress
@@ -23,24 +23,24 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens on `host`."""
+    """Return whether a server that listens on `host` can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # some other name, or none: every address
+    except ValueError:  # another name, or none, which means every address
         return False
 
 
 class Access:
-    """The rules of one server.
+    """The access rules of one server.
 
     Args:
-        token: what lets a request do anything.
-        host: where the server listens, for one of our own; None where the API is mounted in somebody's application,
-            which knows its names itself: then every request needs credentials.
-        external_url: where people find the server when a proxy stands before it.
-        users: returns the users of the web configuration, or None where it has none.
+        token: the credential that allows everything.
+        host: where the actuator's server listens; None if the API is mounted in another application, where every
+            request needs credentials.
+        external_url: the URL under which people reach the server, if it is behind a proxy.
+        users: returns the users of the web configuration, or None if it has none.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Access:
         self._users = users
 
     def check(self) -> None:
-        """Check the request that is being answered; to be called before each.
+        """Check the current request; called before each request is handled.
 
         Raises:
-            RequestError: it may not do what it asks for, or its body is too large.
+            RequestError: the request is not allowed, or its body is too large.
         """
         self.check_host()
         if request.method not in _READING:
@@ -70,33 +70,33 @@ class Access:
         require_size()
 
     def check_change(self) -> None:
-        """Check that the request may change state: it has credentials, and no other site's page made a browser send it.
+        """Check that the request may change state: it has credentials, and was not sent by another site's page.
 
         Raises:
             RequestError: it may not.
         """
         if not self.is_same_origin():
-            who = request.headers.get("Origin", "a page of another site")[:100]
+            origin = request.headers.get("Origin", "a page of another site")[:100]
             raise RequestError(
                 "cross_origin",
-                f"{who!r} may not change anything here; use the actuator's own page, or tell it by --web.external-url "
-                "where people find it",
+                f"{origin!r} may not change anything here; use the actuator's own page, or start it with "
+                "--web.external-url and the URL under which people reach it",
             )
         self.check_credentials()
 
     def reads_are_free(self) -> bool:
-        """Return whether the request comes from this machine, as far as can be told, and nobody set users up."""
+        """Return whether reads need no credentials: on loopback, not through a proxy, and with no users configured."""
         return (
             self._host is not None
             and is_loopback(self._host)
             and is_loopback(_host_name(request.headers.get("Host", "")))
-            # A proxy on this machine brings strangers. What it says of them is not believed, only that it is one.
+            # Requests through a proxy on this machine may come from anywhere; its headers only show that there is one.
             and not any(name in request.headers for name in _OF_PROXIES)
             and self._users() is None
         )
 
     def check_host(self) -> None:
-        """Check that a server on loopback was addressed as such; beyond it, every request shows credentials.
+        """Check that a server on loopback was addressed by a loopback name; elsewhere every request needs credentials.
 
         Raises:
             RequestError: it was not.
@@ -118,8 +118,8 @@ class Access:
     def is_same_origin(self) -> bool:
         """Return whether the request comes from a page of this server, or from no page at all.
 
-        Browsers set both headers and let no page set them. The scheme is not compared with ours: behind a proxy that
-        ends TLS it is not known here.
+        Only browsers set `Sec-Fetch-Site` and `Origin`, pages cannot. The scheme is not compared with the server's own:
+        behind a proxy that terminates TLS they differ.
         """
         if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             return False
@@ -132,10 +132,10 @@ class Access:
         return origin[1] == _with_port(request.headers.get("Host", ""), origin[0]) or origin == self._external
 
     def check_credentials(self) -> None:
-        """Check that the request shows the token or a user's password.
+        """Check that the request has the token or a user's password.
 
         Raises:
-            RequestError: it does not.
+            RequestError: it has neither.
         """
         given = request.headers.get("Authorization", "")
         scheme, _, secret = given.partition(" ")
@@ -147,20 +147,20 @@ class Access:
         message = "the token is wrong" if given else "a token is needed"
         raise RequestError(
             "unauthorized",
-            f'{message}; send "Authorization: Bearer" and what the token file of the actuator holds'
+            f'{message}; send "Authorization: Bearer" and the content of the actuator\'s token file'
             + (", or a user of the web configuration" if users is not None else ""),
             headers={"WWW-Authenticate": self.challenge()},
         )
 
     def challenge(self) -> str:
-        """Return what a client that showed nothing right is asked for."""
+        """Return the value of WWW-Authenticate for a request without valid credentials."""
         wrong = ', error="invalid_token"' if request.headers.get("Authorization") else ""
         basic = ', Basic realm="mempressure", charset="UTF-8"' if self._users() is not None else ""
         return f'Bearer realm="mempressure"{wrong}{basic}'
 
 
 def _is_user(users: "Users", authorization: str) -> bool:
-    from mempressure.http.users import BusyError, basic_credentials  # there where there are users
+    from mempressure.http.users import BusyError, basic_credentials  # loaded only if there are users
 
     credentials = basic_credentials(authorization)
     try:
@@ -172,7 +172,7 @@ def _is_user(users: "Users", authorization: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str] | None:
-    """Return scheme and HOST:PORT of a URL or an Origin header, or None where it has none ("null")."""
+    """Return scheme and HOST:PORT of a URL or an Origin header, or None if it has none ("null")."""
     try:
         parts = urlsplit(url.strip().lower())
         port = parts.port

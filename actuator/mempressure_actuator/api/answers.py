@@ -1,4 +1,4 @@
-"""The form of every JSON answer, and of every request's body."""
+"""Builds the JSON answers of the API, and reads the bodies of its requests."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ MAX_BODY_BYTES = 1 << 20
 _Body = TypeVar("_Body")
 
 HTTP_CODES: dict[int, str] = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-"""The code of what the framework refuses, by status."""
+"""Error codes of what Flask refuses, by HTTP status."""
 _WORDS = {
     "`bool`": "true or false",
     "`str`": "text",
@@ -28,15 +28,15 @@ _WORDS = {
     "`object`": "an object",
     "`null`": "null",
 }
-"""What msgspec calls the types, and what people do."""
+"""Type names of msgspec's errors, and the words for them in messages."""
 
 
 class RequestError(MempressureError):
     """A request cannot be carried out as it is.
 
     Args:
-        code: what a program may look at, one of `ERRORS`.
-        message: what a person reads: the bad value, and what to send instead.
+        code: for programs, one of `ERRORS`.
+        message: for people: the bad value, and what to send instead.
         headers: of the answer.
     """
 
@@ -48,19 +48,19 @@ class RequestError(MempressureError):
 
 
 def success(data: Any, *, status: int = 200) -> Response:
-    """Return an answer with its data."""
+    """Return the answer to a successful request."""
     return json_answer({"status": "success", "data": data}, status=status)
 
 
 def json_answer(content: Any, *, status: int = 200) -> Response:
-    """Return an answer of exactly this content, which nobody is to keep."""
+    """Return an answer with exactly this content, which caches must not store."""
     response = Response(msgspec.json.encode(content), status=status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def failure(error: RequestError) -> Response:
-    """Return the answer to a request that cannot be carried out."""
+    """Return the answer to a request that was refused."""
     content = {"status": "error", "error": {"code": error.code, "message": str(error)}}
     response = json_answer(content, status=error.status)
     response.headers.update(error.headers)
@@ -69,11 +69,11 @@ def failure(error: RequestError) -> Response:
 
 def http_failure(error: HTTPException) -> Response:
     """Return the answer to what the framework refused: an unknown path, a wrong method, a body too large."""
-    if error.code is None or error.code < 400:  # a redirect, which nothing here answers with
+    if error.code is None or error.code < 400:  # a redirect, which no endpoint here uses
         return Response(status=error.code or 500)
     allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
     message = {
-        404: "there is no such path, and a package's name has no slash; GET /api/openapi.json lists what there is",
+        404: "there is no such path, and a package's name has no slash; GET /api/openapi.json lists the paths",
         405: f"the path does not take this method; send {allowed}",
         413: f"the body has more than {MAX_BODY_BYTES} bytes; send less",
     }.get(error.code, str(error.description))
@@ -87,20 +87,20 @@ def http_failure(error: HTTPException) -> Response:
 
 
 def internal_failure(error: Exception) -> Response:
-    """Log an error that nobody foresaw, and return an answer that says nothing of it."""
+    """Log an unexpected error, and return an answer without its details."""
     _log.error("request failed: method=%s path=%s", request.method, request.path, exc_info=error)
     return failure(RequestError("internal_error", "the request failed; the actuator's log says why"))
 
 
 def require_size() -> None:
-    """Check that the request's body is not too large, whether anybody is going to look at it or not.
+    """Check that the request's body is not too large, even if the endpoint does not read it.
 
     Raises:
-        RequestError: it is.
+        RequestError: it is too large.
     """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
-    # Of a body that does not say how long it is, werkzeug reads this much and leaves the rest without a word.
+    # If a body has no declared length, werkzeug reads this much and silently leaves the rest.
     request.max_content_length = MAX_BODY_BYTES + 1
 
 
@@ -108,7 +108,7 @@ def json_bytes() -> bytes:
     """Return the request's body.
 
     Raises:
-        RequestError: it is not declared as JSON.
+        RequestError: its Content-Type is not JSON.
     """
     if request.mimetype != "application/json":
         raise RequestError(
@@ -119,7 +119,7 @@ def json_bytes() -> bytes:
 
 
 def body_bytes() -> bytes:
-    """Return the request's body, however it is declared.
+    """Return the request's body, whatever its Content-Type.
 
     Raises:
         RequestError: it is too large.
@@ -134,24 +134,24 @@ def json_body(kind: type[_Body]) -> _Body:
     """Return the request's body, read as `kind`, which has an `EXAMPLE`.
 
     Raises:
-        RequestError: it does not fit; the message names the field, the value and what to send.
+        RequestError: the body is not of that type; the message has the field, its value and what to send.
     """
     content: Any = None
     try:
         content = msgspec.json.decode(json_bytes())
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise RequestError("bad_request", f"{_misfit(str(error), content)}; {_wanted(kind)}") from None
+        raise RequestError("bad_request", f"{_mismatch(str(error), content)}; {_wanted(kind)}") from None
     except (ValueError, RecursionError) as error:  # UTF-8 is decoded by Python, with its own error
-        raise RequestError("bad_request", f"the body is no JSON in UTF-8, {error}; {_wanted(kind)}") from None
+        raise RequestError("bad_request", f"the body is not JSON in UTF-8, {error}; {_wanted(kind)}") from None
 
 
 def _too_large() -> RequestError:
     return RequestError("too_large", f"the body has more than {MAX_BODY_BYTES} bytes; send less")
 
 
-def _misfit(error: str, content: Any) -> str:
-    """Return what does not fit, from an error of msgspec: the field and its value instead of a path and a type."""
+def _mismatch(error: str, content: Any) -> str:
+    """Return an error of msgspec in plain words: the field and its value instead of a path and a type."""
     reason, _, path = error.partition(" - at `$.")
     for name, word in _WORDS.items():
         reason = reason.replace(name, word)
@@ -168,4 +168,4 @@ def _wanted(kind: Any) -> str:
     example = msgspec.json.encode(kind.EXAMPLE).decode()
     optional = [field.name for field in msgspec.structs.fields(kind) if not field.required]
     left_out = f", where {' and '.join(optional)} may be left out" if optional else ""
-    return f"send such as {example}{left_out}"
+    return f"send, for example, {example}{left_out}"

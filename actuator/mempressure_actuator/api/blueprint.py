@@ -42,16 +42,16 @@ def create_blueprint(
     """Return the API below `/api`, to be mounted in a Flask application.
 
     Args:
-        actuator: started by whoever mounts this.
-        access: who may do what; `Access(token)` where the application has no rules of its own.
+        actuator: started and stopped by the caller.
+        access: which requests are allowed; `Access(token)` in an application without rules of its own.
         name: of the blueprint.
-        beside: what else the application serves and is to be described with this.
+        beside: further endpoints of the application to include in the OpenAPI description.
     """
     blueprint = Blueprint(name, __name__)
     blueprint.before_request(access.check)
     blueprint.register_error_handler(RequestError, failure)
     blueprint.register_error_handler(MempressureError, _refused)
-    # By code too: the mounting application's handler of a code goes before ours of the class.
+    # By status too: the application's handler of a status takes precedence over ours of the class.
     blueprint.register_error_handler(HTTPException, http_failure)
     for status in HTTP_CODES:
         blueprint.register_error_handler(status, http_failure)
@@ -59,7 +59,7 @@ def create_blueprint(
     api = Operations(actuator, described=(*ENDPOINTS, *beside))
     for endpoint in ENDPOINTS:
         blueprint.add_url_rule(endpoint.rule, endpoint.name, _view(api, endpoint), methods=[endpoint.method])
-    # In somebody's application only what is below a rule of ours gets our kind of error.
+    # In another application, only paths below these get this API's kind of error.
     for rule in ("/api/packages/", "/api/packages/<path:rest>"):
         blueprint.add_url_rule(rule, "unknown", _unknown, methods=_METHODS, strict_slashes=False)
     return blueprint
@@ -83,7 +83,7 @@ def _unknown(rest: str = "") -> NoReturn:
 
 
 def _refused(error: MempressureError) -> Response:
-    """Answer what the library refused, by the kind of its error."""
+    """Return the answer to an error of the library, by its class."""
     for kind, code in (
         (ConfigurationError, "bad_request"),
         (UnknownPackageError, "unknown_package"),

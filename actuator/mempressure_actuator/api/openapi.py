@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, made from the table of endpoints and the types in it: there is nothing to keep in step by hand."""
+"""Makes the OpenAPI 3.1 description from the endpoints and their types."""
 
 import inspect
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ def describe(endpoints: Iterable[Endpoint], *, server: str = "/") -> OpenAPI:
 
     Args:
         endpoints: those that are served.
-        server: the path below which they are.
+        server: the path that they are below.
     """
     endpoints = tuple(endpoints)
     bodies = list(dict.fromkeys(endpoint.body for endpoint in endpoints if endpoint.body))
@@ -72,7 +72,7 @@ def _parameter(name: str, kind: Any, place: str) -> dict[str, Any]:
 
 def _responses(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     schema = _success(known[endpoint.answer]) if endpoint.answer else {"type": "string"}
-    if endpoint.answer is OpenAPI:  # which every reader of such descriptions expects bare
+    if endpoint.answer is OpenAPI:  # programs expect the description itself, not within `data`
         schema = known[OpenAPI]
     answer = {"content": {page: {"schema": schema} for page in endpoint.pages}}
     responses: dict[str, Any] = {str(status): {"description": "Done.", **answer} for status in endpoint.statuses}
@@ -80,7 +80,7 @@ def _responses(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     for code in endpoint.codes:
         codes.setdefault(ERRORS[code][0], []).append(code)
     for status, of_status in sorted(codes.items()):
-        # A page can have a status, such as 503, for what it tells and for what it could not.
+        # A page can answer a status, such as 503, both with its own content and with an error.
         pages = responses.get(str(status), {}).get("content", {})
         responses[str(status)] = {
             "description": " ".join(ERRORS[code][1] for code in of_status),

@@ -1,4 +1,4 @@
-"""What the endpoints of the API do, and the table of them that routes, documentation and OpenAPI come from."""
+"""What each endpoint of the API does; `routes` has their paths, types and errors."""
 
 import logging
 import time
@@ -25,19 +25,19 @@ MAX_PREFERENCES = 1000
 
 
 class Operations:
-    """What the endpoints do; each docstring is the endpoint's description, to people who call it."""
+    """One method per endpoint; its docstring is the endpoint's description in OpenAPI."""
 
     def __init__(self, actuator: Actuator, *, described: Iterable[Endpoint]) -> None:
         self._actuator = actuator
         self._described = described
 
     def pressure_summary(self) -> PressureSummary:
-        """Tell everything about memory pressure."""
+        """Return memory, alerts, suggestions and trend of the host and of each app."""
         _, observation = self._actuator.evaluate()
         return observation.summary()
 
     def pressure_alerts(self) -> schemas.CurrentAlerts:
-        """Tell the alerts that hold, one a scope at most."""
+        """Return the current alerts, at most one per scope."""
         _, observation = self._actuator.evaluate()
         return {
             "alerts": [alert.as_dict() for alert in observation.alerts],
@@ -46,12 +46,12 @@ class Operations:
         }
 
     def system_info(self) -> SystemMemory:
-        """Measure the host."""
+        """Return the host's memory and swap."""
         _, observation = self._actuator.evaluate()
         return observation.system_memory()
 
     def settings(self) -> schemas.SettingsInForce:
-        """Tell every setting of the actuator, and where its value came from."""
+        """Return every setting of the actuator, and where its value came from."""
         stored = self._actuator.settings.current()
         return {
             "thresholds": stored.thresholds.as_dict(),
@@ -70,20 +70,20 @@ class Operations:
     def toggle_alerts(self, enabled: str) -> schemas.Switched:
         """Turn alerts on or off.
 
-        Turning them off quiets people, not the unloading.
+        Without alerts the actuator goes on unloading: it evaluates the thresholds itself.
         """
-        on = _truth(enabled)
+        on = _enabled(enabled)
         self._changed(lambda settings: with_switch(settings, "alerts_enabled", on=on))
         return _switched("Memory pressure alerts", on)
 
     def toggle_suggestions(self, enabled: str) -> schemas.Switched:
         """Turn suggestions on or off."""
-        on = _truth(enabled)
+        on = _enabled(enabled)
         self._changed(lambda settings: with_switch(settings, "suggestions_enabled", on=on))
         return _switched("Memory optimization suggestions", on)
 
     def history(self) -> schemas.History:
-        """Tell what was decided and done, the newest cycle first, a page at a time."""
+        """Return what was decided and done, the newest cycle first, a page at a time."""
         cycles, following = self._actuator.store.history(parse_query(request.args.to_dict(flat=False)))
         return {
             "cycles": cycles,
@@ -93,27 +93,27 @@ class Operations:
         }
 
     def collect_garbage(self) -> schemas.GarbageCollected:
-        """Have every worker drop its caches and collect garbage, one after the other."""
+        """Have each worker in turn call its pressure callbacks, collect garbage and return free memory."""
         workers = self._actuator.requests.trim()
         freed = sum(worker["reclaimed_bytes"] for worker in workers)
         return {"memory_freed": freed, "workers": workers, "update_time": time.time()}
 
     def packages(self) -> schemas.Inventory:
-        """Tell every app, its workers and packages."""
+        """Return every app, its workers and packages."""
         reading, _ = self._actuator.evaluate()
         apps = inventory(reading, self._actuator.settings.current())
         return {"node": self._actuator.node, "apps": apps, "check_time": reading.sampled}
 
     def unload(self, package: str, body: schemas.UnloadBody | None = None) -> schemas.Unloaded:
-        """Unload a package now, and answer when that is done."""
-        wish = body or schemas.UnloadBody()
-        results = self._actuator.requests.unload(package, app=wish.app, force=wish.force)
+        """Unload a package now; the answer follows when that is done."""
+        request_body = body or schemas.UnloadBody()
+        results = self._actuator.requests.unload(package, app=request_body.app, force=request_body.force)
         return {"package": package, "results": results, "update_time": time.time()}
 
     def set_preference(self, package: str, body: schemas.PreferenceBody) -> schemas.PreferenceSet:
-        """Say whether a package is to stay loaded; the strategies high and critical override it."""
+        """Set whether a package stays loaded; the strategies high and critical override it."""
         _require_name(package)
-        self._changed(lambda settings: _preferring(settings, package, body))
+        self._changed(lambda settings: _with_preference(settings, package, body))
         _log.info("preference set: app=%r package=%r keep_loaded=%s", body.app, package, body.keep_loaded)
         return {
             "package": package,
@@ -124,7 +124,7 @@ class Operations:
 
     def openapi(self) -> schemas.OpenAPI:
         """Describe the endpoints of this server."""
-        # Whoever mounts the blueprint may do so below a path of their own.
+        # Another application may mount the blueprint below a path of its own.
         mounted_at = request.root_path + request.path.removesuffix("/api/openapi.json")
         return openapi.describe(self._described, server=mounted_at or "/")
 
@@ -142,22 +142,22 @@ class Operations:
             ) from error
 
 
-def _preferring(settings: Settings, package: str, preference: schemas.PreferenceBody) -> Settings:
+def _with_preference(settings: Settings, package: str, preference: schemas.PreferenceBody) -> Settings:
     after = with_preference(settings, app=preference.app, package=package, keep_loaded=preference.keep_loaded)
     if len(after.preferences) > MAX_PREFERENCES:
-        raise RequestError("too_many", f"{MAX_PREFERENCES} preferences are set already; change one of those")
+        raise RequestError("too_many", f"{MAX_PREFERENCES} preferences are set already; change one of them")
     return after
 
 
 def _require_name(package: str) -> None:
-    # Of a path that is no UTF-8, werkzeug makes replacement characters.
+    # werkzeug decodes a path that is not UTF-8 with replacement characters.
     printable = package.isprintable() and "\N{REPLACEMENT CHARACTER}" not in package
     if not printable or not 0 < len(package) <= MAX_NAME_LENGTH:
         wanted = f"a name of 1 to {MAX_NAME_LENGTH} printable characters in UTF-8"
-        raise RequestError("bad_request", f"package {package[:60]!r} cannot be; send {wanted}")
+        raise RequestError("bad_request", f"package {package[:60]!r} cannot be used; send {wanted}")
 
 
-def _truth(text: str) -> bool:
+def _enabled(text: str) -> bool:
     if text not in {"true", "false"}:
         raise RequestError("bad_request", f"enabled={text[:60]!r} cannot be used; send true or false")
     return text == "true"

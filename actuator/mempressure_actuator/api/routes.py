@@ -101,4 +101,4 @@ ENDPOINTS = (
     ),
     Endpoint(method="GET", path="/api/openapi.json", act=Operations.openapi, answer=schemas.OpenAPI),
 )
-"""What the blueprint serves."""
+"""Every endpoint of the API."""

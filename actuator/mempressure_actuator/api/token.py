@@ -1,6 +1,6 @@
-"""The token that whoever changes something must show: made at the first start, in a file that only its owner reads.
+"""The token that requests which change something must send: created at the first start, in a file of mode 0600.
 
-It is never logged and never in an answer.
+It is never logged and never part of an answer.
 """
 
 import hmac
@@ -17,7 +17,7 @@ _MAX_BYTES = 4096
 
 
 class Token:
-    """The secret; compares in constant time and does not show itself."""
+    """The secret; compared in constant time, and not shown by `repr`."""
 
     __slots__ = ("_secret",)
 
@@ -33,24 +33,24 @@ class Token:
 
 
 def load_token(path: Path) -> Token:
-    """Read the token at `path`, after making it where there is none.
+    """Read the token at `path`; create the file if it is missing.
 
     Raises:
-        ConfigurationError: the file can be read by others, holds no token, or cannot be read or made.
+        ConfigurationError: the file can be read by others, holds no token, or cannot be read or created.
     """
     try:
         if not path.exists():
-            _make(path)
+            _create(path)
         return Token(_read(path))
     except OSError as error:
         raise ConfigurationError(f"token file {path}: {error.strerror}") from error
 
 
-def _make(path: Path) -> None:
-    """Write a new token so that nobody ever sees half of one; one that appears meanwhile stays."""
+def _create(path: Path) -> None:
+    """Write a new token atomically; a file that appears meanwhile stays."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with suppress(FileNotFoundError):  # a container's actuator always has the same pid, and may have been killed here
+    with suppress(FileNotFoundError):  # left by a killed actuator of the same pid, as in a container
         os.unlink(new)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -74,9 +74,11 @@ def _read(path: Path) -> str:
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
-            raise ConfigurationError(f"token file {path} is no regular file; name one, or one that is not there yet")
-        # systemd gives a service's user a right of its own to what LoadCredential= brings, in a directory that nobody
-        # else can enter; the mode's group bits are then that right's mask.
+            raise ConfigurationError(
+                f"token file {path} is not a regular file; name one, or a path where it can be created"
+            )
+        # systemd gives the service's user access to a credential of LoadCredential= by an ACL, in a directory that
+        # other users cannot enter; the mode's group bits are then the ACL's mask.
         if mode & (0o037 if _is_credential(path) else 0o077):
             raise ConfigurationError(
                 f"token file {path} can be used by others (mode {stat.S_IMODE(mode):04o}); chmod 600 {path}"
@@ -88,6 +90,6 @@ def _read(path: Path) -> str:
         token = ""
     if not _MIN_LENGTH <= len(token) <= _MAX_BYTES or not token.isprintable() or " " in token:
         raise ConfigurationError(
-            f"token file {path} holds no token of {_MIN_LENGTH} or more ASCII characters; remove it to have one made"
+            f"token file {path} holds no token of {_MIN_LENGTH} or more ASCII characters; remove it to have one created"
         )
     return token

@@ -1,1 +1,1 @@
-"""The black box: what is known of the time before the kernel killed something for want of memory."""
+"""The black box: reports on the minutes before the kernel's OOM killer killed a process."""

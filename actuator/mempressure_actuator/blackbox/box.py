@@ -1,4 +1,4 @@
-"""Keeps what a report needs, looks for kills at each turn of the loop, and writes the reports."""
+"""Checks for OOM kills at each turn of the loop, keeps the readings before them, and writes the reports."""
 
 import json
 import logging
@@ -31,23 +31,23 @@ _log = logging.getLogger(__name__)
 MAX_REPORTS = 20
 REPORTS, KEPT = "reports", "observations.json"
 WRITE_SECONDS = 10.0
-"""How old what is on disk may be; a second where a scope is under pressure. It is not synced: a killed actuator leaves
-it in the page cache, and after a power cut nobody was killed for want of memory."""
+"""How old the readings on disk may be; a second while a scope is under pressure. The file is not synced: when the
+actuator is killed it is in the page cache, and after a power cut there is no kill to report."""
 MAX_USAGES = int(BEFORE_SECONDS)
 MAX_HISTORY = 50
-RECENT_LOOKS = 10
+RECENT_READINGS = 10
 
 
 class BlackBox:
-    """Called by the control loop with each look at the node.
+    """Watches for OOM kills; called by the control loop with each snapshot of the node.
 
     Args:
         directory: the state directory.
-        proc: where the kernel's files are.
-        leases: returns the leases that are stored.
-        history: returns so many cycles, newest first.
-        record: keeps the history's entry of a report.
-        metrics: where kills and reports are counted.
+        proc: where proc is mounted.
+        leases: returns the stored leases.
+        history: returns this many cycles, newest first.
+        record: stores a report's entry in the history.
+        metrics: counts kills and reports.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class BlackBox:
         self._held: dict[str, Any] | None = None
         self._usages: dict[str, deque[Usage]] = {}
         self._written = 0.0
-        self._told = ""
+        self._last_error = ""
         self._restore()
 
     def look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
-        """Report what was killed since the last look, then keep this one; problems are counted, none is raised."""
+        """Report kills since the last snapshot, then keep this one; errors are logged and counted, none is raised."""
         try:
             self._look(reading, observation, cgroups)
-            self._told = ""
+            self._last_error = ""
         except (OSError, MempressureError) as error:
             self._metrics.store_errors.inc()
-            if str(error) != self._told:
-                self._told = str(error)
+            if str(error) != self._last_error:
+                self._last_error = str(error)
                 _log.error("black box not written: reason=%s", error)
 
     def _look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
-        # Those that lost their last worker stay: its end may be what there is to tell.
+        # Cgroups that lost their last worker stay: it may have been killed.
         known = self._cgroups | dict(cgroups)
         now = read_kills(known, proc=self._proc)
         self._cgroups = dict([(c, app) for c, app in known.items() if str(c.directory) in now.cgroups][-MAX_CGROUPS:])
@@ -114,7 +114,7 @@ class BlackBox:
         scope = "app" if rise.cgroup else "host"
         if scope == "host" and not self._host_was_short(thresholds):
             self._metrics.oom_kills.labels("other").inc(rise.count)
-            words = "the kernel killed in a cgroup that is not looked at, the host had memory: kills=%d"
+            words = "OOM kill in a cgroup that is not watched, the host had memory: kills=%d"
             _log.warning(words, rise.count)
             return
         kill = Kill(scope=scope, app=app, cgroup=rise.cgroup, count=rise.count, detected=reading.sampled)
@@ -129,11 +129,11 @@ class BlackBox:
         self._metrics.oom_kills.labels(scope).inc(rise.count)
         try:
             path: Path | str = self._write_report(report)
-        except (OSError, MempressureError) as error:  # the log and the history may still take what there is to tell
+        except (OSError, MempressureError) as error:  # the log and the history still get the report's reasons
             self._metrics.store_errors.inc()
             path = f"none, {error}"
         _log.error(
-            "the kernel killed for want of memory: scope=%s app=%r kills=%d why=%r report=%s",
+            "OOM kill: scope=%s app=%r kills=%d why=%r report=%s",
             scope,
             app,
             rise.count,
@@ -143,8 +143,8 @@ class BlackBox:
         self._record(_entry(report))
 
     def _host_was_short(self, thresholds: Thresholds) -> bool:
-        """Return whether the host may have run out: one counter holds its kills and those of every cgroup."""
-        return any(usage >= thresholds.warning for _, usage in list(self._usages.get("", ()))[-RECENT_LOOKS:])
+        """Return whether the host may have run out of memory: its counter includes the kills of every cgroup."""
+        return any(usage >= thresholds.warning for _, usage in list(self._usages.get("", ()))[-RECENT_READINGS:])
 
     def _write_report(self, report: Mapping[str, Any]) -> Path:
         folder = make_private(self._directory / REPORTS, mode=0o700)
@@ -159,7 +159,7 @@ class BlackBox:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        assert self._kills is not None  # noqa: S101 -- for mypy: a look came first
+        assert self._kills is not None  # noqa: S101 -- for mypy: kills were read before
         content = {
             "boot": self._boot,
             "host": self._kills.host,
@@ -174,7 +174,7 @@ class BlackBox:
         _replace(self._directory / KEPT, json.dumps(content), sync=False)
 
     def _restore(self) -> None:
-        """Take up what an actuator kept before, since the same boot."""
+        """Load the readings that an actuator wrote earlier in the same boot."""
         try:
             content = json.loads((self._directory / KEPT).read_bytes())
             if content["boot"] != self._boot:
@@ -191,13 +191,13 @@ class BlackBox:
             return
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._metrics.problems.inc()
-            _log.warning("kept observations not used: path=%s error=%s", self._directory / KEPT, error)
+            _log.warning("earlier readings not used: path=%s error=%s", self._directory / KEPT, error)
             return
         self._kills, self._cgroups, self._held, self._usages = kills, cgroups, content["held"], usages
 
 
 def _entry(report: Mapping[str, Any]) -> Cycle:
-    """Return the history's entry of a report: what was left alone are the reasons."""
+    """Return a report's entry in the history; its skips are the lines of `why`."""
     memory = (report["held"] or {}).get("host", {})
     if report["app"] and report["held"]:
         memory = (report["held"]["apps"].get(report["app"]) or {}).get("memory") or {}

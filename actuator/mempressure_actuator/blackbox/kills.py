@@ -1,4 +1,4 @@
-"""How many processes the kernel has killed for want of memory: of the host, and of the cgroups that apps live in."""
+"""Counts of processes that the OOM killer has killed, on the host and in the cgroups that apps run in."""
 
 import contextlib
 import re
@@ -9,30 +9,30 @@ from pathlib import Path
 from mempressure.measure.cgroup import Cgroup
 
 MAX_CGROUPS = 256
-"""Cgroups of workers that ended are remembered, as their end may be what there is to tell; the oldest go first."""
+"""Cgroups that are watched, including those whose workers ended, perhaps by such a kill; the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kills:
-    """Counters since boot, or since a cgroup was made; None where the kernel does not tell."""
+    """Kill counters since boot, or since a cgroup was created; None if the kernel has no counter."""
 
     host: int | None
     cgroups: dict[str, int]
     """By directory."""
     unexplained: int = 0
-    """By how much `host` rose more than the cgroups did; negative where it was read before they were."""
+    """How much more `host` rose than the cgroups did; negative if a cgroup, read later, was ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """Kills since the last look: in a cgroup, by its directory, or elsewhere on the host, with none."""
+    """Kills since the last reading, in a cgroup (its directory) or elsewhere on the host (empty)."""
 
     cgroup: str
     count: int
 
 
 def read_kills(cgroups: Iterable[Cgroup], *, proc: str) -> Kills:
-    """Read the counters as they are now; a cgroup that is gone is left out."""
+    """Read the counters; cgroups that were removed are left out."""
     host = _field(Path(proc, "vmstat"), "oom_kill")  # first: a cgroup may be ahead of it, never behind
     found = {}
     for cgroup in cgroups:
@@ -44,9 +44,9 @@ def read_kills(cgroups: Iterable[Cgroup], *, proc: str) -> Kills:
 
 
 def risen(before: Kills, now: Kills) -> tuple[list[Rise], Kills]:
-    """Return what rose between two readings, and the second with what it leaves unexplained.
+    """Return the kills between two readings, and the second reading with the host's kills that no cgroup explains.
 
-    A cgroup that is seen for the first time has not risen. A counter that fell began anew, and is taken as it is.
+    A cgroup that is read for the first time has no kills. A counter that fell was reset, and is taken as it is.
     """
     rises = []
     for directory, count in now.cgroups.items():
@@ -62,7 +62,7 @@ def risen(before: Kills, now: Kills) -> tuple[list[Rise], Kills]:
 
 
 def _field(path: Path, name: str) -> int | None:
-    with contextlib.suppress(OSError):  # gone, or a kernel before 4.13
+    with contextlib.suppress(OSError):  # removed, or a kernel before 4.13
         if match := re.search(rf"^{name} (\d+)$", path.read_text(), re.MULTILINE):
             return int(match[1])
     return None

@@ -1,4 +1,4 @@
-"""What is kept of each look at the node, as plain data for JSON: who held what, and each scope's usage over time."""
+"""The memory of apps, workers, packages and processes at one moment, as plain data for a report."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,11 @@ from mempressure.state.node import AppReading, NodeReading
 MOST_PROCESSES = 10
 MOST_PACKAGES = 20
 MOST_READ = 64
-"""Processes of a cgroup that are looked at, at 10 us each."""
+"""Processes of a cgroup that are read, at 10 us each."""
 
 
 def holders(reading: NodeReading, cgroups: Mapping[Cgroup, str], *, proc: str) -> dict[str, Any]:
-    """Return who holds what now: apps with their workers and packages, and the largest processes of their cgroups."""
+    """Return what holds memory now: apps with workers and packages, and the largest processes of their cgroups."""
     return {
         "time": reading.sampled,
         "host": _memory(reading.host),

@@ -1,4 +1,4 @@
-"""The report on a kill: a pure function of what was kept, with the timeline and why nothing helped in time."""
+"""The report on an OOM kill: its timeline, and why unloading did not prevent it. Pure functions of stored readings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.schemas import CycleDict
 
 BEFORE_SECONDS = 120.0
-"""How far back a report looks."""
+"""How far back a report goes."""
 MOST_REASONS = 5
 
 Usage = tuple[float, float]
-"""When, and the ratio."""
+"""Unix seconds, and the ratio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """What was found: how many processes of a scope were killed, and when that was seen, in Unix seconds."""
+    """Kills that were found: how many processes of a scope, and when that was noticed, in Unix seconds."""
 
     scope: str
-    """app, or host where it was in no cgroup that is known."""
+    """app, or host if it was in no cgroup that is watched."""
     app: str
     cgroup: str
     """Its directory; empty for the host."""
@@ -31,12 +31,12 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What was kept of the time before."""
+    """What is known of the time before a kill."""
 
     usages: Sequence[Usage]
     """Of the scope, oldest first."""
     held: Mapping[str, Any] | None
-    """Who held what when it was last looked at; None where it never was."""
+    """What held memory at the last reading; None if there was none."""
     leases: Iterable[Lease]
     cycles: Sequence[CycleDict]
     """Newest first."""
@@ -44,7 +44,7 @@ class Evidence:
 
 
 def make_report(kill: Kill, evidence: Evidence) -> dict[str, Any]:
-    """Return the report, as JSON."""
+    """Return the report as plain data for JSON."""
     detected, scope, app = kill.detected, kill.scope, kill.app
     begin = detected - BEFORE_SECONDS
     usages = [(when, usage) for when, usage in evidence.usages if begin <= when <= detected]
@@ -70,7 +70,7 @@ def make_report(kill: Kill, evidence: Evidence) -> dict[str, Any]:
 
 
 def crossings(usages: Iterable[Usage], thresholds: Thresholds) -> dict[str, float]:
-    """Return when each threshold that held at the last was entered, by the same deadband as everywhere."""
+    """Return when each threshold that held last was entered: at its enter ratio, and left below its exit ratio."""
     entered: dict[str, float] = {}
     for when, usage in usages:
         for name in THRESHOLD_NAMES:
@@ -89,7 +89,7 @@ def timeline(
     usages: Sequence[Usage],
     detected: float,
 ) -> list[dict[str, Any]]:
-    """Return what happened, in order."""
+    """Return the events before the kill, in order of time."""
     events = [(when, f"{name} was entered") for name, when in crossed.items()]
     events += [(lease.opened, f"alert of level {lease.level} arrived") for lease in alerts]
     for cycle in tried:
@@ -104,7 +104,7 @@ def timeline(
         ]
         events.append((cycle["ended"], f"cycle ended: {cycle['outcome']}, usage {cycle['usage_after']:.4f}"))
     if usages:
-        events.append((usages[-1][0], f"last look: usage {usages[-1][1]:.4f}"))
+        events.append((usages[-1][0], f"last reading: usage {usages[-1][1]:.4f}"))
     events.append((detected, "the kill was found"))
     return [{"time": when, "what": what} for when, what in sorted(events, key=lambda event: event[0])]
 
@@ -117,14 +117,14 @@ def why(
     tried: Sequence[CycleDict],
     detected: float,
 ) -> list[str]:
-    """Return why what was done was too late, or nothing was done: lines for people, the most telling first."""
+    """Return why the kill was not prevented: lines for people, the most important first."""
     if not usages:
         return ["nothing was measured before: the actuator did not run, had just started, or the scope had no limit"]
     last, usage = usages[-1]
     if "unload_packages" not in crossed:
-        looked = f"usage was {usage:.2f} when it was last looked at, {detected - last:.1f} s before: "
-        rose = "it rose faster than anybody looks, or one request for memory was larger than what was left"
-        return [looked + rose, *_what_was_tried(tried)]
+        measured = f"usage was {usage:.2f} when it was last measured, {detected - last:.1f} s before: "
+        rose = "it rose faster than it is measured, or one allocation was larger than what was left"
+        return [measured + rose, *_what_was_tried(tried)]
     seconds = detected - crossed["unload_packages"]
     if not alerts and not tried:
         return [f"unload_packages was entered {seconds:.1f} s before, and no alert had arrived"]
@@ -142,13 +142,13 @@ def _what_was_tried(tried: Sequence[CycleDict]) -> list[str]:
     done = [action for action in actions if action["result"] == "done"]
     freed = sum(action["reclaimed_bytes"] for action in done)
     if done:
-        lines.append(f"{len(done)} actions gave back {freed} bytes, and more than that was taken")
+        lines.append(f"{len(done)} actions gave back {freed} bytes, and more than that was allocated")
     if any(action["result"] == "dry_run" for action in actions):
-        lines.append("actions were only decided on: it is a dry run (MEMPRESSURE_DRY_RUN)")
+        lines.append("actions were not carried out: it is a dry run (MEMPRESSURE_DRY_RUN)")
     reasons = [text for action in actions for text in (*action["errors"], *action["skipped"])]
     reasons += [f"{skip['package']} {skip['reason']}" for cycle in tried for skip in cycle["skips"]]
     lines += [f"left alone: {reason}" for reason in list(dict.fromkeys(reasons))[:MOST_REASONS] if reason != "dry run"]
-    return lines or ["nothing of what was tried gave anything back"]
+    return lines or ["no action gave memory back"]
 
 
 def _concerns(cycle: CycleDict, scope: str, app: str) -> bool:

@@ -1,1 +1,1 @@
-"""Custom actions: the operator's own emergency measures, from a file that only its owner can write."""
+"""Custom actions: HTTP calls, commands and signals that the operator has configured for memory pressure."""

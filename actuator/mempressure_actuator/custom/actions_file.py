@@ -1,4 +1,4 @@
-"""The file of custom actions: who may have written it, and what is wrong with it, by file, key and value."""
+"""Reads and checks the file of custom actions, which no other user may be able to change."""
 
 import os
 import re
@@ -19,10 +19,10 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load_actions(path: Path) -> tuple[CustomAction, ...]:
-    """Read the file, whatever it names being there and nobody else's to change.
+    """Read the file and check it, and that no other user can change it or the programs that it names.
 
     Raises:
-        ConfigurationError: others can write to it, or something in it cannot be used; the message says what to send.
+        ConfigurationError: others can write to it, or a value cannot be used; the message has file, key and value.
     """
     content = _parsed(path, _text(path))
     try:
@@ -35,21 +35,25 @@ def load_actions(path: Path) -> tuple[CustomAction, ...]:
     for number, action in enumerate(actions):
         where = f"{path}: actions[{number}]"
         if action.name in names:
-            raise ConfigurationError(f"{where}.name={action.name!r} is there already; send another name")
+            raise ConfigurationError(f"{where}.name={action.name!r} is used already; send another name")
         names.add(action.name)
         _check(action, where)
     return actions
 
 
 def require_unwritable(path: Path, what: str) -> None:
-    """Check that nobody but root and this user can change a file, nor put another in its place.
+    """Check that only root and this user can change or replace a file.
+
+    Args:
+        path: the file.
+        what: begins the error message.
 
     Raises:
-        ConfigurationError: somebody can; the message says how to mend it.
+        ConfigurationError: another user can; the message says how to correct that.
     """
     try:
-        path.stat()  # it is there, and its links end somewhere
-        places = {place: place.lstat() for place in _way(path)}
+        path.stat()  # it exists, and so do the targets of its links
+        places = {place: place.lstat() for place in _steps(path)}
     except OSError as error:
         raise ConfigurationError(f"{what}{path}: {error.strerror}") from None
     for place, status in places.items():
@@ -64,12 +68,12 @@ def require_unwritable(path: Path, what: str) -> None:
             raise ConfigurationError(f"{what}{place} can be written to by others (mode {mode}); chmod go-w {place}")
 
 
-def _way(path: Path) -> Iterator[Path]:
-    """Return every directory and link on the way to a file, and itself: whoever replaces one replaces the file."""
+def _steps(path: Path) -> Iterator[Path]:
+    """Return a file and every directory and link on its path: a user who can replace one can replace the file."""
     for place in (*reversed(path.parents), path):
         yield place
         if place.is_symlink():
-            yield from _way(place.parent / place.readlink())
+            yield from _steps(place.parent / place.readlink())
 
 
 def _text(path: Path) -> str:
@@ -86,7 +90,7 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         return parse_yaml(text)
     except ValueError as error:
-        raise ConfigurationError(f"actions file {path} is no YAML: {error}") from None
+        raise ConfigurationError(f"actions file {path} is not YAML: {error}") from None
 
 
 def _check(action: CustomAction, where: str) -> None:
@@ -98,9 +102,9 @@ def _check(action: CustomAction, where: str) -> None:
     if action.command is not None:
         program = Path(action.command[0])
         if not program.is_absolute():
-            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is no absolute path; send one")
+            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is not an absolute path; send one")
         if not program.is_file() or not os.access(program, os.X_OK):
-            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is no file that can be executed")
+            raise ConfigurationError(f"{where}.command[0]={action.command[0]!r} is not an executable file")
         require_unwritable(program, f"{where}.command[0]: ")
 
 
@@ -112,10 +116,10 @@ def _misfit(path: Path, error: str, content: Any) -> str:
     for name, index in re.findall(r"\.?([^.\[\]]+)|\[(\d+)\]", key):
         try:
             value = value[int(index)] if index else value[name]
-        except (KeyError, IndexError, TypeError, ValueError):  # a key of a mapping, which has no place of its own
+        except (KeyError, IndexError, TypeError, ValueError):  # a key of a mapping has no value of its own
             break
     reason = reason[:1].lower() + reason[1:]
-    # What headers hold is none of the log's business.
-    tells = key and not isinstance(value, dict) and "headers" not in key
-    shown = f"{key}={value!r:.80}" if tells else key or "the file"
+    # Headers may hold secrets: their values are not shown.
+    has_value = key and not isinstance(value, dict) and "headers" not in key
+    shown = f"{key}={value!r:.80}" if has_value else key or "the file"
     return f"actions file {path}: {shown} cannot be used: {reason}"

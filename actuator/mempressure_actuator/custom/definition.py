@@ -1,4 +1,4 @@
-"""What a custom action is, which of them are due, and what they are told: pure data and functions."""
+"""A custom action: its definition, when it is due, and the data it receives. Pure functions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ _HeaderValue = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[\x20-\x7
 
 
 class HttpCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request, with what the action is told as its JSON body; 2xx is success, a redirect is not followed."""
+    """An HTTP request with the action's data as its JSON body; 2xx is success, a redirect is not followed."""
 
     url: Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s/?#]+[^\s]*$")]
     method: Literal["POST", "PUT", "PATCH"] = "POST"
@@ -29,14 +29,14 @@ class HttpCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProcessSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A signal to the process that a PID file names."""
+    """A signal to the process whose pid is in a file."""
 
     pid_file: _Path
     name: Literal[SIGNALS]  # type: ignore[valid-type]  # the constant is what the documentation lists
 
 
 class CustomAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One action: exactly one of `http`, `command` and `signal`; times in seconds."""
+    """One action, with exactly one of `http`, `command` and `signal`; times in seconds."""
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
     level: AlertLevel = "emergency"
@@ -56,19 +56,19 @@ class CustomAction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 KINDS = ("http", "command", "signal")
 
 Occasion = tuple[str, str, str]
-"""An action's name, and the scope and app that it was for: each has a cooldown of its own."""
+"""An action's name, scope and app: each combination has a cooldown of its own."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What became of a run: done, failed or timeout, and a line for people."""
+    """The result of a run: done, failed or timeout, and a line for people."""
 
     outcome: Literal["done", "failed", "timeout"]
     text: str
 
 
-def readable(said: bytes) -> str:
-    """Return what a command or a server said, as a terminal may be shown it: with no control sequences."""
-    text = said.decode(errors="replace").strip()
+def readable(output: bytes) -> str:
+    """Return the output of a command or server as text without control sequences, safe to print to a terminal."""
+    text = output.decode(errors="replace").strip()
     return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
@@ -84,11 +84,11 @@ def due(
     """Return the actions to start for a scope.
 
     Args:
-        actions: all there are.
-        pressure: whose scope it is.
-        level: the alert level that its usage has reached, measured now; empty below all.
+        actions: all that are configured.
+        pressure: of the scope.
+        level: the alert level that the usage measured now has reached; empty below all.
         started: when each was last started for each scope.
-        running: how many runs of each are under way.
+        running: how many runs of each are in progress.
         now: Unix seconds.
     """
     if not level:
@@ -103,12 +103,14 @@ def due(
 
 
 def _cooling(action: CustomAction, started: float | None, now: float) -> bool:
-    # A clock that was set back must not silence an action until it has caught up: hence the absolute value.
+    # The absolute value: after the clock was set back, an action must not wait until it has caught up.
     return started is not None and abs(now - started) < action.cooldown
 
 
-def told(action: CustomAction, pressure: Pressure, *, node: str, level: str, memory: MemoryReading) -> dict[str, Any]:
-    """Return what an action is told, as JSON."""
+def payload(
+    action: CustomAction, pressure: Pressure, *, node: str, level: str, memory: MemoryReading
+) -> dict[str, Any]:
+    """Return the data that an action receives, for JSON."""
     return {
         "action": action.name,
         "node": node,

@@ -1,4 +1,4 @@
-"""Makes one HTTP request: what is told as its JSON body, bounded in time and in what is read of the answer."""
+"""Makes an action's HTTP request, limited in time and in how much of the response is read."""
 
 import socket
 import threading
@@ -12,11 +12,11 @@ KEPT_BYTES = 2048
 
 
 def call(target: HttpCall, content: Mapping[str, Any], *, timeout: float) -> Result:
-    """Make the request; after `timeout` seconds in all the connection is cut, however slowly it still answers."""
-    import requests  # 19 MB, which only an actuator with such actions pays
+    """Send `content` as JSON; the connection is closed `timeout` seconds after the start, even during the response."""
+    import requests  # 19 MB, only for actuators that have such actions
 
     with requests.Session() as session, _Deadline(session, timeout) as deadline:
-        session.trust_env = False  # no password of a .netrc, no proxy that nobody wrote into the file
+        session.trust_env = False  # no password from .netrc, no proxy from the environment
         try:
             with session.request(
                 target.method,
@@ -27,20 +27,20 @@ def call(target: HttpCall, content: Mapping[str, Any], *, timeout: float) -> Res
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                said = readable(next(answer.iter_content(KEPT_BYTES), b""))
+                text = readable(next(answer.iter_content(KEPT_BYTES), b""))
                 status = answer.status_code
         except requests.RequestException as error:
             if not deadline.passed and not isinstance(error, requests.Timeout):
                 return Result("failed", _why(error)[:KEPT_BYTES])
             deadline.passed = True
-        if deadline.passed:  # headers that were cut off look like complete ones
+        if deadline.passed:  # truncated headers look like complete ones
             return Result("timeout", f"no answer within {timeout:g} s")
-    words = f"status {status}" + (f": {said}" if said else "")
+    words = f"status {status}" + (f": {text}" if text else "")
     return Result("done" if 200 <= status < 300 else "failed", words)
 
 
 def _why(error: Exception) -> str:
-    """Return what went wrong without path, query and headers: they may be secret, and everybody may read this."""
+    """Return the error without path, query and headers: they may be secret, and the history is readable."""
     kind = type(error).__name__
     if isinstance(error, ValueError):
         return f"{kind}: the URL or a header cannot be used"
@@ -49,11 +49,11 @@ def _why(error: Exception) -> str:
 
 
 class _Deadline:
-    """Cuts the connections of a session after some time: its own time limits begin anew with each byte.
+    """Closes the connections of a session after a time limit; the session's own limit restarts with each byte.
 
     Args:
-        session: of requests.
-        seconds: after which it cuts.
+        session: a `requests.Session`.
+        seconds: the limit.
     """
 
     def __init__(self, session: Any, seconds: float) -> None:
@@ -67,7 +67,7 @@ class _Deadline:
             adapter = HTTPAdapter()
             pools = adapter.poolmanager
             pools.pool_classes_by_scheme = {
-                scheme: _noting(pool, self._sockets) for scheme, pool in pools.pool_classes_by_scheme.items()
+                scheme: _recording(pool, self._sockets) for scheme, pool in pools.pool_classes_by_scheme.items()
             }
             session.mount(prefix, adapter)
 
@@ -87,13 +87,13 @@ class _Deadline:
                 opened.shutdown(socket.SHUT_RDWR)
 
 
-def _noting(pool: Any, sockets: list[socket.socket]) -> Any:
-    """Return a pool whose connections note their sockets: copies, as TLS takes over the originals."""
+def _recording(pool: Any, sockets: list[socket.socket]) -> Any:
+    """Return a pool class whose connections add copies of their sockets to `sockets`; TLS takes over the originals."""
 
-    class NotedConnection(pool.ConnectionCls):  # type: ignore[misc]  # urllib3's, by scheme
+    class RecordedConnection(pool.ConnectionCls):  # type: ignore[misc]  # urllib3's, by scheme
         def _new_conn(self) -> socket.socket:
             made: socket.socket = super()._new_conn()
             sockets.append(made.dup())
             return made
 
-    return type(pool.__name__, (pool,), {"ConnectionCls": NotedConnection})
+    return type(pool.__name__, (pool,), {"ConnectionCls": RecordedConnection})

@@ -1,4 +1,4 @@
-"""Starts the custom actions that are due, each in a thread of its own, and keeps a record of every run."""
+"""Starts the custom actions that are due, each in a thread of its own, and records every run."""
 
 import itertools
 import logging
@@ -13,7 +13,7 @@ from mempressure.control.records import ActionRecord, Cycle, Pressure
 from mempressure.decide.summary import ScopeReport
 from mempressure.measure.reading import MemoryReading
 from mempressure_actuator.custom.command_run import run_command
-from mempressure_actuator.custom.definition import CustomAction, Occasion, Result, due, told
+from mempressure_actuator.custom.definition import CustomAction, Occasion, Result, due, payload
 from mempressure_actuator.custom.http_call import call
 from mempressure_actuator.custom.signalling import send_signal
 from mempressure_actuator.metrics import Metrics
@@ -22,22 +22,22 @@ from mempressure_actuator.schemas import CycleDict
 _log = logging.getLogger(__name__)
 
 MECHANISM = "custom"
-"""What the record of a run has in the place of a mechanism, and of a strategy."""
+"""Mechanism and strategy in the record of a run."""
 STOP_SECONDS = 2.0
-"""For what runs when the actuator stops; an HTTP call that takes longer is left behind."""
+"""How long `stop` waits for running actions; an HTTP call that takes longer is abandoned."""
 
 
 class CustomRunner:
-    """Runs custom actions; called by the control loop, which it never keeps waiting.
+    """Runs custom actions in threads, so that the control loop never waits for them.
 
     Args:
         actions: from the file.
         node: this machine's name.
-        dry_run: decide and record, do nothing.
-        usage: returns the memory of a scope and app as it is now; None where it has gone.
-        record: keeps the record of a run.
-        started: when each was last started, before a restart.
-        metrics: where runs show.
+        dry_run: record what would be run, and run nothing.
+        usage: returns the memory of a scope and app now; None if the app has no workers left.
+        record: stores the record of a run.
+        started: when each was last started, from before a restart.
+        metrics: counts runs.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class CustomRunner:
         self._stopping = threading.Event()
         self._numbers = itertools.count(1)
         for action in self._actions:
-            metrics.know_custom(action.name)
+            metrics.add_custom(action.name)
 
     def consider(self, pressure: Pressure, report: ScopeReport) -> None:
-        """Start the actions that are due for a scope, by its usage as it was just measured."""
+        """Start the actions that are due for a scope, by its usage in `report`."""
         if not self._actions or report.memory is None:
             return
         level = ALERT_LEVELS[report.held[-1]] if report.held else ""
@@ -76,7 +76,7 @@ class CustomRunner:
             running = dict(self._running)
         for action in due(self._actions, pressure, level=level, started=self._started, running=running, now=now):
             self._started[(action.name, *pressure.key)] = now
-            content = told(action, pressure, node=self._node, level=level, memory=report.memory)
+            content = payload(action, pressure, node=self._node, level=level, memory=report.memory)
             run = _Run(action, pressure, report.memory, content)
             thread = threading.Thread(target=self._carry_out, args=(run,), name=f"custom {action.name}", daemon=True)
             with self._lock:
@@ -85,7 +85,7 @@ class CustomRunner:
             thread.start()
 
     def stop(self) -> None:
-        """Begin no further run, kill the commands that run, and wait a moment for the records."""
+        """Kill running commands, and wait up to `STOP_SECONDS` for the runs to be recorded."""
         self._stopping.set()
         with self._lock:
             threads = list(self._threads)
@@ -110,7 +110,7 @@ class CustomRunner:
             after = self._usage(*pressure.key) or run.before
             cycle.usage_after, cycle.used_after = after.usage, after.used
             self._record(cycle)
-        except Exception:  # noqa: BLE001 -- nobody waits for this thread: it says itself what went wrong
+        except Exception:  # noqa: BLE001 -- the thread's last chance to report an error
             self._metrics.loop_errors.inc()
             _log.exception("custom action not recorded: name=%s", name)
         finally:
@@ -126,14 +126,14 @@ class CustomRunner:
             if action.signal is not None:
                 return send_signal(action.signal)
             return run_command(action.command or (), content, timeout=action.timeout, stopping=self._stopping)
-        except Exception as error:  # noqa: BLE001 -- whatever it is belongs into the record
+        except Exception as error:  # noqa: BLE001 -- any error belongs in the record
             _log.exception("custom action failed: name=%s", action.name)
             return Result("failed", f"{type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One run: of what, for whom, at which usage, and what it is told."""
+    """One run of an action: for which pressure, at which usage, and with which data."""
 
     action: CustomAction
     pressure: Pressure
@@ -141,7 +141,7 @@ class _Run:
     content: Mapping[str, Any]
 
     def record(self, result: Result | None, *, number: int, started: float, seconds: float) -> Cycle:
-        """Return the record of this run, which took `seconds`; without a result it was run dry."""
+        """Return the record of this run, which took `seconds`; without a result it was a dry run."""
         done = result is not None and result.outcome == "done"
         text = "dry run" if result is None else result.text
         record = ActionRecord(

@@ -1,1 +1,1 @@
-"""What comes in from Alertmanager: notifications, the leases they renew, and the heartbeat."""
+"""What Alertmanager sends: notifications, the leases that alerts renew, and the heartbeat."""

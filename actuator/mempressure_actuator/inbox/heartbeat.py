@@ -1,7 +1,7 @@
-"""When the actuator judges for itself: the decision is pure, time is passed in.
+"""The heartbeat of the alerting chain, and when its absence makes the actuator evaluate the thresholds itself.
 
-Alertmanager repeats `MemoryPressureHeartbeat` for as long as Prometheus sees fresh samples of this node. Where it
-stays away, the alerts would, too.
+Alertmanager repeats `MemoryPressureHeartbeat` as long as Prometheus has fresh samples of this node. If it is missing,
+alerts would be missing, too.
 """
 
 import time
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MISSED_INTERVALS = 3
-"""How many heartbeats may be missed."""
+"""Intervals without a heartbeat after which the actuator is autonomous."""
 
 
 def reason_to_be_autonomous(
     *, last: float | None, started: float, now: float, interval: float, alerts_enabled: bool, storing: bool = True
 ) -> str:
-    """Return why the actuator must evaluate the thresholds itself; empty where Prometheus does.
+    """Return why the actuator must evaluate the thresholds itself; empty while Prometheus does. Time is passed in.
 
     Args:
         last: when the last heartbeat was received, in seconds on the clock of `now`; None before the first.
-        started: when the actuator started; the first heartbeat is given as long to come as any other.
-        now: the time, on a clock that is never set.
+        started: when the actuator started; the first heartbeat has as long to arrive as any other.
+        now: the time, on a monotonic clock.
         interval: seconds between heartbeats.
-        alerts_enabled: whether people let the rules alert at all.
-        storing: whether what arrives can be stored; what cannot is no lease.
+        alerts_enabled: whether alerts are turned on.
+        storing: whether notifications can be stored; without that there are no new leases.
     """
     if not alerts_enabled:
         return "alerts are turned off"
@@ -37,12 +37,12 @@ def reason_to_be_autonomous(
 
 @dataclass(slots=True)
 class Heartbeats:
-    """When heartbeats were received, before this start too."""
+    """When heartbeats were received, including before this start."""
 
     interval: float
     """Seconds between them."""
     storing: Callable[[], bool] = lambda: True
-    """Returns whether what arrives can be stored."""
+    """Returns whether notifications can be stored."""
     _last: float | None = None
     _started: float = field(default_factory=time.monotonic)
 
@@ -56,11 +56,11 @@ class Heartbeats:
         self._last = time.monotonic()
 
     def resume(self, received: float) -> None:
-        """Note when one was received before this start, in Unix seconds: a restart is no heartbeat."""
+        """Set when the last one was received before this start (Unix seconds): a restart does not count as one."""
         self._last = time.monotonic() - max(0.0, time.time() - received)
 
     def reason_to_be_autonomous(self, *, alerts_enabled: bool) -> str:
-        """Return what `reason_to_be_autonomous` says of them now."""
+        """Return `reason_to_be_autonomous` for now."""
         return reason_to_be_autonomous(
             last=self._last,
             started=self._started,

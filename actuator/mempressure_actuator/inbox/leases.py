@@ -1,8 +1,8 @@
-"""Leases: for how long an alert keeps the unloading going. Pure functions; time is passed in.
+"""Leases: how long a received alert keeps its scope in the control loop. Pure functions; time is passed in.
 
-An alert is a hint that a scope needs attention, so a delivery renews a lease instead of being a command: a duplicate
-renews the same one, and where Alertmanager never says resolved (inhibited alerts, lost deliveries) the lease ends by
-itself.
+A delivered alert is a hint, not a command: it opens or renews a lease, and while that lasts each turn of `loop/loop.py`
+considers the scope. A duplicate renews the same lease, and where Alertmanager never sends resolved (inhibited alerts,
+lost deliveries) the lease expires.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from mempressure_actuator.inbox.notification import PressureAlert
 
 MAX_LEASES = 1000
-"""Of those that would be more, those that expire first are dropped."""
+"""Beyond this number the leases that expire first are dropped."""
 
 Key = tuple[str, str, str]
 """Scope, app and level."""
@@ -19,14 +19,14 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The claim of one alert on the control loop; times in Unix seconds."""
+    """One alert's lease on a scope, app and level; times in Unix seconds."""
 
     scope: str
     app: str
     level: str
     fingerprint: str
     starts_at: float
-    """When the alert began, as Prometheus says."""
+    """When the alert began, by Prometheus."""
     opened: float
     expires: float
 
@@ -37,9 +37,9 @@ class Lease:
 
 
 def live(leases: Mapping[Key, Lease], *, now: float, seconds: float) -> dict[Key, Lease]:
-    """Return the leases that have not expired, none of which lasts longer than `seconds` from now.
+    """Return the leases that have not expired, none lasting longer than `seconds` from now.
 
-    The bound holds where the clock was set back, or the setting was shortened, since a lease was written.
+    The bound matters if the clock was set back, or `MEMPRESSURE_LEASE` shortened, since a lease was stored.
     """
     return {
         key: lease if lease.expires <= now + seconds else replace(lease, expires=now + seconds)
@@ -51,7 +51,7 @@ def live(leases: Mapping[Key, Lease], *, now: float, seconds: float) -> dict[Key
 def changed(
     leases: Mapping[Key, Lease], alerts: Iterable[PressureAlert], *, now: float, seconds: float
 ) -> dict[Key, Lease]:
-    """Return the leases after these alerts, in their order, were received `now`; expired ones are gone."""
+    """Return the unexpired leases after these alerts, in their order, were received `now`."""
     after = live(leases, now=now, seconds=seconds)
     for alert in alerts:
         key = (alert.scope, alert.app, alert.level)
@@ -73,7 +73,7 @@ def _renewed(known: Lease | None, alert: PressureAlert, *, expires: float, now: 
         app=alert.app,
         level=alert.level,
         fingerprint=alert.fingerprint,
-        # A late duplicate of an earlier episode must not let that episode's end close this one.
+        # After a late duplicate of an earlier episode, that episode's resolved alert must not end this lease.
         starts_at=max(known.starts_at, alert.starts_at) if known and same else alert.starts_at,
         opened=known.opened if known else now,
         expires=expires,
@@ -81,5 +81,5 @@ def _renewed(known: Lease | None, alert: PressureAlert, *, expires: float, now: 
 
 
 def _ends(alert: PressureAlert, lease: Lease) -> bool:
-    """Return whether a resolved alert is the lease's own, and not of an episode before it."""
+    """Return whether a resolved alert ends the lease: the same alert, not an earlier episode of it."""
     return alert.fingerprint == lease.fingerprint and alert.starts_at >= lease.starts_at

@@ -1,6 +1,6 @@
-"""Alertmanager's webhook, version "4": what arrives, checked where it matters, and what each alert means for this node.
+"""The notification that Alertmanager's webhook, version "4", sends: its types, and what each alert means for this node.
 
-Labels are data: they choose a lease, never a command or a path. Fields that are not used here come and go with
+Labels are data: they select a lease, never a command or a path. Fields that are not used here differ between
 Alertmanager's versions and are ignored.
 """
 
@@ -18,18 +18,18 @@ from mempressure.errors import MempressureError
 HEARTBEAT_ALERT = "MemoryPressureHeartbeat"
 
 PRESSURE_ALERTS = MappingProxyType({f"MemoryPressure{level.capitalize()}": level for level in ALERT_LEVELS.values()})
-"""The alerts that open leases, and the level of each."""
+"""The alerts that open leases, and their levels."""
 
 Result = Literal["accepted", "resolved", "heartbeat", "other_node", "unknown", "invalid"]
 RESULTS: tuple[Result, ...] = get_args(Result)
-"""What an alert can be counted as."""
+"""The results that an alert is counted under."""
 
 MAX_ALERTS = 1000
 MAX_LABELS = 100
 MAX_LABEL_NAME_LENGTH = 200
 MAX_LABEL_VALUE_LENGTH = 4096
 MAX_NAME_LENGTH = 200
-"""Of the labels that are used (alertname, node, scope, app, level), as of an app's name in a state file."""
+"""Of the labels that are used (alertname, node, scope, app, level): as long as an app's name in a state file."""
 
 _Status = Literal["firing", "resolved"]
 _LabelName = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_NAME_LENGTH)]
@@ -37,11 +37,11 @@ _LabelValue = Annotated[str, msgspec.Meta(max_length=MAX_LABEL_VALUE_LENGTH)]
 
 
 class NotificationError(MempressureError, ValueError):
-    """A request is no notification of Alertmanager's webhook; the message names the field and what to send."""
+    """A request body is not a notification of Alertmanager's webhook; the message names the field and what to send."""
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert of a notification; a firing group can hold resolved ones."""
+    """One alert of a notification; a firing group can include resolved ones."""
 
     status: _Status
     labels: Annotated[dict[_LabelName, _LabelValue], msgspec.Meta(max_length=MAX_LABELS)]
@@ -50,7 +50,7 @@ class Alert(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Return the label alertname; empty where it is missing."""
+        """Return the label alertname; empty if it is missing."""
         return self.labels.get("alertname", "")
 
     @property
@@ -95,10 +95,10 @@ _decoder = msgspec.json.Decoder(Notification)
 
 
 def parse(body: bytes) -> Notification:
-    """Return the notification that a request's body holds.
+    """Return the notification in a request's body.
 
     Raises:
-        NotificationError: it holds none.
+        NotificationError: the body is not one.
     """
     try:
         return _decoder.decode(body)
@@ -110,7 +110,7 @@ def parse(body: bytes) -> Notification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PressureAlert:
-    """An alert that a scope of this node has reached a threshold, or has left it."""
+    """An alert that a scope of this node has entered a threshold (firing) or left it (resolved)."""
 
     scope: str
     app: str
@@ -122,28 +122,30 @@ class PressureAlert:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an alert means here: one of `RESULTS`, why it is invalid, and the pressure it tells of, if any."""
+class Classified:
+    """What an alert means for this node: its result, why it is invalid, and the pressure alert it is, if any."""
 
     result: Result
     problem: str = ""
     pressure: PressureAlert | None = None
 
 
-def judge(alert: Alert, *, node: str) -> Verdict:
+def classify(alert: Alert, *, node: str) -> Classified:
     """Return what an alert means for the machine named `node`."""
     level = PRESSURE_ALERTS.get(alert.name)
     where = alert.labels.get("node")
     if where is None and (level or alert.name == HEARTBEAT_ALERT):
-        return Verdict("invalid", f"{alert.name} has no label node; send the one of mempressure_node_info, here {node}")
+        return Classified(
+            "invalid", f"{alert.name} has no label node; send the one of mempressure_node_info, here {node}"
+        )
     if where is not None and where != node:
-        return Verdict("other_node")
+        return Classified("other_node")
     if alert.name == HEARTBEAT_ALERT:
-        return Verdict("heartbeat" if alert.firing else "resolved")
+        return Classified("heartbeat" if alert.firing else "resolved")
     if level is None:
-        return Verdict("unknown")
+        return Classified("unknown")
     if problem := _problem(alert.labels, level):
-        return Verdict("invalid", f"{alert.name} {problem}")
+        return Classified("invalid", f"{alert.name} {problem}")
     pressure = PressureAlert(
         scope=alert.labels["scope"],
         app=alert.labels.get("app", ""),
@@ -152,7 +154,7 @@ def judge(alert: Alert, *, node: str) -> Verdict:
         fingerprint=alert.fingerprint,
         starts_at=alert.starts_at.timestamp(),
     )
-    return Verdict("accepted" if alert.firing else "resolved", pressure=pressure)
+    return Classified("accepted" if alert.firing else "resolved", pressure=pressure)
 
 
 def _problem(labels: Mapping[str, str], level: str) -> str:

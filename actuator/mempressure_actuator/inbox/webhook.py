@@ -1,7 +1,12 @@
-"""The webhook of Alertmanager: check, store, answer 202; what follows is the control loop's business.
+"""Alertmanager's webhook: checks a notification, stores its alerts as leases, wakes the control loop and answers 202.
 
-Alertmanager repeats a notification that was answered 5xx, and gives up at once on one that was answered 4xx. So a fault
-of the sender is 4xx and a fault of ours 503.
+From here to a stopped process: `loop/loop.py` finds the scopes with a lease and runs a cycle for each;
+`mempressure/control/loop.py` measures, plans and records it; `mempressure/act/executor.py` sends the planned orders to
+the workers' agents; in the worker, `mempressure/worker/agent.py` hands an order to the package, and
+`mempressure/isolation/package.py` ends its process.
+
+Alertmanager repeats a notification that was answered 5xx and drops one that was answered 4xx. So the sender's errors
+are answered 4xx, the actuator's own 503.
 """
 
 import logging
@@ -18,11 +23,11 @@ from mempressure_actuator.api.endpoint import Endpoint
 from mempressure_actuator.inbox.leases import Key, Lease, changed
 from mempressure_actuator.inbox.notification import (
     Alert,
+    Classified,
     Notification,
     NotificationError,
     PressureAlert,
-    Verdict,
-    judge,
+    classify,
     parse,
 )
 from mempressure_actuator.schemas import AlertResults, Delivery
@@ -40,17 +45,17 @@ _ERROR_RESULTS = {
     "busy": "failed",
     "overloaded": "overloaded",
 }
-"""What a refused request is counted as, by its code; else invalid."""
+"""The webhooks metric's result of a refused request, by its error code; otherwise invalid."""
 
 MAX_AT_ONCE = 12
-"""Notifications in work, of the server's 16 threads: a slow disk must not keep others from being answered."""
+"""Notifications stored at once, of the 16 requests that the server carries out: a slow disk must not block others."""
 
 
 def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
-    """Return the webhook, to be mounted in a Flask application."""
+    """Return a Flask blueprint with the webhook."""
     blueprint = Blueprint("mempressure_webhook", __name__)
     blueprint.before_request(access.check)
-    places = threading.BoundedSemaphore(MAX_AT_ONCE)
+    slots = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     @blueprint.errorhandler(RequestError)
     def refuse(error: RequestError) -> Response:
@@ -64,44 +69,49 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
             notification = parse(json_bytes())
         except NotificationError as error:
             raise RequestError("invalid_notification", str(error)) from None
-        if not places.acquire(blocking=False):
+        if not slots.acquire(blocking=False):
             raise RequestError("overloaded", f"{MAX_AT_ONCE} notifications are being stored; send this one again")
         try:
             return _deliver(actuator, notification, received)
         finally:
-            places.release()
+            slots.release()
 
     return blueprint
 
 
 def _deliver(actuator: Actuator, notification: Notification, received: float) -> Response:
-    """Take a notification of Alertmanager's webhook.
+    """Accept a notification of Alertmanager's webhook.
 
-    202: an alert of it is of this node, and what has to survive is on disk. 200: none is.
+    202: at least one alert concerns this node; alerts and leases are on disk. 200: no alert does.
     """
-    verdicts = [(alert, judge(alert, node=actuator.node)) for alert in notification.alerts]
-    kept = [(alert, verdict) for alert, verdict in verdicts if _is_kept(alert, verdict, actuator.node)]
-    pressures = [verdict.pressure for _, verdict in verdicts if verdict.pressure is not None]
-    if kept:
-        _store(actuator, kept, pressures)
-    results = _counted(actuator, notification, verdicts)
+    classified = [(alert, classify(alert, node=actuator.node)) for alert in notification.alerts]
+    stored = [(alert, found) for alert, found in classified if _is_stored(alert, found, actuator.node)]
+    pressures = [found.pressure for _, found in classified if found.pressure is not None]
+    if stored:
+        _store(actuator, stored, pressures)
+    results = _count(actuator, notification, classified)
     if results["heartbeat"]:
         actuator.heartbeat()
-    if pressures:
+    if pressures:  # their leases are stored: the loop's next turn, which begins at once, reads them
         actuator.loop.notify({(p.scope, p.app) for p in pressures if p.firing}, now=received)
-    if results["invalid"] == len(verdicts):
-        raise RequestError("invalid_notification", next(verdict.problem for _, verdict in verdicts))
-    accepted = bool(kept or results["heartbeat"])
+    if results["invalid"] == len(classified):
+        raise RequestError("invalid_notification", next(found.problem for _, found in classified))
+    accepted = bool(stored or results["heartbeat"])
     actuator.metrics.webhooks.labels("accepted" if accepted else "ignored").inc()
     return success({"alerts": results}, status=202 if accepted else 200)
 
 
-def _is_kept(alert: Alert, verdict: Verdict, node: str) -> bool:
-    """Return whether an alert is worth the disk: one of this node, and no heartbeat, which comes every few seconds."""
-    return verdict.result in _STORED and alert.labels.get("node") == node
+def _is_stored(alert: Alert, found: Classified, node: str) -> bool:
+    """Return whether an alert is stored: one of this node, and no heartbeat, which comes every few seconds."""
+    return found.result in _STORED and alert.labels.get("node") == node
 
 
-def _store(actuator: Actuator, kept: Iterable[tuple[Alert, Verdict]], pressures: Iterable[PressureAlert]) -> None:
+def _store(actuator: Actuator, stored: Iterable[tuple[Alert, Classified]], pressures: Iterable[PressureAlert]) -> None:
+    """Store alerts, and the leases that their pressure alerts open, renew or end.
+
+    Raises:
+        RequestError: the disk does not take them.
+    """
     now = time.time()
     seconds = actuator.configuration.mempressure_lease
 
@@ -109,18 +119,18 @@ def _store(actuator: Actuator, kept: Iterable[tuple[Alert, Verdict]], pressures:
         return changed(leases, pressures, now=now, seconds=seconds)
 
     try:
-        actuator.store.deliver([_delivered(alert, verdict) for alert, verdict in kept], change, received=now)
+        actuator.store.deliver([_delivered(alert, found) for alert, found in stored], change, received=now)
     except StoreError as error:
         actuator.metrics.store_errors.inc()
         raise RequestError("not_stored", "the notification could not be stored; send it again") from error
 
 
-def _delivered(alert: Alert, verdict: Verdict) -> Delivered:
-    pressure = verdict.pressure
+def _delivered(alert: Alert, found: Classified) -> Delivered:
+    pressure = found.pressure
     return Delivered(
         alertname=alert.name[:200],
         status=alert.status,
-        result=verdict.result,
+        result=found.result,
         scope=pressure.scope if pressure else "",
         app=pressure.app if pressure else "",
         level=pressure.level if pressure else "",
@@ -129,7 +139,9 @@ def _delivered(alert: Alert, verdict: Verdict) -> Delivered:
     )
 
 
-def _counted(actuator: Actuator, notification: Notification, verdicts: Iterable[tuple[Alert, Verdict]]) -> AlertResults:
+def _count(
+    actuator: Actuator, notification: Notification, classified: Iterable[tuple[Alert, Classified]]
+) -> AlertResults:
     results: AlertResults = {
         "accepted": 0,
         "resolved": 0,
@@ -138,11 +150,11 @@ def _counted(actuator: Actuator, notification: Notification, verdicts: Iterable[
         "unknown": 0,
         "invalid": 0,
     }
-    for _, verdict in verdicts:
-        results[verdict.result] += 1
-        actuator.metrics.alerts.labels(verdict.result).inc()
-        if verdict.problem:
-            _log.warning("alert invalid: reason=%s", verdict.problem)
+    for _, found in classified:
+        results[found.result] += 1
+        actuator.metrics.alerts.labels(found.result).inc()
+        if found.problem:
+            _log.warning("alert invalid: reason=%s", found.problem)
     if notification.truncated_alerts:
         actuator.metrics.truncated_alerts.inc(notification.truncated_alerts)
         _log.warning(

@@ -1,1 +1,1 @@
-"""The status page: what people see of this machine's memory in a browser, and what they can do about it there."""
+"""The status page: shows this machine's memory in a browser, with forms to unload packages and set thresholds."""

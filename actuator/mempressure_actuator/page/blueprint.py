@@ -1,7 +1,7 @@
-"""The status page's routes: what is shown, and the forms that change something.
+"""The status page's routes: the page itself, and the forms that sign in, unload packages and set thresholds.
 
-Everything works without JavaScript: a form that was carried out is answered by a redirect, one that was not by the page
-with what was typed in it and what is wrong.
+Everything works without JavaScript: a form that was carried out is answered by a redirect, a refused one by the page
+with the input kept and the error shown.
 """
 
 import logging
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 CYCLES_SHOWN = 12
 CYCLES_MARKED = 200
-"""The newest cycles, which the charts show where they gave memory back within the hour."""
+"""The newest cycles; the charts mark those that gave memory back within the hour."""
 REFRESH_SECONDS = 5
-"""How often a page that somebody looks at asks again."""
+"""How often a visible page refreshes itself."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -43,7 +43,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer: with that, browsers send "Origin: null" with our own forms.
+    # Not no-referrer: with it, browsers send "Origin: null" with this page's own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -53,7 +53,7 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A form as it was sent: which one, and what was in it."""
+    """A form as it was sent: which one, and its contents."""
 
     form: str
     fields: tuple[threshold_form.Field, ...] = ()
@@ -63,11 +63,11 @@ class Sent:
 
 
 class StatusPage:
-    """What the routes do.
+    """The handlers of the routes.
 
     Args:
-        actuator: what is shown and asked.
-        sign_in: who may change something.
+        actuator: shown, and asked for changes.
+        sign_in: authorises the forms.
     """
 
     def __init__(self, actuator: Actuator, sign_in: SignIn) -> None:
@@ -76,11 +76,11 @@ class StatusPage:
         self._notices = Notices()
 
     def status_page(self) -> Response:
-        """Show memory, packages and what was done, to people, with forms to change something."""
+        """Show memory, packages and history to people, with forms to change something."""
         return self._page()
 
     def sign_in(self) -> Response:
-        """Open a session for whoever shows the token."""
+        """Open a session if the form has the token."""
         sent = Sent(form="sign-in")
         if not request.form.get("token", "").strip():
             return self._page(sent, problem=MISSING.message, status=MISSING.status)
@@ -90,7 +90,7 @@ class StatusPage:
         """End the session."""
         if not self._sign_in.is_same_origin():
             return self._page(Sent(form="sign-in"), problem=FOREIGN.message, status=FOREIGN.status)
-        response = _to_status()
+        response = _to_page()
         self._sign_in.forget(response)
         return response
 
@@ -102,7 +102,7 @@ class StatusPage:
         if (refused := self._refused(sent)) is not None:
             return refused
         if not ratios:
-            return self._page(sent, problem="Nothing was changed: see the fields.", status=400)
+            return self._page(sent, problem="Nothing was changed: see the errors at the fields.", status=400)
         try:
             self._actuator.settings.set_thresholds(ratios)
         except ConfigurationError as error:
@@ -110,16 +110,16 @@ class StatusPage:
         except OSError as error:
             self._actuator.metrics.store_errors.inc()
             _log.error("settings not stored: reason=%s", error)
-            problem = f"Nothing was changed, the disk does not take it: {error.strerror}. Send it again later."
+            problem = f"Nothing was changed, the settings could not be stored: {error.strerror}. Send it again later."
             return self._page(sent, problem=problem, status=503)
         _log.info("thresholds set: %s", " ".join(f"{name}={value}" for name, value in ratios.items()))
-        told = ", ".join(
+        values = ", ".join(
             f"{threshold_form.LABELS[n]} {threshold_form.percentage(ratios[n])} %" for n in THRESHOLD_NAMES
         )
-        return self._done(Notice(sentences=(f"Thresholds set: {told}",)))
+        return self._done(Notice(sentences=(f"Thresholds set: {values}",)))
 
     def unload(self) -> Response:
-        """Unload a package now, and answer when that is done."""
+        """Unload a package now; the answer follows when that is done."""
         app, package = (request.form.get(name, "")[: MAX_NAME_LENGTH + 1] for name in ("app", "package"))
         sent = Sent(form="unload", app=app, package=package, force=request.form.get("force") == "true")
         if (refused := self._refused(sent)) is not None:
@@ -128,9 +128,9 @@ class StatusPage:
             results = self._actuator.requests.unload(package, app=app, force=sent.force)
         except MempressureError as error:
             return self._page(sent, problem=f"Nothing was unloaded: {error}.", status=503)
-        left_alone = package if any(result["skipped_reason"] for result in results) and not sent.force else ""
+        not_unloaded = package if any(result["skipped_reason"] for result in results) and not sent.force else ""
         sentences = tuple(content.unloaded_sentences(results))
-        return self._done(Notice(sentences=sentences, app=app, left_alone=left_alone))
+        return self._done(Notice(sentences=sentences, app=app, not_unloaded=not_unloaded))
 
     def _refused(self, sent: Sent) -> Response | None:
         refusal = self._sign_in.refusal()
@@ -140,7 +140,7 @@ class StatusPage:
         return self._page(sent, problem=refusal.message, status=refusal.status)
 
     def _done(self, notice: Notice | None = None) -> Response:
-        return _to_status(self._notices.leave(notice) if notice else "")
+        return _to_page(self._notices.leave(notice) if notice else "")
 
     def _page(self, sent: Sent | None = None, *, problem: str = "", status: int = 200) -> Response:
         session = self._sign_in.session()
@@ -162,7 +162,7 @@ class StatusPage:
         return make_response(render_template("status.html", **measured, **shared), status)
 
     def _measured(self) -> dict[str, object]:
-        """Return what the template shows of the node.
+        """Return the template's variables about the node.
 
         Raises:
             MeasureError: the host cannot be measured.
@@ -204,8 +204,8 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
     """Return the page at `/`, and its forms.
 
     Args:
-        actuator: what is shown and asked.
-        access: who may do what; its token opens a session, and where reads are not free nothing is shown without one.
+        actuator: shown, and asked for changes.
+        access: the access rules; its token opens a session. Where reads need credentials, the page needs a session.
     """
     sign_in = SignIn(access)
     page = StatusPage(actuator, sign_in)
@@ -225,13 +225,13 @@ def create_blueprint(actuator: Actuator, *, access: Access) -> Blueprint:
         "/unload": page.unload,
     }.items():
         blueprint.add_url_rule(path, act.__name__, act, methods=["POST"])
-        # Whoever opens the address of an answer to a form gets the page.
-        blueprint.add_url_rule(path, f"{act.__name__}_again", _to_status, methods=["GET"])
+        # Opening the address of a form's answer shows the page.
+        blueprint.add_url_rule(path, f"{act.__name__}_again", _to_page, methods=["GET"])
     return blueprint
 
 
-def _to_status(notice: str = "") -> Response:
-    # To the notice, so that whoever uses the keyboard goes on from there.
+def _to_page(notice: str = "") -> Response:
+    # To the notice, so that keyboard focus continues there.
     target = url_for("page.status_page", notice=notice, _anchor="notice") if notice else url_for("page.status_page")
     return redirect(target, 303)
 

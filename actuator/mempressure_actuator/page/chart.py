@@ -1,7 +1,7 @@
-"""The shape of a usage's last hour, as SVG draws it: pure, times are passed in.
+"""The chart of a scope's usage in the last hour, as SVG paths and positions. Pure; times are passed in.
 
-The drawing is stretched to whatever width it gets, so that what must not be stretched (words, dashes) is placed in
-percent of it, and only the line and its area are in coordinates: seconds since the left edge by `HEIGHT`.
+The chart is stretched to the available width. What must not be stretched (texts, dashes) is placed in percent; only the
+line and its area are in coordinates: seconds from the left edge, and 0 to `HEIGHT`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,16 +13,16 @@ from mempressure_actuator.store.usage_history import KEPT_SECONDS, SAMPLE_SECOND
 WIDTH = KEPT_SECONDS
 HEIGHT = 1000.0
 GAP_SECONDS = 3 * SAMPLE_SECONDS
-"""Samples that are further apart are not joined: nobody knows what was between them."""
+"""Samples that are further apart are not joined by the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line across the drawing, or down it."""
+    """A horizontal line (a threshold) or a vertical one (a mark)."""
 
     name: str
     place: str
-    """From the top, or from the left, in percent."""
+    """Distance from the top, or from the left, in percent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +31,14 @@ class Chart:
 
     line: str
     area: str
-    """Paths of SVG; empty where there is no sample."""
+    """SVG paths; empty if there is no sample."""
     thresholds: tuple[Rule, ...]
     marks: tuple[Rule, ...]
     """When memory was given back."""
     now: str
-    """Where the line ends, from the top, in percent; empty where there is no line."""
+    """Where the line ends, from the top, in percent; empty if there is no line."""
     top: float
-    """The ratio at the upper edge: 1, or more where an app is above its budget."""
+    """The ratio at the upper edge: 1, or more if an app is above its budget."""
     lowest: float
     highest: float
     """Ratios."""
@@ -47,11 +47,11 @@ class Chart:
 
 
 def draw(samples: Sequence[UsageSample], *, thresholds: Thresholds, marks: Iterable[float], now: float) -> Chart:
-    """Return the drawing of the hour before `now`.
+    """Return the chart of the hour before `now`.
 
     Args:
         samples: oldest first, none older than the hour and an interval.
-        thresholds: their ratios to enter.
+        thresholds: drawn at their enter ratios.
         marks: the Unix times at which memory was given back.
         now: Unix seconds.
     """
@@ -60,7 +60,7 @@ def draw(samples: Sequence[UsageSample], *, thresholds: Thresholds, marks: Itera
     top = max(1.0, *usages)
     line, area = [], []
     for part in _joined(samples):
-        # A sample holds for its interval: the last one is drawn to its end, or to now.
+        # A sample applies to its interval: the last one is drawn to the end of it, or to now.
         end = min(part[-1][0] + SAMPLE_SECONDS, now)
         points = [(max(0.0, time - left), usage) for time, usage in (*part, (end, part[-1][1]))]
         path = " ".join(f"{x:.0f},{HEIGHT * (1 - usage / top):.0f}" for x, usage in points)

@@ -1,4 +1,4 @@
-"""What the page says of what was measured: pure, in the words that people read; the templates only place it."""
+"""The contents of the status page, as texts and numbers for the templates. Pure functions."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -26,10 +26,10 @@ class PackageView:
     loaded: bool
     memory: str
     share: int
-    """Of the largest package of its app, 0-100."""
+    """Memory in percent of the largest package of its app, 0-100."""
     idle: str
     timeout: str
-    """From which idle time on it may be unloaded."""
+    """The idle time after which it may be unloaded, as text."""
     mechanism: str
     note: str
     workers: str
@@ -49,15 +49,15 @@ class ScopeView:
     amount: str
     trend: str
     chart: Chart | None
-    told: str
-    """The chart in a sentence."""
+    description: str
+    """The chart in a sentence, for screen readers."""
     workers: int
     packages: tuple[PackageView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeedView:
-    """One action, as a sentence and what came of it."""
+class ActionView:
+    """One action, as a sentence and its result."""
 
     sentence: str
     result: str
@@ -66,7 +66,7 @@ class DeedView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleView:
-    """A cycle, or what somebody asked for."""
+    """A cycle of the control loop, or a request."""
 
     id: str
     ended: float
@@ -74,7 +74,7 @@ class CycleView:
     where: str
     why: str
     usage: str
-    deeds: tuple[DeedView, ...]
+    actions: tuple[ActionView, ...]
 
 
 def scope_views(
@@ -88,8 +88,8 @@ def scope_views(
 
     Args:
         observation: of the node.
-        apps: what they hold, of the same reading.
-        samples: the usage of a scope in the last hour.
+        apps: their workers and packages, from the same reading.
+        samples: returns the usage of a scope in the last hour.
         cycles: the newest ones; those that gave memory back are marked in the charts.
     """
     known = {app["app"]: app for app in apps}
@@ -100,7 +100,8 @@ def scope_views(
         marks = [
             cycle["ended"]
             for cycle in cycles
-            if (cycle["scope"], cycle["app"]) == scope and any(act["reclaimed_bytes"] > 0 for act in cycle["actions"])
+            if (cycle["scope"], cycle["app"]) == scope
+            and any(action["reclaimed_bytes"] > 0 for action in cycle["actions"])
         ]
         chart = None
         if report.memory is not None:
@@ -122,7 +123,7 @@ def _scope_view(report: ScopeReport, app: AppDict | None, chart: Chart | None) -
         amount=part(memory.used, memory.total) if memory else size(report.used_bytes),
         trend=_trend(report),
         chart=chart,
-        told=_told(chart, usage),
+        description=_description(chart, usage),
         workers=len(app["workers"]) if app else 0,
         packages=package_views(app) if app else (),
     )
@@ -152,7 +153,7 @@ def _package_view(app: str, package: PackageDict, most: int) -> PackageView:
 
 
 def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, ...]:
-    """Return what was done, in the order of `cycles`."""
+    """Return the views of `cycles`, in their order; `now` in Unix seconds."""
     return tuple(
         CycleView(
             id=_id("cycle", cycle["id"]),
@@ -161,16 +162,16 @@ def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, 
             where=cycle["app"] or "host",
             why=_why(cycle),
             usage=f"{100 * cycle['usage_before']:.1f} % → {100 * cycle['usage_after']:.1f} %",
-            deeds=tuple(_deed(act, cycle["app"]) for act in cycle["actions"]),
+            actions=tuple(_action_view(action, cycle["app"]) for action in cycle["actions"]),
         )
         for cycle in cycles
     )
 
 
 def unloaded_sentences(results: Iterable[UnloadedDict]) -> list[str]:
-    """Return what became of a wish to unload, a sentence an app."""
+    """Return the results of an unload request, one sentence per app."""
     return [
-        f"{result['package']} in {result['app']} was left alone: {result['skipped_reason']}"
+        f"{result['package']} in {result['app']} was not unloaded: {result['skipped_reason']}"
         if result["skipped_reason"]
         else f"{result['package']} in {result['app']} unloaded by {result['mechanism']} in "
         f"{_count(result['workers'], 'worker')}, {size(result['reclaimed_bytes'])} given back"
@@ -179,15 +180,15 @@ def unloaded_sentences(results: Iterable[UnloadedDict]) -> list[str]:
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago something was, in whole seconds at least."""
+    """Return how long ago something was, in whole seconds."""
     return "just now" if seconds < 1 else f"{duration(round(seconds))} ago"
 
 
 def announcement(scopes: Iterable[ScopeView]) -> str:
-    """Return what a screen reader is to say when it changes: levels and alerts, no figures that never rest."""
-    said = [f"{scope.title} {scope.level}" for scope in scopes if scope.level]
+    """Return what a screen reader announces when it changes: levels and alerts, not the figures that always change."""
+    levels = [f"{scope.title} {scope.level}" for scope in scopes if scope.level]
     alerts = [f"alert {scope.alert} on {scope.title}" for scope in scopes if scope.alert]
-    return "Memory pressure: " + ", ".join(said + alerts)
+    return "Memory pressure: " + ", ".join(levels + alerts)
 
 
 def _trend(report: ScopeReport) -> str:
@@ -197,7 +198,7 @@ def _trend(report: ScopeReport) -> str:
     return f"{'rising' if slope > 0 else 'falling'} {size(abs(slope) * 60)} a minute"
 
 
-def _told(chart: Chart | None, usage: float | None) -> str:
+def _description(chart: Chart | None, usage: float | None) -> str:
     if chart is None or usage is None:
         return ""
     span = f"last {duration(chart.seconds)}" if chart.seconds >= 1 else "last second"
@@ -228,20 +229,20 @@ def _why(cycle: CycleDict) -> str:
     return f"{how}: {cycle['reason']}" if cycle["reason"] else how
 
 
-def _deed(act: ActionDict, app: str) -> DeedView:
-    reasons = [*act["errors"], *act["skipped"]]
+def _action_view(action: ActionDict, app: str) -> ActionView:
+    reasons = [*action["errors"], *action["skipped"]]
     left_out = len(reasons) - _MOST_REASONS
     details = "; ".join(reasons[:_MOST_REASONS]) + (f"; and {left_out} more" if left_out > 0 else "")
-    what = f"{', '.join(act['packages'])} by {act['mechanism']}" if act["packages"] else act["mechanism"]
-    where = f" in {act['app']}" if act["app"] != app else ""
-    workers = _count(act["workers"], "worker")
+    what = f"{', '.join(action['packages'])} by {action['mechanism']}" if action["packages"] else action["mechanism"]
+    where = f" in {action['app']}" if action["app"] != app else ""
+    workers = _count(action["workers"], "worker")
     result = {
-        "done": f"{size(act['reclaimed_bytes'])} from {workers}",
-        "dry_run": f"dry run, {size(act['expected_bytes'])} expected",
-        "skipped": "left alone",
+        "done": f"{size(action['reclaimed_bytes'])} from {workers}",
+        "dry_run": f"dry run, {size(action['expected_bytes'])} expected",
+        "skipped": "skipped",
         "failed": "failed",
     }
-    return DeedView(sentence=f"{what}{where}:", result=result[act["result"]], details=details)
+    return ActionView(sentence=f"{what}{where}:", result=result[action["result"]], details=details)
 
 
 def _count(number: int, noun: str) -> str:
@@ -249,5 +250,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _id(kind: str, *names: str) -> str:
-    """Return an identifier for HTML: names may hold whatever can be printed."""
+    """Return an HTML id; a hash, since names may contain any printable character."""
     return f"{kind}-{hashlib.sha256(chr(0).join(names).encode()).hexdigest()[:12]}"

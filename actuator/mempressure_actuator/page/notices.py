@@ -1,4 +1,4 @@
-"""What a form that was carried out has to say on the page that the browser is sent to next."""
+"""Messages about a form that was carried out, shown on the page that the browser is redirected to."""
 
 import secrets
 import threading
@@ -6,27 +6,27 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 MAX_NOTICES = 100
-"""The one that is oldest makes room."""
+"""Beyond this number the oldest unread notice is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Sentences, and the package that may be unloaded by force where it was left alone."""
+    """Sentences, and the package that was not unloaded and may be unloaded by force."""
 
     sentences: tuple[str, ...]
     app: str = ""
-    left_alone: str = ""
+    not_unloaded: str = ""
 
 
 class Notices:
-    """Notices that nobody has read; may be used by several threads."""
+    """Unread notices; may be used by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unread: OrderedDict[str, Notice] = OrderedDict()
 
     def leave(self, notice: Notice) -> str:
-        """Keep a notice and return the name under which it is read, which nobody can guess."""
+        """Keep a notice and return a random name to read it by."""
         name = secrets.token_urlsafe(12)
         with self._lock:
             while len(self._unread) >= MAX_NOTICES:
@@ -35,6 +35,6 @@ class Notices:
         return name
 
     def take(self, name: str) -> Notice | None:
-        """Return a notice, once; None where there is none of this name any more."""
+        """Remove and return a notice; None if there is none of this name."""
         with self._lock:
             return self._unread.pop(name, None)

@@ -1,7 +1,7 @@
-"""Who has signed in: sessions that a cookie names, kept here and nowhere else.
+"""Sign-in sessions of the status page, kept in memory and identified by a random cookie.
 
-The token itself is neither in the cookie nor kept for the session: a cookie that somebody steals ends with the session,
-at the latest when the actuator does. Times are passed in, on a clock that is never set.
+The token is neither in the cookie nor kept with the session: a stolen cookie is worthless once the session ends, at the
+latest when the actuator stops. Times are passed in, on a monotonic clock.
 """
 
 import hashlib
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 
 SESSION_SECONDS = 8 * 3600.0
 MAX_SESSIONS = 100
-"""The one that is oldest makes room."""
+"""Beyond this number the oldest session ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that has shown the token."""
+    """The session of a browser that has sent the token."""
 
     form_token: str
-    """What its forms hold, so that nobody else's form is taken for one of them."""
+    """A random value in the session's forms, which a form of another site does not have."""
     expires: float
 
     def matches(self, form_token: str) -> bool:
-        """Return whether a form is one of this session's."""
+        """Return whether a form belongs to this session."""
         return hmac.compare_digest(self.form_token.encode(), form_token.encode(errors="surrogatepass"))
 
 
 class Sessions:
-    """The sessions that are open; may be used by several threads."""
+    """The open sessions; may be used by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[bytes, Session] = OrderedDict()
 
     def begin(self, *, now: float) -> str:
-        """Open a session and return the cookie that names it."""
+        """Open a session and return its cookie."""
         cookie = secrets.token_urlsafe(32)
         with self._lock:
             while len(self._open) >= MAX_SESSIONS:
@@ -46,7 +46,7 @@ class Sessions:
         return cookie
 
     def find(self, cookie: str, *, now: float) -> Session | None:
-        """Return the session that a cookie names; None where it has ended, or never began."""
+        """Return the session of a cookie; None if it has ended, or never existed."""
         with self._lock:
             session = self._open.get(_key(cookie))
             if session is not None and session.expires <= now:
@@ -55,11 +55,11 @@ class Sessions:
         return session
 
     def end(self, cookie: str) -> None:
-        """End the session that a cookie names, if there is one."""
+        """End the session of a cookie, if there is one."""
         with self._lock:
             self._open.pop(_key(cookie), None)
 
 
 def _key(cookie: str) -> bytes:
-    # Looked up by its hash: how long a look-up takes says nothing of the cookies that there are.
+    # Looked up by hash: the time that a look-up takes then reveals nothing about other cookies.
     return hashlib.sha256(cookie.encode(errors="surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""The form that sets the thresholds: percentages as people type them, read to ratios, each mistake at its field."""
+"""The form that sets the thresholds: reads percentages as people type them, and reports errors per field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ LABELS = {
     "emergency": "Emergency",
 }
 MAX_TYPED = 40
-"""Characters of a field that are looked at and given back."""
+"""Characters of a field that are read and shown again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: what is in it, and what is wrong with that."""
+    """One field: its text, and what is wrong with it."""
 
     name: str
     label: str
     text: str
     error: str = ""
     exit: str = ""
-    """The percentage below which the threshold is left; empty where what was typed is none."""
+    """The percentage below which the threshold is left; empty in a form that was sent."""
 
 
 def fields_of(thresholds: Thresholds) -> tuple[Field, ...]:
-    """Return the form as it shows what holds."""
+    """Return the form with the current thresholds."""
     return tuple(
         Field(name, LABELS[name], percentage(thresholds.enter(name)), exit=percentage(thresholds.exit(name)))
         for name in THRESHOLD_NAMES
@@ -37,10 +37,10 @@ def fields_of(thresholds: Thresholds) -> tuple[Field, ...]:
 
 
 def read(typed: Mapping[str, str], *, hysteresis: float) -> tuple[tuple[Field, ...], dict[str, float]]:
-    """Return the form with what was typed, and the four ratios; these only where no field has an error.
+    """Return the form as it was sent, and the four ratios; no ratios if a field has an error.
 
     Args:
-        typed: texts by the thresholds' names; one that is missing is an empty one.
+        typed: texts by threshold name; a missing one counts as empty.
         hysteresis: a ratio that each threshold must be above.
     """
     fields: list[Field] = []
@@ -58,7 +58,7 @@ def read(typed: Mapping[str, str], *, hysteresis: float) -> tuple[tuple[Field, .
 
 
 def percentage(ratio: float) -> str:
-    """Return a ratio as the digits of a percentage, all that matter: 80, or 82.5."""
+    """Return a ratio as the shortest exact text of its percentage: 80, or 82.5."""
     return f"{Decimal(repr(float(ratio))) * 100:f}".rstrip("0").rstrip(".") if ratio else "0"
 
 
@@ -70,7 +70,7 @@ def _ratio(text: str, hysteresis: float) -> tuple[float | None, str]:
     try:
         number = Decimal(digits)
     except InvalidOperation:
-        return None, f"is no number; {wanted}"
+        return None, f"is not a number; {wanted}"
     if not number.is_finite() or not 100 * Decimal(repr(float(hysteresis))) < number <= 100:
         return None, f"is out of range; {wanted}"
     return float(number / 100), ""

@@ -1,1 +1,1 @@
-"""What survives a restart: leases, history and usage, in SQLite."""
+"""What the actuator keeps: leases and history in SQLite, and the usage of the last hour in memory."""

@@ -1,4 +1,4 @@
-"""The SQLite file behind the store: its schema, its mode, and what is wrong with it."""
+"""The store's SQLite file: schema, permissions, integrity check, and how errors are classified."""
 
 import logging
 import os
@@ -35,44 +35,44 @@ CREATE TABLE heartbeat (only INTEGER PRIMARY KEY CHECK (only = 1), received REAL
 CREATE INDEX cycles_by_id ON cycles (id);
 """,
 )
-"""What makes a store of the version before one of the next; the first begins with an empty file."""
+"""The statements that lead from each schema version to the next; the first begins with an empty file."""
 
 SCHEMA_VERSION = len(_VERSIONS)
 
 _LOG_BYTES = 4 << 20
-"""To which the write-ahead log is cut once it was written back."""
+"""Size to which the write-ahead log is truncated after a checkpoint."""
 
 
 class DamagedError(sqlite3.DatabaseError):
-    """The file's own check has found it damaged."""
+    """SQLite's integrity check has found the file damaged."""
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether an error says that the file holds no usable database."""
+    """Return whether an error means that the file is not a usable database."""
     return isinstance(error, DamagedError) or _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether an error may be gone at the next try: the disk is full, or does not do what it is told."""
+    """Return whether an error may be gone at the next try: the disk is full or has an I/O error."""
     return isinstance(error, OSError) or _code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection for several threads, which must take turns; transactions are begun by hand."""
+    """Return a connection that threads may share in turn; transactions are begun explicitly."""
     return sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
 
 
 def open_writer(path: Path, *, on_damage: Callable[[], None] = lambda: None) -> sqlite3.Connection:
-    """Return the writer's connection, with every table there; a damaged file is kept aside and begun anew.
+    """Return the writer's connection, with every table created; a damaged file is renamed and begun anew.
 
     Args:
         path: the file.
-        on_damage: called where it was damaged.
+        on_damage: called if it was damaged.
 
     Raises:
         ConfigurationError: a newer version wrote it.
         sqlite3.OperationalError: it is locked, forbidden, or there is no room.
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     try:
         return _prepared(path)
@@ -89,7 +89,7 @@ def open_writer(path: Path, *, on_damage: Callable[[], None] = lambda: None) -> 
 
 
 def _code(error: Exception) -> int:
-    """Return SQLite's primary code of an error, 0 where it has none."""
+    """Return SQLite's primary code of an error, 0 if it has none."""
     return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
@@ -109,7 +109,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
             f"journal_size_limit = {_LOG_BYTES}",
         ):
             database.execute(f"PRAGMA {pragma}")
-        # 50 ms at the store's full size; damage found later would cost the webhook that meets it.
+        # 50 ms at the store's full size; damage that is found later fails the webhook that finds it.
         _check(database)
         _create_tables(database, path)
     except BaseException:
@@ -128,7 +128,7 @@ def _create_tables(database: sqlite3.Connection, path: Path) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise ConfigurationError(
-            f"store {path} has schema version {version}, this actuator knows {SCHEMA_VERSION}; "
+            f"store {path} has schema version {version}, this actuator supports {SCHEMA_VERSION}; "
             "use the newer mempressure, or move the file away"
         )
     for number, script in enumerate(_VERSIONS[version:], version + 1):

@@ -1,4 +1,4 @@
-"""What was done, asked of the store: which cycles, and a page of them at a time."""
+"""Queries of the history: which cycles to return, a page at a time."""
 
 import json
 import sqlite3
@@ -26,11 +26,11 @@ PARAMETERS: Mapping[str, Any] = MappingProxyType(
         "kind": schemas.HistoryKind,
     }
 )
-"""What can be asked for, and its type."""
+"""The parameters of a query, and their types."""
 
 _WANTED = {
     "limit": f"1 to {schemas.MAX_HISTORY}",
-    "before": "the number that `next` was in the page before",
+    "before": "the `next` of the page before",
     "since": "Unix seconds",
     "until": "Unix seconds",
     "app": "the name of an app",
@@ -45,43 +45,43 @@ _COLUMNS = ("app", "mechanism", "result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQuery:
-    """Which cycles to tell, newest first; what is empty or None asks for nothing.
+    """Which cycles to return, newest first; fields that are empty or None do not restrict them.
 
-    A cycle is told where one of its actions has all of `app`, `package`, `mechanism` and `result`. Where neither
-    mechanism nor result is asked for, a package that it left alone, or its own scope, will do as well.
+    A cycle matches if one of its actions has all of `app`, `package`, `mechanism` and `result`. If neither mechanism
+    nor result is given, a package that it skipped, or its own scope, may match instead.
     """
 
     limit: int = schemas.DEFAULT_HISTORY
     before: int | None = None
-    """Only cycles with a smaller number: the `next` of the page before. Numbers only grow, so what is recorded
-    between two pages moves none of them."""
+    """Only cycles with a smaller number: the `next` of the page before. Numbers only grow, so cycles recorded between
+    two pages do not move them."""
     since: float | None = None
-    """Begun then or later, in Unix seconds."""
+    """Only cycles that began then or later, in Unix seconds."""
     until: float | None = None
-    """Begun earlier than that."""
+    """Only cycles that began earlier, in Unix seconds."""
     app: str = ""
     package: str = ""
     mechanism: str = ""
     result: str = ""
     kind: str = ""
-    """acted: something was tried. skipped: it was decided to do nothing."""
+    """acted: with at least one action. skipped: without."""
 
 
 def parse_query(arguments: Mapping[str, list[str]]) -> HistoryQuery:
-    """Return what the parameters of a request ask for.
+    """Return the query that a request's parameters make.
 
     Args:
         arguments: every value of each parameter.
 
     Raises:
-        ConfigurationError: one cannot be used; the message names it, its value and what to send.
+        ConfigurationError: a parameter cannot be used; the message has its name, its value and what to send.
     """
     found: dict[str, Any] = {}
     for name, values in arguments.items():
         if name not in PARAMETERS:
             raise ConfigurationError(f"parameter {name[:60]!r} is unknown; send {', '.join(PARAMETERS)}")
         if len(values) > 1:
-            raise ConfigurationError(f"{name} is there {len(values)} times; send it once")
+            raise ConfigurationError(f"{name} is given {len(values)} times; send it once")
         # msgspec takes 1e2 and 100.0 for whole numbers.
         text = values[0] if name not in _WHOLE or values[0].isdecimal() else ""
         try:
@@ -92,7 +92,7 @@ def parse_query(arguments: Mapping[str, list[str]]) -> HistoryQuery:
 
 
 def read_history(database: sqlite3.Connection, query: HistoryQuery) -> tuple[list[CycleDict], int | None]:
-    """Return a page of cycles as `Cycle.as_dict` gave them, and the `before` of the next page, None at the end."""
+    """Return a page of cycles as from `Cycle.as_dict`, and the `before` of the next page, None at the end."""
     conditions, values = _conditions(query)
     rows = database.execute(
         f"SELECT number, content FROM cycles WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?",  # noqa: S608 -- conditions of our own, values bound
@@ -107,7 +107,7 @@ def read_history(database: sqlite3.Connection, query: HistoryQuery) -> tuple[lis
 
 
 def _conditions(query: HistoryQuery) -> tuple[list[str], list[Any]]:
-    conditions, values = ["outcome != ''"], []  # without one it goes on still
+    conditions, values = ["outcome != ''"], []  # one without an outcome is still running
     for condition, value in (
         ("number < ?", query.before),
         ("started >= ?", query.since),
@@ -120,9 +120,9 @@ def _conditions(query: HistoryQuery) -> tuple[list[str], list[Any]]:
         negated = "" if query.kind == "acted" else "NOT "
         conditions.append(f"{negated}EXISTS (SELECT 1 FROM actions WHERE cycle = number)")  # noqa: S608 -- our own
     if query.app or query.package or query.mechanism or query.result:
-        condition, of_content = _about(query)
+        condition, action_values = _about(query)
         conditions.append(condition)
-        values += of_content
+        values += action_values
     return conditions, values
 
 

@@ -1,4 +1,4 @@
-"""How much the store keeps: by number, by age and by bytes, whichever is reached first. The newest always stay."""
+"""Limits of the store: number, age and bytes of alerts and cycles, whichever is reached first. The newest stay."""
 
 import json
 import sqlite3
@@ -8,14 +8,14 @@ MAX_DELIVERIES = 10_000
 MAX_CYCLES = 2_000
 MAX_AGE_SECONDS = 30 * 86400.0
 MAX_BYTES = 32 << 20
-"""Of the pages in use; SQLite uses the others again, so the file grows no further."""
+"""Of the pages in use; SQLite reuses the others, so the file does not grow further."""
 
 
 def limit_deliveries(database: sqlite3.Connection, *, oldest: float) -> None:
-    """Drop the alerts that are too many, or were received before `oldest` (Unix seconds)."""
+    """Delete alerts beyond `MAX_DELIVERIES`, and those received before `oldest` (Unix seconds)."""
     newest = "(SELECT max(id) FROM deliveries)"
     database.execute(f"DELETE FROM deliveries WHERE id <= {newest} - ?", (MAX_DELIVERIES,))  # noqa: S608 -- our own
-    # Along the primary key, oldest first: one row is looked at where none is too old.
+    # By primary key, oldest first: if none is too old, only one row is read.
     while (row := database.execute("SELECT id, received FROM deliveries ORDER BY id LIMIT 1").fetchone()) is not None:
         if row[1] >= oldest:
             return
@@ -23,7 +23,7 @@ def limit_deliveries(database: sqlite3.Connection, *, oldest: float) -> None:
 
 
 def limit_cycles(database: sqlite3.Connection, *, oldest: float) -> None:
-    """Drop the cycles that are too many, or began before `oldest` (Unix seconds), and make room."""
+    """Delete cycles beyond `MAX_CYCLES` and those that began before `oldest` (Unix seconds); keep to `MAX_BYTES`."""
     newest = "(SELECT max(number) FROM cycles)"
     database.execute(f"DELETE FROM cycles WHERE number <= {newest} - ?", (MAX_CYCLES,))  # noqa: S608 -- our own
     database.execute(f"DELETE FROM cycles WHERE started < ? AND number < {newest}", (oldest,))  # noqa: S608 -- our own
@@ -36,7 +36,7 @@ def limit_cycles(database: sqlite3.Connection, *, oldest: float) -> None:
 
 
 def mark_interrupted(database: sqlite3.Connection, *, outcome: str) -> list[str]:
-    """Give cycles that never ended this outcome; return their ids."""
+    """Set the outcome of cycles that have none, and return their ids."""
     rows: list[Any] = database.execute("SELECT number, id, content FROM cycles WHERE outcome = ''").fetchall()
     for number, _, content in rows:
         text = json.dumps(json.loads(content) | {"outcome": outcome})

@@ -1,7 +1,7 @@
-"""The usage of each scope over the last hour, for people to look at: in memory, bounded, begun anew at each start.
+"""The usage of each scope over the last hour, for the status page's charts: in memory, bounded, empty after a start.
 
-The series that trends are drawn from reach back a quarter of an hour and are sampled for slopes; these are sampled for
-the eye, and keep the highest usage of each interval, so that what raised an alert can be seen.
+The series that trends are computed from reach back a quarter of an hour. These keep the highest usage of each
+interval, so that a peak that raised an alert is visible.
 """
 
 import threading
@@ -13,23 +13,23 @@ from mempressure.decide.summary import Observation
 KEPT_SECONDS = 3600.0
 SAMPLE_SECONDS = 15.0
 MAX_SCOPES = 200
-"""Beyond these, apps are not kept: with all of them 200 x 241 samples take some 5 MB."""
+"""Further apps are left out: 200 x 241 samples take some 5 MB."""
 
 UsageSample = tuple[float, float]
-"""The Unix time at which an interval began, and the highest usage in it, a ratio."""
+"""When an interval began (Unix seconds), and the highest usage in it, a ratio."""
 
 _LENGTH = int(KEPT_SECONDS / SAMPLE_SECONDS) + 1
 
 
 class UsageHistory:
-    """What the scopes used; may be used by several threads."""
+    """The samples of every scope; may be used by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._scopes: dict[Scope, deque[UsageSample]] = {}
 
     def note(self, observation: Observation) -> None:
-        """Take in what was observed; of scopes that are gone, forget what is too old to be shown."""
+        """Add an observation, and drop scopes whose last sample is too old to be shown."""
         now = observation.sampled
         began = now - now % SAMPLE_SECONDS
         with self._lock:
@@ -40,7 +40,7 @@ class UsageHistory:
                 del self._scopes[scope]
 
     def samples(self, scope: Scope, *, now: float) -> tuple[UsageSample, ...]:
-        """Return what a scope used in the hour before `now`, oldest first."""
+        """Return the samples of a scope in the hour before `now` (Unix seconds), oldest first."""
         with self._lock:
             kept = tuple(self._scopes.get(scope, ()))
         return tuple(sample for sample in kept if now - KEPT_SECONDS - SAMPLE_SECONDS < sample[0] <= now)
@@ -53,7 +53,7 @@ class UsageHistory:
             kept = self._scopes[scope] = deque(maxlen=_LENGTH)
         if kept and 0 < kept[-1][0] - began <= SAMPLE_SECONDS:
             return  # another thread measured later and was here earlier
-        # A clock that was set back: what is newer than now would be drawn over what comes.
+        # The clock was set back: samples newer than now would be drawn over those that follow.
         while kept and kept[-1][0] > began:
             kept.pop()
         if kept and kept[-1][0] == began:

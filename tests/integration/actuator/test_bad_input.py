@@ -36,24 +36,29 @@ def of_path(method, path, status, *words, body=None):
 ASCENDING = "send warning < unload_packages < aggressive_unload < emergency"
 NO_SLASH = "a package's name has no slash"
 KEEP = b'{"keep_loaded": true}'
-NO_JSON = ("no JSON in UTF-8", "send such as {")
+NOT_JSON = ("not JSON in UTF-8", "for example, {")
 TABLE = [
     # numbers that are none
-    of_thresholds(thresholds(warning=float("nan")), 400, *NO_JSON),
-    of_thresholds(thresholds(warning=float("inf")), 400, *NO_JSON),
-    of_thresholds(thresholds(warning=float("-inf")), 400, *NO_JSON),
-    of_thresholds(thresholds().replace(b"0.97", b"1e999"), 400, "out of range", "send such as {"),
-    of_thresholds(thresholds(emergency=10**400), 400, "emergency=", "send such as {"),
+    of_thresholds(thresholds(warning=float("nan")), 400, *NOT_JSON),
+    of_thresholds(thresholds(warning=float("inf")), 400, *NOT_JSON),
+    of_thresholds(thresholds(warning=float("-inf")), 400, *NOT_JSON),
+    of_thresholds(thresholds().replace(b"0.97", b"1e999"), 400, "out of range", "for example, {"),
+    of_thresholds(thresholds(emergency=10**400), 400, "emergency=", "for example, {"),
     # text for numbers, and other types
-    of_thresholds(thresholds(warning="0.5"), 400, 'warning="0.5"', "expected a number, got text", "send such as {"),
-    of_thresholds(thresholds(warning=True), 400, "warning=true", "expected a number", "send such as {"),
-    of_thresholds(thresholds(warning=None), 400, "warning=null", "expected a number, got null", "send such as {"),
-    of_thresholds(thresholds(warning=[0.5]), 400, "warning=[0.5]", "send such as {"),
-    of_thresholds(b"[0.5, 0.7, 0.8, 0.97]", 400, "expected an object, got an array", "send such as {"),
+    of_thresholds(
+        thresholds(warning="0.5"), 400, 'warning="0.5"', "expected a number, got text", "for example, {"
+    ),
+    of_thresholds(thresholds(warning=True), 400, "warning=true", "expected a number", "for example, {"),
+    of_thresholds(thresholds(warning=None), 400, "warning=null", "expected a number, got null", "for example, {"),
+    of_thresholds(thresholds(warning=[0.5]), 400, "warning=[0.5]", "for example, {"),
+    of_thresholds(b"[0.5, 0.7, 0.8, 0.97]", 400, "expected an object, got an array", "for example, {"),
     # missing and unknown keys
-    *(of_thresholds(thresholds(**{name: "gone"}), 400, f"{name} is missing", "send such as {") for name in THRESHOLDS),
-    of_thresholds(thresholds(hysteresis=0.1), 400, "hysteresis is unknown", "send such as {"),
-    of_thresholds(b"{}", 400, "is missing", "send such as {"),
+    *(
+        of_thresholds(thresholds(**{name: "gone"}), 400, f"{name} is missing", "for example, {")
+        for name in THRESHOLDS
+    ),
+    of_thresholds(thresholds(hysteresis=0.1), 400, "hysteresis is unknown", "for example, {"),
+    of_thresholds(b"{}", 400, "is missing", "for example, {"),
     # out of order, equal, out of range
     of_thresholds(
         thresholds(emergency=0.8), 400, "emergency=0.8 must be above aggressive_unload=0.8", "send warning <"
@@ -62,16 +67,16 @@ TABLE = [
         thresholds(unload_packages=0.5), 400, "unload_packages=0.5 must be above warning=0.5", "send warning <"
     ),
     of_thresholds(thresholds(warning=0.75), 400, "unload_packages=0.7 must be above warning=0.75", ASCENDING),
-    of_thresholds(thresholds(warning=0), 400, "warning=0 cannot be used", "send such as {"),
-    of_thresholds(thresholds(warning=-0.5), 400, "warning=-0.5 cannot be used", "send such as {"),
+    of_thresholds(thresholds(warning=0), 400, "warning=0 cannot be used", "for example, {"),
+    of_thresholds(thresholds(warning=-0.5), 400, "warning=-0.5 cannot be used", "for example, {"),
     of_thresholds(thresholds(warning=0.05), 400, "warning=0.05", "send a ratio in (0.05, 1]"),
-    of_thresholds(thresholds(emergency=97), 400, "emergency=97 cannot be used", "<= 1", "send such as {"),
+    of_thresholds(thresholds(emergency=97), 400, "emergency=97 cannot be used", "<= 1", "for example, {"),
     # bytes, content types and sizes
-    of_thresholds(b"", 400, *NO_JSON),
-    of_thresholds(b"{", 400, *NO_JSON),
-    of_thresholds(b"\xff\xfe", 400, *NO_JSON),
-    of_thresholds(b'{"\xff": 0.5}', 400, *NO_JSON),
-    of_thresholds(thresholds().decode().encode("utf-16"), 400, *NO_JSON),
+    of_thresholds(b"", 400, *NOT_JSON),
+    of_thresholds(b"{", 400, *NOT_JSON),
+    of_thresholds(b"\xff\xfe", 400, *NOT_JSON),
+    of_thresholds(b'{"\xff": 0.5}', 400, *NOT_JSON),
+    of_thresholds(thresholds().decode().encode("utf-16"), 400, *NOT_JSON),
     of_thresholds(thresholds(), 415, "'missing'", "send application/json", headers={}),
     of_thresholds(thresholds(), 415, "'text/plain'", "send application/json", headers={"Content-Type": "text/plain"}),
     of_thresholds(
@@ -95,15 +100,17 @@ TABLE = [
     of_path("PUT", "/api/packages/a%00b/preference", 400, "printable", body=KEEP),
     of_path("PUT", "/api/packages/%ff%fe/preference", 400, "printable", body=KEEP),
     of_path("POST", "/api/packages/nobody/unload", 404, "tracks 'nobody'", "known are"),
-    of_preference(b"{}", "keep_loaded is missing", 'send such as {"app":"shop","keep_loaded":true}'),
-    of_preference(b'{"keep_loaded": "true"}', 'keep_loaded="true"', "send such as {"),
-    of_preference(b'{"keep_loaded": 1}', "keep_loaded=1", "send such as {"),
-    of_preference(b'{"keep_loaded": true, "app": null}', "app=null", "send such as {"),
-    of_preference(b'{"keep_loaded": true, "apps": ""}', "apps is unknown", "send such as {"),
-    of_preference(json.dumps({"keep_loaded": True, "app": "x" * 201}).encode(), "app=", "<= 200", "send such as {"),
-    of_unload(b'{"force": "yes"}', 'force="yes"', "send such as {"),
-    of_unload(b'{"app": 1}', "app=1", "send such as {"),
-    of_unload(b"[]", "expected an object", "send such as {"),
+    of_preference(b"{}", "keep_loaded is missing", 'for example, {"app":"shop","keep_loaded":true}'),
+    of_preference(b'{"keep_loaded": "true"}', 'keep_loaded="true"', "for example, {"),
+    of_preference(b'{"keep_loaded": 1}', "keep_loaded=1", "for example, {"),
+    of_preference(b'{"keep_loaded": true, "app": null}', "app=null", "for example, {"),
+    of_preference(b'{"keep_loaded": true, "apps": ""}', "apps is unknown", "for example, {"),
+    of_preference(
+        json.dumps({"keep_loaded": True, "app": "x" * 201}).encode(), "app=", "<= 200", "for example, {"
+    ),
+    of_unload(b'{"force": "yes"}', 'force="yes"', "for example, {"),
+    of_unload(b'{"app": 1}', "app=1", "for example, {"),
+    of_unload(b"[]", "expected an object", "for example, {"),
     # queries, methods and paths
     *(
         of_path("GET", f"{MEMORY}/history?limit={limit}", 400, "limit=", "send 1 to 1000")

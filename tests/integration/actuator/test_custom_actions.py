@@ -79,9 +79,9 @@ def test_they_run_at_their_level_by_what_is_measured_and_are_recorded(actuator, 
     assert (refused["result"], refused["errors"]) == ("failed", [f"{tmp_path / 'out'}.pid: No such file or directory"])
     assert (found["note"]["trigger"], found["note"]["alert_key"]) == ("webhook", "0123456789abcdef")
     assert found["note"]["usage_before"] == pytest.approx(0.92)
-    (told,) = (tmp_path / "out").read_text().splitlines()
-    assert json.loads(told)["alert"]["labels"] == {"node": "n1", "scope": "app", "app": "shop", "level": "emergency"}
-    assert (json.loads(told)["level"], json.loads(told)["usage"]) == ("emergency", 0.92)
+    (payload,) = (tmp_path / "out").read_text().splitlines()
+    assert json.loads(payload)["alert"]["labels"] == {"node": "n1", "scope": "app", "app": "shop", "level": "emergency"}
+    assert (json.loads(payload)["level"], json.loads(payload)["usage"]) == ("emergency", 0.92)
     prefix = "mempressure_actuator_custom_actions_total"
     assert actuator.metric(f'{prefix}{{action="note",result="done"}}') == 1
     assert actuator.metric(f'{prefix}{{action="hang",result="timeout"}}') == 1

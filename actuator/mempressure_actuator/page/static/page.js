@@ -1,5 +1,5 @@
-// Keeps the page up to date: asks for it again and takes over what differs, so that focus, selection and what is being
-// typed stay as they are. Without it everything works, on reloading.
+// Keeps the page up to date: fetches it again and changes only what differs, so that focus, selection and input are kept.
+// Without it everything works by reloading.
 "use strict";
 
 const live = document.getElementById("live");
@@ -23,7 +23,7 @@ function morphChildren(was, will) {
   const known = new Map([...was.children].filter((child) => child.id).map((child) => [child.id, child]));
   let next = was.firstChild;
   for (const fresh of [...will.childNodes]) {
-    // What is gone goes first: to move a row past it would take the focus from the row.
+    // Removed rows go first: moving a row past them would take the focus from it.
     while (next && next.id && !kept.has(next.id)) next = removed(next);
     const match = fresh.id ? known.get(fresh.id) : next && !next.id && isAlike(next, fresh) ? next : null;
     if (!match) {
@@ -48,7 +48,7 @@ function isAlike(one, other) {
   return one.nodeType === other.nodeType && one.nodeName === other.nodeName;
 }
 
-function take(text) {
+function update(text) {
   const page = new DOMParser().parseFromString(text, "text/html");
   const fresh = page.getElementById("live");
   if (!fresh) throw new Error("the answer is not this page");
@@ -56,10 +56,10 @@ function take(text) {
   const section = focused && focused.closest("section");
   for (const was of document.querySelectorAll("[data-live]")) morph(was, page.getElementById(was.id));
   if (focused && !focused.isConnected && section) section.querySelector("h2").focus();
-  say(live.dataset.announcement);
+  announce(live.dataset.announcement);
 }
 
-function say(text) {
+function announce(text) {
   if (announcer.textContent !== text) announcer.textContent = text;
 }
 
@@ -70,7 +70,7 @@ async function refresh() {
     const answer = await fetch("/", { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(20000) });
     const text = await answer.text();
     if (leaving) return;
-    take(text);
+    update(text);
     lost.hidden = true;
   } catch {
     lost.hidden = leaving;
@@ -79,7 +79,7 @@ async function refresh() {
 }
 
 function leave(event) {
-  // A second click would ask for the same again while the first one is being carried out.
+  // A second click would send the same form again while the first is carried out.
   if (leaving) return event.preventDefault();
   leaving = true;
   const button = event.submitter;

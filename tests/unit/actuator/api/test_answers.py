@@ -7,7 +7,7 @@ from mempressure_actuator.api.answers import RequestError, json_body
 from mempressure_actuator.api.endpoint import ERRORS
 from mempressure_actuator.schemas import PreferenceBody, ThresholdsBody, UnloadBody
 
-PREFERENCE = 'send such as {"app":"shop","keep_loaded":true}, where app may be left out'
+PREFERENCE = 'send, for example, {"app":"shop","keep_loaded":true}, where app may be left out'
 
 
 def refused(body, kind, content_type="application/json"):
@@ -42,7 +42,7 @@ def test_a_field_is_named_with_its_value_and_what_to_send(body, said):
 )
 def test_what_is_no_json_is_said(body):
     message = refused(body, PreferenceBody)
-    assert message.startswith("the body is no JSON in UTF-8, ")
+    assert message.startswith("the body is not JSON in UTF-8, ")
     assert message.endswith(PREFERENCE)
 
 
@@ -54,7 +54,7 @@ def test_a_long_value_is_cut():
 def test_the_thresholds_range_is_said():
     body = b'{"warning": 0.6, "unload_packages": 0.8, "aggressive_unload": 0.85, "emergency": 1.5}'
     assert refused(body, ThresholdsBody).startswith(
-        "emergency=1.5 cannot be used: expected a number <= 1.0; send such as {"
+        "emergency=1.5 cannot be used: expected a number <= 1.0; send, for example, {"
     )
 
 

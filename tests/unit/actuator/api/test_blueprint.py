@@ -223,7 +223,7 @@ def test_thresholds_that_cannot_be_are_refused_and_change_nothing(client, auth, 
 def test_a_missing_threshold_is_named(client, auth, missing):
     values = {name: value for name, value in THRESHOLDS.items() if name != missing}
     status, _, message = error(client.post(BASE + "/memory/pressure-thresholds", json=values, headers=auth))
-    assert (status, message.startswith(f"{missing} is missing; send such as {{")) == (400, True)
+    assert (status, message.startswith(f"{missing} is missing; send, for example, {{")) == (400, True)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"1", b'{"warning": NaN}', b"\xff"])

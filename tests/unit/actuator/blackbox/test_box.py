@@ -87,7 +87,7 @@ def test_a_kill_in_an_apps_cgroup_is_reported_at_the_next_look(box, look, cgroup
     (entry,) = box.entries
     assert (entry.trigger, entry.outcome, entry.app, entry.usage_before) == ("oom_kill", "reported", "shop", 0.95)
     assert [skip.reason for skip in entry.skips] == report["why"]
-    assert "the kernel killed for want of memory: scope=app app='shop' kills=1" in caplog.text
+    assert "OOM kill: scope=app app='shop' kills=1" in caplog.text
     look(made, at=1e9 + 2)
     assert len(reports(state_dir)) == 1
 
@@ -134,7 +134,7 @@ def test_a_kill_in_a_cgroup_that_is_not_looked_at_is_counted_only(box, look, mac
     assert not (state_dir / "reports").exists()
     assert box.entries == []
     assert box.metrics.oom_kills.labels("other")._value.get() == 2
-    assert "the kernel killed in a cgroup that is not looked at" in caplog.text
+    assert "OOM kill in a cgroup that is not watched" in caplog.text
 
 
 def test_reports_are_bounded_and_nobody_elses_to_read(box, look, cgroup, machine, state_dir):
@@ -169,7 +169,7 @@ def test_a_kill_is_told_and_recorded_where_no_report_can_be_written(box, look, c
     look(made)
     kill(cgroup, machine)
     look(made, at=1e9 + 1)
-    assert "the kernel killed for want of memory: scope=app app='shop' kills=1" in caplog.text
+    assert "OOM kill: scope=app app='shop' kills=1" in caplog.text
     assert "report=none, " in caplog.text
     assert [entry.outcome for entry in box.entries] == ["reported"]
     assert box.metrics.store_errors._value.get() == 1

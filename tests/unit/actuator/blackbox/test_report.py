@@ -51,13 +51,16 @@ def report(usages=RISING, leases=(), cycles=(), scope="app", app="shop"):
     [
         ({"usages": ()}, ["nothing was measured before"]),
         ({"usages": ((800.0, 0.99),)}, ["nothing was measured before"]),  # too long ago
-        ({"usages": ((999.0, 0.5),)}, ["usage was 0.50 when it was last looked at, 1.0 s before: it rose faster"]),
+        ({"usages": ((999.0, 0.5),)}, ["usage was 0.50 when it was last measured, 1.0 s before: it rose faster"]),
         ({}, ["unload_packages was entered 5.0 s before, and no alert had arrived"]),
         ({"leases": [lease()]}, ["an alert had arrived 4.0 s before, and no cycle found anything"]),
         ({"leases": [lease(app="till")]}, ["unload_packages was entered 5.0 s before, and no alert had arrived"]),
         (
             {"leases": [lease()], "cycles": [cycle(action(), action(reclaimed=5))]},
-            ["2 actions gave back 15 bytes, and more than that was taken", "unload_packages was entered 5.0 s before"],
+            [
+                "2 actions gave back 15 bytes, and more than that was allocated",
+                "unload_packages was entered 5.0 s before",
+            ],
         ),
         (
             {"cycles": [cycle(action("skipped", skipped=["worker 7: is in use"]), skips=["is kept loaded"])]},
@@ -66,7 +69,7 @@ def report(usages=RISING, leases=(), cycles=(), scope="app", app="shop"):
         ({"cycles": [cycle(action("failed", errors=["no agent"]))]}, ["left alone: no agent", "unload_packages was"]),
         (
             {"cycles": [cycle(action("dry_run", skipped=["dry run"]))]},
-            ["actions were only decided on: it is a dry run", "unload_packages was entered"],
+            ["actions were not carried out: it is a dry run", "unload_packages was entered"],
         ),
         ({"cycles": [cycle(action(), app="till")]}, ["unload_packages was entered 5.0 s before, and no alert"]),
         ({"cycles": [cycle(action(), app="", scope="host")]}, ["1 actions gave back 10 bytes", "unload_packages was"]),
@@ -90,7 +93,7 @@ def test_the_timeline_is_in_order():
         (998.0, "cycle ended: futile, usage 0.9000"),
         (999.0, "aggressive_unload was entered"),
         (999.0, "emergency was entered"),
-        (999.0, "last look: usage 0.9700"),
+        (999.0, "last reading: usage 0.9700"),
         (1000.0, "the kill was found"),
     ]
     assert (found["kills"], found["last_looked"], found["held"]) == (1, 999.0, {"x": 1})

@@ -61,8 +61,8 @@ def test_a_file_with_every_kind(write):
         ("actions: [{name: A B, command: [/bin/true]}]", r"actions\[0\]\.name='A B'"),
         ("actions: [{name: a, command: /bin/true}]", r"actions\[0\]\.command='/bin/true' cannot be used"),
         ("actions: [{name: a, command: []}]", r"actions\[0\]\.command=\[\]"),
-        ("actions: [{name: a, command: [sh, -c, x]}]", r"actions\[0\]\.command\[0\]='sh' is no absolute path"),
-        ("actions: [{name: a, command: [/bin/nothing]}]", r"command\[0\]='/bin/nothing' is no file that can be exec"),
+        ("actions: [{name: a, command: [sh, -c, x]}]", r"actions\[0\]\.command\[0\]='sh' is not an absolute path"),
+        ("actions: [{name: a, command: [/bin/nothing]}]", r"command\[0\]='/bin/nothing' is not an executable file"),
         ("actions: [{name: a}]", r"actions\[0\] \(a\) has none of http, command, signal; send exactly one"),
         (
             "actions: [{name: a, command: [/bin/true], signal: {pid_file: /p, name: HUP}}]",
@@ -73,13 +73,13 @@ def test_a_file_with_every_kind(write):
         ('actions: [{name: a, http: {url: "http://h/", headers: {A: "x\\ny: z"}}}]', r"actions\[0\]\.http\.headers"),
         ("actions: [{name: a, signal: {pid_file: p, name: HUP}}]", r"actions\[0\]\.signal\.pid_file='p'"),
         ("actions: [{name: a, signal: {pid_file: /p, name: STOP}}]", r"actions\[0\]\.signal\.name='STOP'"),
-        (ONE.replace("]}]", "]}, {name: a, command: [/bin/true]}]"), r"actions\[1\]\.name='a' is there already"),
+        (ONE.replace("]}]", "]}, {name: a, command: [/bin/true]}]"), r"actions\[1\]\.name='a' is used already"),
         ("actions: [" + ", ".join(f"{{name: a{n}, command: [/bin/true]}}" for n in range(33)) + "]", "send 32 at most"),
-        ("actions: [", "is no YAML"),
-        ("actions: []\nactions: []", "is no YAML: 'actions' is there twice in line 2"),
+        ("actions: [", "is not YAML"),
+        ("actions: []\nactions: []", "is not YAML: 'actions' is there twice in line 2"),
         (b"\xff\xfe\xfa", "is no UTF-8"),
         (b"x" * ((1 << 20) + 1), "more than 1048576 bytes"),
-        ("actions: !!python/object/apply:os.system ['true']", "is no YAML"),
+        ("actions: !!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
 def test_what_cannot_be_used_is_named_by_file_key_and_value(write, text, words):

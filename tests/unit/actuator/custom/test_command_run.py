@@ -39,8 +39,8 @@ def test_what_it_is_told_are_data(run, tmp_path):
     out = tmp_path / "out"
     code = "import json, os, sys; json.dump([json.load(sys.stdin), dict(os.environ), sys.argv], open(sys.argv[1], 'w'))"
     assert run(code, out).outcome == "done"
-    told, environ, arguments = json.loads(out.read_text())
-    assert told == CONTENT
+    received, environ, arguments = json.loads(out.read_text())
+    assert received == CONTENT
     assert environ["PRESSURE_APP"] == "shop; touch /tmp/x $(id) `id`"
     assert environ["PRESSURE_USAGE"] == "0.93"
     assert not any(name.startswith("MEMPRESSURE") for name in environ)
@@ -103,7 +103,7 @@ def test_it_ends_when_the_actuator_stops(run):
     threading.Timer(0.3, run.stopping.set).start()
     began = time.monotonic()
     result = run("import time; time.sleep(60)")
-    assert result.text == "killed with its process group: the actuator stops"
+    assert result.text == "killed with its process group: the actuator is stopping"
     assert time.monotonic() - began < 5
 
 

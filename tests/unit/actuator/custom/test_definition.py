@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from mempressure.control.records import Pressure
 from mempressure.measure.reading import MemoryReading
-from mempressure_actuator.custom.definition import LEVELS, CustomAction, due, told
+from mempressure_actuator.custom.definition import LEVELS, CustomAction, due, payload
 
 SHOP = Pressure("app", "shop", "webhook", 5.0, "0123", "high")
 KEY = ("page", "app", "shop")
@@ -56,7 +56,7 @@ def test_never_below_its_level_nor_twice_within_its_cooldown(steps, level, coold
 
 
 def test_what_an_action_is_told():
-    content = told(action(), SHOP, node="n1", level="emergency", memory=MemoryReading(1000, 75))
+    content = payload(action(), SHOP, node="n1", level="emergency", memory=MemoryReading(1000, 75))
     assert content == {
         "action": "page",
         "node": "n1",
@@ -70,5 +70,5 @@ def test_what_an_action_is_told():
         "pressure_since": 5.0,
         "alert": {"fingerprint": "0123", "labels": {"node": "n1", "scope": "app", "app": "shop", "level": "high"}},
     }
-    alone = told(action(), Pressure("host", "", "reflex"), node="n1", level="high", memory=MemoryReading(10, 1))
+    alone = payload(action(), Pressure("host", "", "reflex"), node="n1", level="high", memory=MemoryReading(10, 1))
     assert alone["alert"] is None

@@ -42,7 +42,7 @@ def test_the_process_that_the_file_names_gets_it(signalled, target):
 def test_a_process_that_is_younger_than_the_file_is_another_one(signalled, target):
     result = signalled(target.pid, age=3600)
     assert result.outcome == "failed"
-    assert f"is older than process {target.pid}: it is about another one" in result.text
+    assert f"is older than process {target.pid}, which has reused the pid" in result.text
     assert target.poll() is None
 
 
@@ -50,7 +50,7 @@ def test_a_process_that_is_younger_than_the_file_is_another_one(signalled, targe
 def test_what_may_not_be_signalled_is_refused(signalled, text):
     result = signalled(os.getpid() if text == "own" else text)
     assert result.outcome == "failed"
-    assert "is no process that may be signalled" in result.text
+    assert "is not the pid of a process that may be signalled" in result.text
 
 
 def test_a_file_that_others_can_write_to_is_refused(signalled, target):
@@ -77,5 +77,5 @@ def test_a_users_file_may_name_their_own_processes_only(tmp_path, target):
     path = tmp_path / "pid"
     path.write_text(str(target.pid))
     os.chown(path, 65534, -1)
-    assert "is uid 65534's" in send_signal(ProcessSignal(pid_file=str(path), name="TERM")).text
+    assert "belongs to uid 65534" in send_signal(ProcessSignal(pid_file=str(path), name="TERM")).text
     assert target.poll() is None

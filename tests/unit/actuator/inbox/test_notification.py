@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure_actuator.inbox.notification import MAX_ALERTS, NotificationError, judge, parse
+from mempressure_actuator.inbox.notification import MAX_ALERTS, NotificationError, classify, parse
 
 
 def alert(name="MemoryPressureHigh", *, status="firing", drop=(), **labels):
@@ -42,8 +42,8 @@ def body(*alerts, **fields):
     return json.dumps(notification(*alerts, **fields)).encode()
 
 
-def judged(content):
-    return judge(parse(body(content)).alerts[0], node="n1")
+def classified(content):
+    return classify(parse(body(content)).alerts[0], node="n1")
 
 
 def test_what_alertmanager_sends_is_understood():
@@ -109,9 +109,9 @@ def test_as_many_alerts_as_allowed_are_taken():
 
 @pytest.mark.parametrize("level", ["warning", "medium", "high", "emergency"])
 def test_each_level_is_accepted(level):
-    verdict = judged(alert(f"MemoryPressure{level.capitalize()}", scope="app", app="shop"))
-    assert verdict.result == "accepted"
-    pressure = verdict.pressure
+    found = classified(alert(f"MemoryPressure{level.capitalize()}", scope="app", app="shop"))
+    assert found.result == "accepted"
+    pressure = found.pressure
     assert (pressure.scope, pressure.app, pressure.level, pressure.firing) == ("app", "shop", level, True)
     assert pressure.fingerprint == "a1b2c3d4e5f60718"
 
@@ -143,16 +143,16 @@ def test_each_level_is_accepted(level):
     ],
 )
 def test_what_an_alert_means_here(content, result):
-    verdict = judged(content)
-    assert verdict.result == result
-    assert bool(verdict.problem) is (result == "invalid")
+    found = classified(content)
+    assert found.result == result
+    assert bool(found.problem) is (result == "invalid")
     is_pressure = content["labels"].get("alertname") == "MemoryPressureHigh" and result in ("accepted", "resolved")
-    assert (verdict.pressure is not None) is is_pressure
+    assert (found.pressure is not None) is is_pressure
 
 
 def test_labels_are_data_only():
-    verdict = judged(alert(scope="app", app="../../etc; rm -rf / \n\0"))
-    assert verdict.pressure.app == "../../etc; rm -rf / \n\0"
+    found = classified(alert(scope="app", app="../../etc; rm -rf / \n\0"))
+    assert found.pressure.app == "../../etc; rm -rf / \n\0"
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.text(), st.lists).map(msgspec.json.encode))

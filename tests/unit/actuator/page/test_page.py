@@ -90,11 +90,11 @@ DEFAULTS = [0.6, 0.8, 0.85, 0.9]
 
 def test_a_node_without_workers_says_what_is_missing(client, runtime_dir):
     text = text_of(client.get("/"))
-    assert f"No worker reports here. This actuator looks in {runtime_dir} : is MEMPRESSURE_RUNTIME_DIR the same" in text
+    assert f"No worker reports here. This actuator reads {runtime_dir} : is MEMPRESSURE_RUNTIME_DIR the same" in text
     assert "No alert: every scope is below its thresholds." in text
-    assert "Nothing was unloaded yet." in text
+    assert "Nothing has been unloaded yet." in text
     assert "No heartbeat since the start" in text
-    assert "The control loop does not run" in text  # this actuator was not started
+    assert "The control loop is not running" in text  # this actuator was not started
 
 
 def test_the_host_is_shown_with_level_usage_and_trend(client):
@@ -142,7 +142,7 @@ def test_an_app_under_pressure_has_its_alert_and_suggestions(client, shop):
 def test_an_app_without_a_limit_says_how_to_get_a_level(client, shop):
     shop(budget_bytes=0)
     text = text_of(client.get("/"))
-    assert "43.0 MiB It has no limit, so there is no level" in text
+    assert "43.0 MiB No limit, so no level" in text
     assert "MEMPRESSURE_BUDGET" in text
 
 
@@ -167,7 +167,7 @@ def test_a_dry_run_is_said(actuator, client, monkeypatch):
     dry.workers, dry.reclaimed_bytes, dry.expected_bytes, dry.dry_run = 0, 0, 20 * MIB, True
     actuator.store.record(cycle(1, actions=[dry]))
     text = text_of(client.get("/"))
-    assert "Dry run of stop, evict: decided on and recorded, not carried out" in text
+    assert "Dry run of stop, evict: decided and recorded, not carried out" in text
     assert "pandas by stop: dry run, 20.0 MiB expected" in text
 
 
@@ -324,7 +324,7 @@ def test_beyond_loopback_nothing_is_shown_before_signing_in(client_of, shop, tok
     for page in pages:
         assert page.status_code == 401
         assert page.headers["WWW-Authenticate"] == 'Bearer realm="mempressure"'
-        assert "shows nothing before you have signed in" in text_of(page)
+        assert "you have to sign in first" in text_of(page)
         assert not re.search(r"GiB|MiB|shop", page.text)
     assert client.post("/sign-in", data={"token": token}).status_code == 303
     assert "43.0 of 100.0 MiB" in text_of(client.get("/"))
@@ -369,7 +369,7 @@ def stale(client, token, _monkeypatch):
         (lambda *_: {}, (401, "This needs the token")),
         (lambda *_: {"token": "wrong"}, (401, "The token is wrong")),
         (expired, (401, "Your sign-in has ended")),
-        (stale, (403, "This page is from before you signed in")),
+        (stale, (403, "This page was loaded before you signed in")),
     ],
     ids=["missing", "wrong", "expired", "stale"],
 )
@@ -401,7 +401,7 @@ def test_mistakes_are_told_at_their_fields(signed_in, actuator):
     typed = GOOD | {"warning": "8o", "emergency": "60"}
     answer = signed_in.post("/thresholds", data=typed | {"form_token": form_token(signed_in)})
     assert answer.status_code == 400
-    assert "Warning is no number; send a percentage above 5 and up to 100" in text_of(answer)
+    assert "Warning is not a number; send a percentage above 5 and up to 100" in text_of(answer)
     assert "Emergency must be above Aggressive unload, 80 %" in text_of(answer)
     assert {name: value_of(answer, name) for name in typed} == typed
     assert thresholds(actuator) == DEFAULTS
@@ -435,7 +435,7 @@ def test_a_disk_that_takes_nothing_is_said(signed_in, actuator, monkeypatch):
     monkeypatch.setattr(actuator.settings, "change", full)
     answer = signed_in.post("/thresholds", data=GOOD | {"form_token": form_token(signed_in)})
     assert answer.status_code == 503
-    assert "the disk does not take it: No space left on device" in text_of(answer)
+    assert "the settings could not be stored: No space left on device" in text_of(answer)
     assert value_of(answer, "emergency") == "97.5"
 
 
@@ -445,17 +445,17 @@ def test_a_package_that_nobody_tracks_is_said(signed_in):
     assert "Nothing was unloaded: no worker of app here tracks 'pandas'" in text_of(answer)
 
 
-def test_a_package_that_is_in_use_is_left_alone_and_may_be_forced(signed_in, shop):
+def test_a_package_in_use_is_not_unloaded_and_may_be_forced(signed_in, shop):
     shop(PackageState(name="pandas", mechanism="stop", source="process", timeout=60.0, loaded=1.0, active_calls=1.0))
     sent = {"app": "shop", "package": "pandas", "form_token": form_token(signed_in)}
     answer = signed_in.post("/unload", data=sent)
     page = signed_in.get(answer.headers["Location"])
-    assert "pandas in shop was left alone: is in use" in text_of(page)
+    assert "pandas in shop was not unloaded: is in use" in text_of(page)
     assert value_of(page, "force") == "true"
-    assert "left alone: is in use" not in text_of(signed_in.get(answer.headers["Location"]))
+    assert "not unloaded: is in use" not in text_of(signed_in.get(answer.headers["Location"]))
     answer = signed_in.post("/unload", data=sent | {"force": "true"})
     page = signed_in.get(answer.headers["Location"])
-    assert "pandas in shop was left alone: is in use" in text_of(page)
+    assert "pandas in shop was not unloaded: is in use" in text_of(page)
     assert 'name="force"' not in page.text
 
 

@@ -50,9 +50,9 @@ def test_percentages_as_people_type_them(text):
     ("text", "error"),
     [
         ("", "is empty"),
-        ("much", "is no number"),
-        ("8o", "is no number"),
-        ("0x50", "is no number"),
+        ("much", "is not a number"),
+        ("8o", "is not a number"),
+        ("0x50", "is not a number"),
         ("nan", "is out of range"),
         ("inf", "is out of range"),
         ("-80", "is out of range"),
@@ -71,7 +71,7 @@ def test_what_is_no_percentage_is_named_at_its_field(text, error):
 def test_what_is_out_of_order_is_named_with_what_it_must_be_above():
     assert errors(emergency="80") == {"emergency": "must be above Aggressive unload, 80 %"}
     assert errors(unload_packages="x", aggressive_unload="40") == {
-        "unload_packages": "is no number; send a percentage above 5 and up to 100",
+        "unload_packages": "is not a number; send a percentage above 5 and up to 100",
         "aggressive_unload": "must be above Warning, 50 %",
     }
 

@@ -602,7 +602,7 @@ def test_pages_are_the_whole_whatever_is_recorded_meanwhile(filled, options):
         ({"result": ["good"]}, "send done, skipped, failed"),
         ({"kind": ["all"]}, "send acted, skipped"),
         ({"packge": ["pandas"]}, "'packge' is unknown; send limit, before"),
-        ({"app": ["a", "b"]}, "app is there 2 times"),
+        ({"app": ["a", "b"]}, "app is given 2 times"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_named(arguments, word):
