@@ -82,7 +82,7 @@ def test_a_package_is_unloaded(node, look, scripts):
     page.get_by_role("button", name="Unload pandas in shop", exact=True).first.click()
     expect(page.get_by_text(re.compile("pandas in shop was not unloaded: .+"))).to_be_visible()
     assert "pandas" in loaded(node)
-    page.get_by_role("button", name="Unload it although").click()
+    page.get_by_role("button", name="Unload it even if").click()
     expect(
         page.get_by_text(re.compile(r"pandas in shop unloaded by stop in . workers?, [\d.]+ MiB given back"))
     ).to_be_visible()
