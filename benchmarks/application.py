@@ -1,12 +1,10 @@
 """The application that the benchmarks run under gunicorn: plain WSGI, so that a package is all that a worker loads.
 
 `BENCHMARK_ISOLATED` names packages, with commas between, that live in processes of their own; the others live in the
-worker, and those in `BENCHMARK_EVICTED` are opted in to be evicted. `/evict/PACKAGE` evicts one without asking
-whether its verdict is good. `/run/PACKAGE` puts one to use, `/algebra/N` has a module that imports sympy at its top,
-`/naive/PACKAGE` unloads one as people do who know of `sys.modules` only, `/ping` uses nothing.
+worker. `/run/PACKAGE` puts one to use, `/algebra/N` has a module that imports sympy at its top, `/naive/PACKAGE`
+unloads one as people do who know of `sys.modules` only, `/ping` uses nothing.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -23,13 +21,13 @@ _recent: dict[str, bytes] = {}
 
 
 def _declared() -> dict[str, Callable[[], Any]]:
-    isolated, evicted = (os.environ.get(f"BENCHMARK_{how}", "").split(",") for how in ("ISOLATED", "EVICTED"))
+    isolated = os.environ.get("BENCHMARK_ISOLATED", "").split(",")
     functions: dict[str, Callable[[], Any]] = {}
     for exercise in EXERCISES:
         if exercise.package in isolated:
             functions[exercise.package] = loader.isolated(exercise.package)(exercise.run)
         else:
-            loader.manage(exercise.package, evict=exercise.package in evicted)
+            loader.manage(exercise.package)
             functions[exercise.package] = exercise.run
     return functions
 
@@ -56,16 +54,6 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return [body]
 
 
-def _evicted(package: str) -> dict[str, Any]:
-    from mempressure.errors import EvictionRefusedError
-    from mempressure.eviction import evict
-
-    try:
-        return {"reclaimed_bytes": evict(package).reclaimed_bytes, "refused": None}
-    except EvictionRefusedError as error:
-        return {"reclaimed_bytes": 0, "refused": str(error)}
-
-
 def _answer(kind: str, argument: str) -> Any:
     if kind == "ping":
         return "pong"
@@ -75,8 +63,4 @@ def _answer(kind: str, argument: str) -> Any:
         return importlib.import_module("benchmarks.algebra").derivative(int(argument))
     if kind == "naive":
         return unload(argument)
-    if kind == "collected":
-        return gc.collect()
-    if kind == "evict":
-        return _evicted(argument)
     raise LookupError(f"/{kind}: no such page")

@@ -6,20 +6,18 @@ are read from outside. Memory is flat if the median of the last tenth is within 
 others must be equal. Beside it the naive way, in the same worker, fewer times: it does not last longer.
 """
 
-import contextlib
 import statistics as stdlib_statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.exercises import EXERCISES, Exercise
-from benchmarks.service import Service, rehearsed, serve, wait
+from benchmarks.exercises import EXERCISES
+from benchmarks.service import Service, serve
 from benchmarks.statistics import drift, tenths
 from benchmarks.targets import Target, as_dicts
 
 CYCLES = 100
 NAIVE_CYCLES = 15
-PACKAGES = {"stop": "pandas", "recycle": "sympy", "evict": "sympy", "naive": "sympy"}
-"""sympy has a good verdict for being evicted, which an order asks for."""
+PACKAGES = {"stop": "pandas", "recycle": "sympy", "naive": "sympy"}
 SETTLING_CYCLES = 2
 MIB = 1 << 20
 _COLUMNS = ("way", "package", "cycles", "MB first", "MB last", "MB a cycle", "processes", "files", "sockets")
@@ -38,13 +36,9 @@ def run(say: Callable[[str], None], *, cycles: int = CYCLES) -> dict[str, Any]:
     """Do the cycles in each way; return how memory, processes, files and sockets ended against how they began."""
     targets: list[Target] = []
     rows = []
-    for way, unload in (("stop", _stop), ("recycle", _recycle), ("evict", _evict), ("naive", _naive)):
+    for way, unload in (("stop", _stop), ("recycle", _recycle), ("naive", _naive)):
         count = cycles if way != "naive" else NAIVE_CYCLES
-        with contextlib.ExitStack() as stack:
-            environ = {"BENCHMARK_ISOLATED": PACKAGES[way] if way == "stop" else ""}
-            if way == "evict":
-                environ |= {"BENCHMARK_EVICTED": PACKAGES[way], **stack.enter_context(rehearsed(_exercise(way)))}
-            service = stack.enter_context(serve(environ=environ))
+        with serve(environ={"BENCHMARK_ISOLATED": PACKAGES[way] if way == "stop" else ""}) as service:
             remains = [*_cycles(service, way, unload, count, say)]
         if way != "naive":
             targets += _targets(way, remains)
@@ -67,7 +61,7 @@ def _cycles(
     service: Service, way: str, unload: Callable[[Service, str], None], count: int, say: Callable[[str], None]
 ) -> list[Remains]:
     package = PACKAGES[way]
-    known = _exercise(way).known
+    (known,) = (exercise.known for exercise in EXERCISES if exercise.package == package)
     remains: list[Remains] = []
     for number in range(SETTLING_CYCLES + count):
         service.warm(requests=5)
@@ -88,19 +82,6 @@ def _stop(service: Service, package: str) -> None:
 def _recycle(service: Service, _package: str) -> None:
     service.replace_worker()
     service.warm(requests=5)
-
-
-def _exercise(way: str) -> Exercise:
-    return next(exercise for exercise in EXERCISES if exercise.package == PACKAGES[way])
-
-
-def _evict(service: Service, package: str) -> None:
-    (worker,) = service.workers()
-
-    def done() -> bool:  # a thread that has just answered may still hold what it answered with
-        return service.order(worker.pid, "evict", package=package)["skipped"] is None
-
-    wait(done, f"{package} to be evicted")
 
 
 def _naive(service: Service, package: str) -> None:

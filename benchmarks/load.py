@@ -4,9 +4,8 @@ Sixteen clients ask two gunicorn workers (gthread) as fast as they are answered,
 compare every answer with the known one. Of the requests most use no package, some a module that imports sympy at its
 top as applications do, some numpy in its package process. Meanwhile each mechanism unloads a hundred times, by the
 orders that the actuator gives, as fast as the agents carry them out: `stop` numpy between calls, `trim` and `recycle`
-each worker in turn, `evict` sympy: for that one request in a thousand uses it, enough to load it again, and orders
-that find it in use or empty are refused. The naive way unloads sympy under the traffic of the others. Clients, server and
-orders share the machine's cores.
+each worker in turn. The naive way unloads sympy under the traffic of the others. Clients, server and orders share the
+machine's cores.
 """
 
 import json
@@ -14,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.exercises import EXERCISES, Exercise
-from benchmarks.service import Service, rehearsed, serve
+from benchmarks.exercises import EXERCISES
+from benchmarks.service import Service, serve
 from benchmarks.targets import Target, as_dicts
 from benchmarks.traffic import Page, Phase, Traffic
 
@@ -27,18 +26,14 @@ NAIVE_PAUSE_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
 DEADLINE_SECONDS = 300.0
 ISOLATED = "numpy"
-EVICTED = "sympy"
 OPTIONS = ("--worker-class", "gthread", "--threads", "8", "--keep-alive", "5")
 
 
 def run(say: Callable[[str], None], *, unloads: int = UNLOADS) -> dict[str, Any]:
     """Unload under traffic in each way; return what the clients met, beside a quiet time."""
     rows, targets, notes = [], [], []
-    environ = {"BENCHMARK_ISOLATED": ISOLATED, "BENCHMARK_EVICTED": EVICTED}
-    with (
-        rehearsed(_exercise(EVICTED)) as verdicts,
-        serve(environ={**environ, **verdicts}, workers=2, options=OPTIONS) as service,
-    ):
+    environ = {"BENCHMARK_ISOLATED": ISOLATED}
+    with serve(environ=environ, workers=2, options=OPTIONS) as service:
         for way, unload in _WAYS.items():
             phase, counts = _under_traffic(service, way, unload, unloads)
             say(f"load, {way}: {counts['unloads']} unloads, {phase.failed} failed, {phase.wrong} wrong")
@@ -66,16 +61,12 @@ def run(say: Callable[[str], None], *, unloads: int = UNLOADS) -> dict[str, Any]
     }
 
 
-def pages(way: str) -> list[Page]:
-    """Return what the clients ask for while packages are unloaded in one way."""
-    share = 0.001 if way == "evict" else 0.06
-    algebra = [Page(f"/algebra/{n}", share / 6, json.dumps(known_derivative(n)).encode()) for n in range(2, 8)]
-    isolated = Page(f"/run/{ISOLATED}", 0.01, json.dumps(_exercise(ISOLATED).known).encode())
-    return [Page("/ping", 0.99 - share, b'"pong"'), *algebra, isolated]
-
-
-def _exercise(package: str) -> Exercise:
-    return next(exercise for exercise in EXERCISES if exercise.package == package)
+def pages() -> list[Page]:
+    """Return what the clients ask for while packages are unloaded."""
+    algebra = [Page(f"/algebra/{n}", 0.01, json.dumps(known_derivative(n)).encode()) for n in range(2, 8)]
+    (known,) = (exercise.known for exercise in EXERCISES if exercise.package == ISOLATED)
+    isolated = Page(f"/run/{ISOLATED}", 0.01, json.dumps(known).encode())
+    return [Page("/ping", 0.93, b'"pong"'), *algebra, isolated]
 
 
 def known_derivative(exponent: int) -> str:
@@ -88,7 +79,7 @@ Unload = Callable[[Service, int], bool]
 
 def _under_traffic(service: Service, way: str, unload: Unload | None, unloads: int) -> tuple[Phase, Mapping[str, int]]:
     """Have the clients ask, and unload so many times; return what they met and how many orders were refused."""
-    traffic = Traffic(service.port, pages(way), clients=CLIENTS)
+    traffic = Traffic(service.port, pages(), clients=CLIENTS)
     counts = {"unloads": 0, "refused": 0}
     service.wait_for_workers(2)
     traffic.start()
@@ -113,12 +104,6 @@ def _stop(service: Service, number: int) -> bool:
     return answer["skipped"] is None
 
 
-def _evict(service: Service, number: int) -> bool:
-    workers = service.workers()
-    answer = service.order(workers[number % len(workers)].pid, "evict", package=EVICTED)
-    return answer["skipped"] is None
-
-
 def _trim(service: Service, number: int) -> bool:
     workers = service.workers()
     answer = service.order(workers[number % len(workers)].pid, "trim", level="high")
@@ -136,7 +121,7 @@ def _naive(service: Service, _number: int) -> bool:
     return True
 
 
-_WAYS: dict[str, Unload | None] = {"quiet": None, "stop": _stop, "evict": _evict, "trim": _trim, "recycle": _recycle}
+_WAYS: dict[str, Unload | None] = {"quiet": None, "stop": _stop, "trim": _trim, "recycle": _recycle}
 
 
 def _targets(way: str, phase: Phase, counts: Mapping[str, int], unloads: int) -> list[Target]:

@@ -4,10 +4,7 @@
 is the private memory of all processes together (arbiter, worker, package process) once it was used, less that before;
 what is not given back includes whatever the worker itself keeps. The first host that a worker ever starts costs it
 something for good, which is not any package's doing: that is paid before, shown here, and held against its own limit
-in `footprint`.
-
-`evict` promises no share: it is tried on each package without asking for its verdict, and what it refuses (extension
-modules, pins) stays as it was. The naive way deletes the package with all that it imported, its best case.
+in `footprint`. The naive way deletes the package with all that it imported, its best case.
 """
 
 import json
@@ -15,7 +12,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +23,7 @@ from stack.engines import ROOT
 NAIVE_SECONDS = 120.0
 MIB = 1 << 20
 _COLUMNS = (
-    *("package", "stop: added", "back", "result", "recycle: added", "back", "result", "evict: back", "result"),
+    *("package", "stop: added", "back", "result", "recycle: added", "back", "result"),
     *("naive: added", "back", "growth", "result"),
 )
 
@@ -39,18 +35,16 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         first_host = _first_host(service)
         stopped = [_told(exercise, _stop(service, exercise), "stop", say) for exercise in EXERCISES]
     with serve() as service:
-        recycled, evicted = [], []
+        recycled = []
         for exercise in EXERCISES:
             recycled.append(_told(exercise, _recycle(service, exercise), "recycle", say))
-            evicted.append(_evict(service, exercise))
-            say(f"packages, evict: {exercise.package} {evicted[-1]}")
             service.replace_worker()
     rows = []
-    for exercise, stop, recycle, evict in zip(EXERCISES, stopped, recycled, evicted, strict=True):
+    for exercise, stop, recycle in zip(EXERCISES, stopped, recycled, strict=True):
         naive = _naive(exercise)
         say(f"packages, naive: {exercise.package} {naive}")
         name = f"{exercise.distribution} {version(exercise.distribution)}"
-        rows.append([name, *stop.cells(), *recycle.cells(), *evict, *naive])
+        rows.append([name, *stop.cells(), *recycle.cells(), *naive])
     more = statistics.median(stop.added - recycle.added for stop, recycle in zip(stopped, recycled, strict=True))
     return {
         "what": f"memory given back and results after the reload, for {len(EXERCISES)} packages",
@@ -62,7 +56,7 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
         ],
         "tables": [
             {
-                "title": "MB added, share (evict: MB) given back, result after the reload; naive: MB grown a cycle",
+                "title": "MB added, share given back, result after the reload; naive: MB grown a cycle",
                 "columns": [*_COLUMNS],
                 "rows": rows,
             }
@@ -129,16 +123,6 @@ def _recycle(service: Service, exercise: Exercise) -> Measured:
     after = service.private_bytes()
     second = service.answer(f"/run/{exercise.package}")
     return Measured(before=before, loaded=loaded, after=after, equal=first == second == exercise.known)
-
-
-def _evict(service: Service, exercise: Exercise) -> list[str]:
-    """Evict the package that the worker holds; return MB given back, or nothing, and the result after it."""
-    service.answer("/collected")  # so that unsharing the pages it was forked with is not charged to the eviction
-    before = service.private_bytes()
-    refused = service.answer(f"/evict/{exercise.package}")["refused"]
-    back = "refused" if refused else f"{(before - service.private_bytes()) / MIB:+.1f}"
-    status, body = service.get(f"/run/{exercise.package}")
-    return [back, "equal" if status == HTTPStatus.OK and json.loads(body) == exercise.known else "**not equal**"]
 
 
 def _naive(exercise: Exercise) -> list[str]:

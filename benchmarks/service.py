@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,6 @@ from typing import Any
 
 import psutil
 
-from benchmarks.exercises import Exercise
 from mempressure.act.executor import Executor, Outcome
 from mempressure.act.order_client import give_order
 from mempressure.config.paths import socket_path
@@ -32,7 +30,6 @@ from stack.processes import Processes, free_port
 APP = "benchmark"
 LOGS = ROOT / "build" / "logs" / "bench"
 START_SECONDS = 60.0
-REHEARSAL_SECONDS = 300.0
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "bytecode")}
 """As where an application is deployed: what compiles its modules at each start keeps the memory and time for that."""
 _SETTLED_BYTES = 32 << 10
@@ -194,18 +191,6 @@ def serve(
             yield service
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def rehearsed(exercise: Exercise) -> Iterator[dict[str, str]]:
-    """Rehearse a package's unloading with `mempressure check`; yield the setting by which workers know the verdict."""
-    with tempfile.TemporaryDirectory(prefix="mempressure-") as cache:
-        setting = {"MEMPRESSURE_CACHE_DIR": cache}
-        function = f"{exercise.run.__module__}:{exercise.run.__qualname__}"
-        command = [sys.executable, "-m", "mempressure", "check", exercise.package, "--exercise", function, "--json"]
-        environ = {**bytecode_environment(), **setting}
-        subprocess.run(command, cwd=ROOT, env=environ, check=True, timeout=REHEARSAL_SECONDS, stdout=subprocess.DEVNULL)
-        yield setting
 
 
 def bytecode_environment() -> dict[str, str]:

@@ -41,26 +41,5 @@ class MemoryBudgetExceeded(MempressureError):  # noqa: N818 -- says what happene
     """There is no room for a load (`MEMPRESSURE_ADMISSION`); the message says what it takes and what to do."""
 
 
-class EvictionRefusedError(MempressureError):
-    """A package was not emptied in place, and is as it was before.
-
-    Attributes:
-        package: its name.
-        reason: why, in one line.
-        pins: a line for each reference or state that forbids it, where that is the reason.
-    """
-
-    def __init__(self, package: str, reason: str, pins: tuple[str, ...] = ()) -> None:
-        self.package = package
-        self.reason = reason
-        self.pins = pins
-        super().__init__(f"package {package!r} was not evicted: {self.explanation}")
-
-    @property
-    def explanation(self) -> str:
-        """Return the reason and the pins in one line."""
-        return f"{self.reason}: {'; '.join(self.pins)}" if self.pins else self.reason
-
-
 class AgentUnreachableError(MempressureError):
     """A worker's agent did not take or answer an order in time, or its answer could not be understood."""

@@ -81,7 +81,6 @@ class LazyLoader:
         timeout: float | None = None,
         priority: int = 0,
         keep_loaded: bool = False,
-        evict: bool = False,
     ) -> ModuleType:
         """Return module `name`, imported when one of its attributes is first asked for, and track its package.
 
@@ -90,10 +89,8 @@ class LazyLoader:
             timeout: seconds without use that make the package idle; the configured default otherwise.
             priority: of two candidates the lower is unloaded first.
             keep_loaded: leave it loaded unless the pressure is high.
-            evict: empty it in place when it is idle and a rehearsal found that this works: it keeps no state that
-                matters, such as settings made at run time.
         """
-        self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded, evict=evict)
+        self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
         return self._packages.tracking().defer(name)
 
     def manage(
@@ -103,7 +100,6 @@ class LazyLoader:
         timeout: float | None = None,
         priority: int = 0,
         keep_loaded: bool = False,
-        evict: bool = False,
     ) -> None:
         """Track the package of module `name` however it is imported, plain import statements included.
 
@@ -113,7 +109,7 @@ class LazyLoader:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
-        self._packages.tracking().track(checked_name(name), **options, evict=checked_flag("evict", evict))
+        self._packages.tracking().track(checked_name(name), **options)
 
     def isolated(
         self,
@@ -202,7 +198,7 @@ class LazyLoader:
     # Giving back
 
     def unload(self, name: str) -> UnloadResult:
-        """Give back the memory of an isolated package, between its calls, or of one that may be evicted.
+        """Give back the memory of an isolated package, between its calls.
 
         Raises:
             UnknownPackageError: the package is neither isolated nor tracked here.

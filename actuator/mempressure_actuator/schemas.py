@@ -26,7 +26,7 @@ HistoryLimit = Annotated[int, msgspec.Meta(ge=1, le=MAX_HISTORY, extra_json_sche
 HistoryPlace = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="the field next of the page before")]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11, description="Unix seconds")]
 SomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
-Mechanism = Literal["trim", "stop", "evict", "recycle", "custom"]
+Mechanism = Literal["trim", "stop", "recycle", "custom"]
 ActionResult = Literal["done", "skipped", "failed", "dry_run"]
 HistoryKind = Literal["acted", "skipped"]
 

@@ -21,7 +21,7 @@ RETAIN_SECONDS = 3600.0
 MAX_BASELINES = 10_000
 """How many baselines are kept; beyond it those unseen for longest are dropped."""
 
-IN_WORKER_MECHANISMS = ("stop", "evict")
+IN_WORKER_MECHANISMS = ("stop",)
 """The mechanisms that leave the worker running, so that it counts them; `recycle` is counted by the actuator."""
 
 Counts = tuple[float, ...]

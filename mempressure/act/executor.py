@@ -127,7 +127,7 @@ class Executor:
             "idle_for": dict(target.idle_for),
             "level": action.level,
         }
-        if action.mechanism in ("stop", "evict"):
+        if action.mechanism == "stop":
             order["package"] = action.packages[0]
         succession = None
         if action.mechanism == "recycle":

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mempressure.config.thresholds import ALERT_LEVELS
 
-OPERATIONS = ("measure", "trim", "stop", "evict", "recycle")
+OPERATIONS = ("measure", "trim", "stop", "recycle")
 """What an agent can be ordered to do; measure only publishes its state anew."""
 
 MAX_LINE_BYTES = 64 << 10

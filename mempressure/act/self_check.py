@@ -107,12 +107,6 @@ def trim(system: System) -> str:
     )
 
 
-def evict(system: System) -> str:
-    """Emptying packages in place."""
-    frozen = f"gc.freeze() was called: {system.frozen_objects} objects would stay" if system.frozen_objects else ""
-    return _loaded_parent(system) or frozen or process_memory(system) or accessed_bit(system)
-
-
 def on_pressure(system: System) -> str:
     """Calling the application's callbacks, each with a time limit."""
     by = _patched_by(system)
@@ -131,13 +125,13 @@ def package_processes(system: System) -> str:
 
 
 CHECKS: Mapping[str, Callable[[System], str]] = {
-    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_processes, evict)
+    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_processes)
 }
 """Every feature of a worker; a check returns the reason why it cannot work, empty where it can."""
 
 
 def _loaded_parent(system: System) -> str:
-    # Collecting and emptying write to what is shared and so unshare it: 1.1 -> 28 MB with sympy.
+    # A collection writes to what is shared and so unshares it: 1.1 -> 28 MB with sympy.
     if system.inherited:
         return f"forked from a process that had loaded {', '.join(system.inherited)}: it would unshare their pages"
     memory = _memory(system)

@@ -1,7 +1,7 @@
 """What `mempressure check` found, for a person at a terminal."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mempressure.cli.progress import console
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
     from mempressure.rehearsal.rehearsal import Outcome
 
-_MOST_PINS = 5
 _HINTS = {
     "stop": 'Isolate the functions that use it: @loader.isolated("{package}")',
-    "evict": 'Opt in to it: loader.manage("{package}", evict=True)',
     "recycle": 'Track it, so that idle workers are recycled: loader.manage("{package}")',
 }
 _RESULTS = {True: "equal", False: "different", None: "-"}
@@ -52,20 +50,11 @@ def _show(out: "Console", verdict: Verdict, *, cached: bool) -> None:
     for result in verdict.results:
         if result.reason:
             _indented(out, f"{result.mechanism} does not fit: {result.reason}")
-        if result.mechanism == "evict":
-            _show_pins(out, verdict.pins)
-    if best and best.mechanism in _HINTS:
+    if best:
         _indented(out, _HINTS[best.mechanism].format(package=package))
     if verdict.modules:
         out.print()
         out.print(_modules(verdict.modules))
-
-
-def _show_pins(out: "Console", pins: Sequence[str]) -> None:
-    for pin in pins[:_MOST_PINS]:
-        _indented(out, f"- {pin}", by=4)
-    if len(pins) > _MOST_PINS:
-        _indented(out, f"- and {len(pins) - _MOST_PINS} more; --json names them", by=4)
 
 
 def _circumstances(verdict: Verdict, *, cached: bool) -> str:
@@ -120,8 +109,8 @@ def _modules(modules: Iterable[ModuleCost]) -> object:
     return table
 
 
-def _indented(out: "Console", text: str, *, by: int = 2) -> None:
+def _indented(out: "Console", text: str) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    out.print(Padding(Text(text), (0, 0, 0, by), expand=False))
+    out.print(Padding(Text(text), (0, 0, 0, 2), expand=False))

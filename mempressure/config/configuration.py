@@ -25,7 +25,7 @@ PACKAGE_PROCESS_VARIABLE = "MEMPRESSURE_PACKAGE_PROCESS"
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
 RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
-DRY_RUN_CHOICES = ("trim", "stop", "evict", "recycle", "custom")
+DRY_RUN_CHOICES = ("trim", "stop", "recycle", "custom")
 
 
 class Setting(NamedTuple):

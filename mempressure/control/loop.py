@@ -15,7 +15,7 @@ from mempressure.control.records import Cycle, Pressure, Scope, record_of
 from mempressure.decide.eligibility import Strategy, choose_strategy
 from mempressure.decide.plan import Action, Experience, Plan, Rules, Skip, identity, make_plan
 from mempressure.decide.quarantine import Key, Quarantined, current, judged
-from mempressure.decide.ranking import Ageing, evicted, observed
+from mempressure.decide.ranking import Ageing, observed, unloaded
 from mempressure.decide.summary import Observation
 from mempressure.measure.reading import MemoryReading
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction
@@ -275,7 +275,7 @@ class ControlLoop:
                 for target in action.targets:
                     self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
             if outcome.workers and action.packages:
-                self._ageing = evicted(self._ageing, action.value)
+                self._ageing = unloaded(self._ageing, action.value)
                 disappointing |= self._judge(action, outcome)
             record = record_of(action, outcome, started=started, used=cycle.used_after)
             cycle.actions.append(record)

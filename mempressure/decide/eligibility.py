@@ -125,14 +125,6 @@ class Situation:
             return f"was loaded again {delay:.0f} s after its last unloading; left alone for {needed:.0f} s"
         return f"was used {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
 
-    def reason_not_to_evict(
-        self, app: AppReading, package: PackageState, refaulted: PackageState | None = None
-    ) -> str | None:
-        """Return why a package is not evicted; None where it may be."""
-        if package.last_used < 0:
-            return "is left alone: how long it has been unused is not known"
-        return self.reason_to_keep(app, package, refaulted)
-
     def quarantined(self, app: AppReading, held: Iterable[Held]) -> str | None:
         """Return why one package is left alone though it is idle: unloading it gave back too little; else None."""
         held = list(held)

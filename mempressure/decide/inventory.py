@@ -15,7 +15,6 @@ class PackageDict(TypedDict):
     package: str
     mechanism: str
     verdict: str | None
-    evict_refused: str | None
     source: str
     memory_bytes: int
     cumulative_bytes: int | None
@@ -110,7 +109,6 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "package": name,
         "mechanism": options.mechanism,
         "verdict": least_mild(package.verdict for package in holders) or None,
-        "evict_refused": next((package.evict_refused for package in holders if package.evict_refused), None),
         "source": options.source,
         "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
         "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),

@@ -3,14 +3,14 @@
 Nothing here looks at a clock, a file or a process.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
 from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy
 from mempressure.decide.ranking import Held, last_use, value_of
 from mempressure.state.node import AppReading
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import WorkerState
 
 __all__ = ["TRIM_INTERVAL_SECONDS", "Action", "Experience", "Plan", "Rules", "Skip", "Target", "identity", "make_plan"]
 
@@ -29,7 +29,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One act: trim a worker, stop a package's process, evict a package from workers, or recycle a worker."""
+    """One act: trim a worker, stop a package's process, or recycle a worker."""
 
     mechanism: str
     app: AppReading
@@ -88,15 +88,13 @@ def make_plan(
     situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
     stops, skips = _stops(apps, situation)
     trims: list[Action] = []
-    evictions: list[Action] = []
     recycles: list[Action] = []
     # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
     if usage >= rules.thresholds.unload_packages:
         trims = list(_trims(apps, situation))
-        evictions, pinned = _evictions(apps, situation)
         recycles, refused = _recycles(apps, situation)
-        skips += [*pinned, *refused]
-    actions = [action for action in (*trims, *stops, *evictions, *recycles) if identity(action) not in known.futile]
+        skips += refused
+    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in known.futile]
     chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
     skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
@@ -126,25 +124,12 @@ def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]
 
 
 def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
-    return _unloadings("stop", apps, situation, Situation.reason_to_keep)
-
-
-def _evictions(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
-    return _unloadings("evict", apps, situation, Situation.reason_not_to_evict)
-
-
-def _unloadings(
-    mechanism: str,
-    apps: Iterable[AppReading],
-    situation: Situation,
-    reason_to_keep: Callable[[Situation, AppReading, PackageState, PackageState | None], str | None],
-) -> tuple[list[Action], list[Skip]]:
-    """Return an action for each package that the mechanism gives back, by itself, in the workers where it is idle."""
+    """Return an action for each isolated package, for the workers in which it is idle."""
     actions, skips = [], []
     for app in apps:
-        for name, holders in _loaded(app, mechanism).items():
+        for name, holders in _loaded(app).items():
             refaulted = situation.refaulted(app, name)
-            reasons = [reason_to_keep(situation, app, package, refaulted) for _, package in holders]
+            reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
             quarantined = situation.quarantined(app, holders)
             if idle and quarantined:
@@ -153,7 +138,7 @@ def _unloadings(
                 targets = tuple(
                     Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
-                actions.append(_unloading(mechanism, app, targets, idle, situation))
+                actions.append(_unloading("stop", app, targets, idle, situation))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
     return _in_order(actions, situation), skips
@@ -166,15 +151,13 @@ def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Ac
             held = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
             if not held:
                 continue
-            # What could be evicted goes with the worker too, and must be as idle.
-            lost = [package for package in worker.packages if package.loaded and package.mechanism != "stop"]
-            kept = ((package.name, situation.reason_to_keep(app, package)) for package in lost)
+            kept = ((package.name, situation.reason_to_keep(app, package)) for package in held)
             busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
             reason = situation.reason_not_to_recycle(app, worker) or busy
             if reason:
                 skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
                 continue
-            idle_for = {package.name: situation.idle_seconds(package) for package in lost}
+            idle_for = {package.name: situation.idle_seconds(package) for package in held}
             idle = [(worker, package) for package in held]
             quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in held}
             if all(quarantined.values()):
@@ -230,10 +213,11 @@ def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
     return sorted(actions, key=rank)
 
 
-def _loaded(app: AppReading, mechanism: str) -> dict[str, list[Held]]:
+def _loaded(app: AppReading) -> dict[str, list[Held]]:
+    """Return the isolated packages that are loaded, each with the workers that hold it."""
     packages: dict[str, list[Held]] = {}
     for worker in app.workers:
         for package in worker.packages:
-            if package.loaded and package.mechanism == mechanism:
+            if package.loaded and package.mechanism == "stop":
                 packages.setdefault(package.name, []).append((worker, package))
     return packages

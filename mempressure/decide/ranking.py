@@ -51,7 +51,7 @@ def observed(ageing: Ageing, apps: Iterable[AppReading]) -> Ageing:
     return replace(ageing, marks=marks)
 
 
-def evicted(ageing: Ageing, value: float) -> Ageing:
+def unloaded(ageing: Ageing, value: float) -> Ageing:
     """Return the ageing after something of this value was unloaded; the level never falls."""
     return replace(ageing, level=max(ageing.level, value))
 

@@ -10,20 +10,20 @@ from itertools import chain
 from operator import is_, not_
 from types import ModuleType
 
-set_attribute = object.__setattr__
+_set_attribute = object.__setattr__
 
 
-def exchange_class(module: ModuleType, before: type[ModuleType], after: type[ModuleType]) -> bool:
+def _exchange_class(module: ModuleType, before: type[ModuleType], after: type[ModuleType]) -> bool:
     """Make `module` an instance of `after` if it is one of `before` exactly; return whether it was.
 
-    Looking and changing are one call of C code, in which the interpreter lets no other thread run: a class that was
-    put there between the two would be lost, and with it the only sign that a module is empty.
+    Looking and changing are one call of C code, in which the interpreter lets no other thread run: a class that another
+    thread put there between the two would be lost.
 
     Raises:
         TypeError: the module's layout is its own; an extension made it.
     """
     kind_matches = map(is_, map(type, (module,)), (before,))
-    return all(chain(kind_matches, map(not_, map(set_attribute, (module,), ("__class__",), (after,)))))
+    return all(chain(kind_matches, map(not_, map(_set_attribute, (module,), ("__class__",), (after,)))))
 
 
 _plain_getattribute = ModuleType.__getattribute__
@@ -39,12 +39,7 @@ class ArmedModule(ModuleType):
 
     def __getattribute__(self, name: str) -> object:
         # Look up first: the attribute must be found, or its AttributeError raised, whatever other threads do meanwhile.
-        try:
-            value = _plain_getattribute(self, name)
-        except AttributeError:
-            if type(self) is ArmedModule:
-                raise
-            return getattr(self, name)  # by its new class: it may have been emptied since this call began
+        value = _plain_getattribute(self, name)
         # Dunder names are read by the import system, pickle and inspect on their way round; that is no use.
         if not (name.startswith("__") and name.endswith("__")):
             _used[_plain_getattribute(self, "__name__")] = True
@@ -61,14 +56,14 @@ class ArmedModule(ModuleType):
 def arm(module: ModuleType) -> bool:
     """Have the next access to `module` noted; False where its class is its own and must not be touched."""
     try:
-        return exchange_class(module, ModuleType, ArmedModule) or type(module) is ArmedModule
+        return _exchange_class(module, ModuleType, ArmedModule) or type(module) is ArmedModule
     except TypeError:  # an extension's module whose layout is its own
         return False
 
 
 def disarm(module: ModuleType) -> None:
     """Make an armed module plain again."""
-    exchange_class(module, ArmedModule, ModuleType)
+    _exchange_class(module, ArmedModule, ModuleType)
 
 
 def take_used(names: Iterable[str]) -> set[str]:

@@ -65,8 +65,7 @@ class DeferredModule(ModuleType):
         if name in _METADATA and _plain_getattribute(self, "__name__") in _being_filled:
             return _plain_getattribute(self, name)
         real = _imported(self)
-        # Loaded by another thread it may have been emptied again since: its class knows how to look.
-        return _plain_getattribute(self, name) if real is self and type(self) is DeferredModule else getattr(real, name)
+        return _plain_getattribute(self, name) if real is self else getattr(real, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _METADATA or _plain_getattribute(self, "__name__") not in _being_filled:

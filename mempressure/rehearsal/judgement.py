@@ -54,13 +54,13 @@ def _reason(course: Course) -> str:
         return "the result after unloading and loading again differs from the first"
     if median(size for size, _ in course.cycles) < LEAST_BYTES:
         return "it gives nothing back: the package adds no memory of its own"
-    grown = growth(course.levels)
+    grown = _growth(course.levels)
     if grown > 0:
         return f"memory is not flat: it grew by {grown / (len(course.levels) - 2) / 2**20:.1f} MiB a cycle"
     return ""
 
 
-def growth(levels: Sequence[int]) -> float:
+def _growth(levels: Sequence[int]) -> float:
     """Return by how many bytes memory grew over all cycles but the first, 0 where that counts as flat.
 
     By the robust slope: what one cycle holds by chance is no growth (sympy's levels swing by 1.7 MB, and stay).

@@ -16,8 +16,6 @@ from mempressure.verdicts.verdict import ModuleCost, Verdict, VerdictKey
 CYCLES = 5
 STEP_SECONDS = 60.0
 
-_MOST_PINS = 20
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -56,13 +54,8 @@ class Rehearsal:
         self._cycles = cycles
         self._step_seconds = step_seconds
         self._on_progress = on_progress or (lambda _share, _doing: None)
-        # The survey says imported, used and done; stop used and ended; evict used; each process of recycle done.
-        self._shares = {
-            "survey": 3 if exercise else 2,
-            "stop": 2 * cycles + 2,
-            "evict": cycles + 2,
-            "recycle": cycles + 1,
-        }
+        # The survey says imported, used and done; stop used and ended; each process of recycle done.
+        self._shares = {"survey": 3 if exercise else 2, "stop": 2 * cycles + 2, "recycle": cycles + 1}
         self._done = 0
 
     def run(self) -> Verdict:
@@ -73,10 +66,9 @@ class Rehearsal:
             OSError: no process, pipe or temporary file can be had.
         """
         survey = self._play("survey")
-        stop = self._unloaded("stop")
-        evict = self._unloaded("evict")
+        stop = self._stopped()
         recycle, baseline, loaded = self._recycled()
-        reasons = (found.get("incomparable", "") for found in (survey, stop, evict, recycle))
+        reasons = (found.get("incomparable", "") for found in (survey, stop, recycle))
         self._on_progress(1.0, "done")
         return Verdict(
             key=VerdictKey(
@@ -88,14 +80,9 @@ class Rehearsal:
                 mempressure=environment.mempressure_version(),
             ),
             when=time.time(),
-            results=(
-                judge(_course("stop", stop)),
-                judge(_course("evict", evict)),
-                judge(_course("recycle", recycle)),
-            ),
+            results=(judge(_course("stop", stop)), judge(_course("recycle", recycle))),
             baseline_bytes=baseline,
             loaded_bytes=loaded,
-            pins=tuple(evict.get("pins", ())[:_MOST_PINS]),
             incomparable=next(filter(None, reasons), ""),
             modules=tuple(
                 ModuleCost(name=name, self_bytes=own, cumulative_bytes=total, self_seconds=seconds)
@@ -103,14 +90,14 @@ class Rehearsal:
             ),
         )
 
-    def _unloaded(self, act: str) -> dict[str, Any]:
-        """Rehearse one mechanism; what the survey got through and this does not is the mechanism's doing."""
+    def _stopped(self) -> dict[str, Any]:
+        """Rehearse stopping; what the survey got through and this does not is the mechanism's doing."""
         try:
-            return self._play(act)
+            return self._play("stop")
         except RehearsalError as error:
             return {"refused": str(error)}
-        finally:
-            self._skip_to_end_of(act)
+        finally:  # it may have been given up early
+            self._done = max(self._done, self._shares["survey"] + self._shares["stop"])
 
     def _recycled(self) -> tuple[dict[str, Any], int, int]:
         """Use the package in one fresh process after the other; return the course, and the memory of such a process."""
@@ -143,10 +130,6 @@ class Rehearsal:
             self._on_progress(self._share, act)
 
         return play(job, step_seconds=self._step_seconds, on_step=step)
-
-    def _skip_to_end_of(self, act: str) -> None:
-        acts = list(self._shares)
-        self._done = max(self._done, sum(self._shares[name] for name in acts[: acts.index(act) + 1]))
 
     @property
     def _share(self) -> float:

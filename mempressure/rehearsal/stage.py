@@ -19,8 +19,6 @@ from mempressure.measure.process import private_bytes
 
 _MOST_MODULES = 10
 _MESSAGE_LENGTH = 300
-_IN_DOUBT = 3
-"""So many times the cycles at most where memory seems to grow."""
 
 
 class Stage:
@@ -141,50 +139,6 @@ class Stage:
                 incomparable = _one_line(error)
         return {"cycles": cycles, "levels": levels, "equal": equal, "incomparable": incomparable}
 
-    def evict(self) -> dict[str, Any]:
-        """Empty the package in this process again and again; its next use fills it.
-
-        While memory seems to grow there are more cycles, up to three times as many: what a few hold by chance stays
-        (sympy's arenas did so twice in some dozens of runs of four cycles), what leaks goes on.
-        """
-        from mempressure.errors import EvictionRefusedError
-        from mempressure.eviction import evict
-        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles
-        from mempressure.rehearsal.judgement import growth
-
-        self.load()
-        first = last = self._used() if self.module else ""
-        levels = [_settled_bytes()]
-        cycles: list[list[float]] = []
-        self._step("used")
-        while len(cycles) < self.cycles or (growth(levels) > 0 and len(cycles) < _IN_DOUBT * self.cycles):
-            try:
-                done = evict(self.package)
-            except EvictionRefusedError as error:
-                return {**_refusal(_shortened(error.reason)), "pins": [_shortened(pin) for pin in error.pins]}
-            seconds = self._filled()
-            last = self._used() if self.module else ""
-            cycles.append([done.reclaimed_bytes, seconds])
-            levels.append(_settled_bytes())
-            self._step("used again")
-        answer: dict[str, Any] = {"cycles": cycles, "levels": levels, "equal": None}
-        # Pickled, so that no result of before keeps the package from being emptied.
-        if isinstance(first, bytes) and isinstance(last, bytes):
-            try:
-                answer["equal"] = equal_pickles(first, last)
-            except IncomparableError as error:
-                answer["incomparable"] = _one_line(error)
-        return answer
-
-    def _filled(self) -> float:
-        """Have an emptied package filled again and return what that took in seconds."""
-        began = time.perf_counter()
-        try:
-            dir(sys.modules[self.package])
-        except BaseException as error:
-            raise _FailedError("import_failed", f"loading it again failed: {_described(error)}") from error
-        return time.perf_counter() - began
-
     def load(self) -> float:
         """Import the package and return what that took in seconds."""
         began = time.perf_counter()
@@ -288,7 +242,7 @@ def main(arguments: list[str]) -> int:
             data = data[os.write(descriptor, data) :]
 
     stage = Stage(job, tell)
-    acts = {"survey": stage.survey, "stop": stage.stop, "evict": stage.evict, "recycle": stage.recycle}
+    acts = {"survey": stage.survey, "stop": stage.stop, "recycle": stage.recycle}
     try:
         tell({"done": acts[job["act"]]()})
     except _FailedError as error:
@@ -323,11 +277,8 @@ def _described(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return _shortened(str(error).split("\n\n")[0])
-
-
-def _shortened(text: str) -> str:
-    """Return a text in one line that a terminal can show."""
+    """Return an error's first paragraph in one line that a terminal can show."""
+    text = str(error).split("\n\n")[0]
     line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}..."
 

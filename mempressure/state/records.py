@@ -22,7 +22,7 @@ from typing import Any
 
 from mempressure.measure.reading import UNKNOWN
 
-MECHANISMS = ("trim", "stop", "evict", "recycle")
+MECHANISMS = ("trim", "stop", "recycle")
 """How memory is given back, mildest first."""
 
 MAX_NAME_LENGTH = 200
@@ -58,7 +58,7 @@ class PackageState(_Record):
 
     name: str
     mechanism: str
-    """What unloads it: stop (isolated), evict (opted in) or recycle (everything else)."""
+    """What unloads it: stop (isolated) or recycle (everything else)."""
     source: str
     """Of `memory_bytes`: process (measured now) or import (measured when it was imported)."""
     timeout: float
@@ -68,8 +68,6 @@ class PackageState(_Record):
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdicts.verdict`); empty: unknown."""
-    evict_refused: str = ""
-    """Why it is not evicted though it was opted in; empty where it may be, or was not opted in."""
 
     loaded: float = 0.0
     active_calls: float = 0.0

@@ -82,8 +82,6 @@ class Verdict:
     """Private memory of a fresh process, before the package is imported."""
     loaded_bytes: int
     """Private memory after the package was imported and used."""
-    pins: tuple[str, ...] = ()
-    """References from outside the package that keep it from being evicted."""
     incomparable: str = ""
     """Why results of the exercise cannot be compared; empty where they can, or there is no exercise."""
     modules: tuple[ModuleCost, ...] = ()
@@ -142,7 +140,7 @@ def reason_invalid(key: VerdictKey) -> str:
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """Return a verdict as plain data, from which `from_json` restores it."""
     content = {"format": _FORMAT, **asdict(verdict)}
-    return content | {name: list(content[name]) for name in ("results", "pins", "modules")}
+    return content | {name: list(content[name]) for name in ("results", "modules")}
 
 
 def from_json(content: Any) -> Verdict:
@@ -157,14 +155,9 @@ def from_json(content: Any) -> Verdict:
     given["key"] = VerdictKey(**_checked(given["key"], _KEY, "its key"))
     given["results"] = tuple(MechanismResult(**_checked(row, _RESULT, "a result")) for row in given["results"])
     given["modules"] = tuple(ModuleCost(**_checked(row, _MODULE, "a module")) for row in given["modules"])
-    given["pins"] = tuple(given["pins"])
     if tuple(result.mechanism for result in given["results"]) != REHEARSED:
         raise VerdictError(f"its results are not one for each of {', '.join(REHEARSED)}")
     return Verdict(**given)
-
-
-def _texts(value: Any) -> bool:
-    return type(value) is list and len(value) <= MAX_ROWS and all(_text(text) for text in value)
 
 
 def _text(value: Any) -> bool:
@@ -213,7 +206,6 @@ _VERDICT = {
     "results": _rows,
     "baseline_bytes": _count,
     "loaded_bytes": _count,
-    "pins": _texts,
     "incomparable": _text,
     "modules": _rows,
 }

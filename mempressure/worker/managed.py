@@ -155,8 +155,6 @@ class ManagedWorker:
         """Carry out an order; see `mempressure.worker.agent`."""
         if order.op == "stop":
             return self._stop(order), None
-        if order.op == "evict":
-            return self._evict(order), None
         if order.op == "trim":
             return self._trim(order), None
         return self._recycle(order)
@@ -167,18 +165,6 @@ class ManagedWorker:
             raise self._packages.unknown(order.package)
         idle_for = (order.idle_for or {}).get(order.package)
         reclaimed, reason = package.unload(idle_for=idle_for)
-        return {"reclaimed_bytes": reclaimed, "skipped": reason}
-
-    def _evict(self, order: "Order") -> dict[str, Any]:
-        tracker = self._tracker
-        if tracker is None or order.package not in tracker:
-            raise self._packages.unknown(order.package)
-        # Collecting is what unshares the pages of a loaded parent, for a trim and for an eviction alike.
-        refused = self._lookout.look().trim_refused
-        if refused:
-            return {"reclaimed_bytes": 0, "skipped": refused}
-        idle_for = (order.idle_for or {}).get(order.package)
-        reclaimed, reason = tracker.evict(order.package, idle_for=idle_for)
         return {"reclaimed_bytes": reclaimed, "skipped": reason}
 
     def _trim(self, order: "Order") -> dict[str, Any]:
@@ -216,7 +202,6 @@ class ManagedWorker:
         tracker = self._packages.tracker
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
-            tracker.evict_unsupported = self.unsupported.get("evict", "")
         return tracker
 
     def _recycle(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:

@@ -59,15 +59,12 @@ class Packages:
         """Return the tracker, made by the first call."""
         # 0.2 MB that a worker without a tracked package need not pay
         from mempressure.packages.tracking import PackageTracker
-        from mempressure.verdicts.known import KnownVerdicts
 
         with self._lock:
             if self.tracker is None:
-                verdicts = KnownVerdicts(self._configuration.cache_directory)
                 self.tracker = PackageTracker(
                     on_change=self._on_change,
                     reserve=None if self.room is None else self._reserve_import,
-                    evict_refused=verdicts.current_reason_not_to_evict,
                 )
             return self.tracker
 
@@ -120,7 +117,7 @@ class Packages:
         return package
 
     def unload(self, name: str) -> UnloadResult:
-        """Give back the memory of an isolated package, between its calls, or of one that may be evicted.
+        """Give back the memory of an isolated package, between its calls.
 
         Raises:
             UnknownPackageError: the package is neither isolated nor tracked here.
@@ -128,11 +125,8 @@ class Packages:
         if name in self.isolated:
             reclaimed, reason = self.isolated[name].unload()
             return UnloadResult(name, "stop", reclaimed, reason)
-        tracker = self.tracked(name)
+        self.tracked(name)
         package = name.partition(".")[0]
-        if tracker.evicts(package):
-            reclaimed, reason = tracker.evict(package)
-            return UnloadResult(package, "evict", reclaimed, reason)
         reason = "it lives in this process, and only recycling the worker gives its memory back"
         return UnloadResult(package, "recycle", 0, reason)
 

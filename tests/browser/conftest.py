@@ -124,7 +124,7 @@ def publish_app(directory, withdraw_app):
     def published(app, *packages, **options):
         path.parent.mkdir(mode=0o755, exist_ok=True)
         states = [
-            PackageState(name=name, mechanism="evict", source="import", timeout=60.0, loaded=1.0, memory_bytes=MIB)
+            PackageState(name=name, mechanism="recycle", source="import", timeout=60.0, loaded=1.0, memory_bytes=MIB)
             for name in packages
         ]
         worker = WorkerState(

@@ -87,7 +87,7 @@ def a_made_up_hour(actuator, now, *, shop_now):
     actions = [
         _action("trim", (), 6 * MIB, 2, when),
         _action("stop", ("pandas",), 118 * MIB, 2, when),
-        _action("evict", ("sympy",), 0, 0, when, skipped=("worker 4103: was used 3.1 s ago, idle is 30 s",)),
+        _action("recycle", ("sympy",), 0, 0, when, skipped=("worker 4103: was used 3.1 s ago, idle is 30 s",)),
     ]
     actuator.store.record(_cycle("1", when, "webhook", "high", "high", 0.883, 0.553, actions))
     actions = [_action("stop", ("matplotlib",), 41 * MIB, 1, now - 200)]
@@ -142,7 +142,7 @@ def apps(publish_worker, proc):
             proc.process(pid)
             packages = [
                 _package("pandas", "stop", 59.0, now - 42, verdict="stop"),
-                _package("sympy", "evict", 34.2, now - 3, verdict="evict"),
+                _package("sympy", "recycle", 34.2, now - 3, verdict="stop"),
                 _package("matplotlib", "recycle", 30.1, now - 1260, keep_loaded=True),
                 _package("lxml", "recycle", 0.0, -1.0, loaded=0.0),
             ]
@@ -151,7 +151,7 @@ def apps(publish_worker, proc):
                 pid=pid, packages=packages, budget_bytes=512 * MIB, proportional_bytes=half, supervisor="gunicorn"
             )
         proc.process(511)
-        mail = [_package("jinja2", "evict", 4.5, -1.0, evict_refused="pinned by mail.templates.environment")]
+        mail = [_package("jinja2", "recycle", 4.5, -1.0)]
         publish_worker(pid=511, app="mail", packages=mail, budget_bytes=128 * MIB, proportional_bytes=39.7 * MIB)
 
     return publish

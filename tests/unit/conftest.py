@@ -9,7 +9,6 @@ import pytest
 
 from mempressure.errors import ProcessDiedError
 from mempressure.isolation.process import PackageProcess
-from tests.support import evictable as evictable_package
 from tests.support import isolated_functions
 from tests.support.waiting import until
 
@@ -63,13 +62,3 @@ def signal_after():
 
     yield start
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def evictable(tmp_path, monkeypatch):
-    """The name of a loaded package that nothing pins; it is forgotten in the end."""
-    evictable_package.write(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    evictable_package.load()
-    yield evictable_package.NAME
-    evictable_package.forget(evictable_package.NAME)

@@ -24,7 +24,6 @@ from mempressure.errors import (
 from mempressure.loader import LazyLoader, UnloadResult
 from mempressure.state.node_reader import read_node
 from mempressure.verdicts.store import store_verdict
-from mempressure.verdicts.verdict import REHEARSED, MechanismResult
 from mempressure.worker import sampler
 from tests.support.forking import in_child
 from tests.support.waiting import until
@@ -160,59 +159,6 @@ def test_a_tracked_package_lives_in_the_worker_and_says_what_would_unload_it(loa
     result = loader.unload("wave")
     assert (result.mechanism, result.reclaimed_bytes) == ("recycle", 0)
     assert "only recycling the worker" in result.skipped_reason
-
-
-@pytest.fixture
-def evictable_by_verdict(evictable, loader, configuration, make_verdict):
-    """A package that is declared with `evict=True` and has a good verdict, as `import_module` gave it."""
-    module = loader.import_module(evictable, evict=True, timeout=5.0)
-    works = tuple(MechanismResult(mechanism=name, works=True) for name in REHEARSED)
-    store_verdict(make_verdict(package=evictable, results=works), cache=configuration.cache_directory)
-    return module
-
-
-def test_a_package_with_a_good_verdict_is_evicted_by_order_and_loaded_again(evictable_by_verdict, published, ask):
-    ask("m1", "measure")
-    state = package(published(), "evictable")
-    assert (state.mechanism, state.loaded, state.evict_refused) == ("evict", 1, "")
-    assert "used" in ask("e1", "evict", package="evictable", idle_for={"evictable": 60.0})["skipped"]
-    answer = ask("e2", "evict", package="evictable")
-    assert answer["skipped"] is None
-    # Counted once it is measured: a tick may see an empty package that is not counted yet, and likewise a load.
-    until(lambda: package(published(), "evictable").unloads == 1, "the eviction to be published")
-    state = package(published(), "evictable")
-    assert (state.mechanism, state.loaded, state.reclaimed_bytes) == ("evict", 0, answer["reclaimed_bytes"])
-    assert evictable_by_verdict.answer() == 42
-    until(lambda: package(published(), "evictable").refaults == 1, "the load to be published")
-    assert package(published(), "evictable").loaded == 1
-    assert ask("e2", "evict", package="evictable") == answer  # remembered, and not done again
-    assert package(published(), "evictable").loaded == 1
-
-
-def test_unload_evicts_what_was_opted_in(evictable_by_verdict, loader):
-    result = loader.unload("evictable.shapes")
-    assert (result.package, result.mechanism, result.skipped_reason) == ("evictable", "evict", None)
-    assert loader.unload("evictable").skipped_reason == "it is empty already"
-    assert evictable_by_verdict.answer() == 42
-    held = evictable_by_verdict.answer
-    assert "function evictable.answer is held by" in loader.unload("evictable").skipped_reason
-    assert held() == 42
-
-
-def test_without_a_good_verdict_nothing_is_evicted(evictable, loader, configuration, make_verdict):
-    loader.manage(evictable, evict=True)
-    result = loader.unload(evictable)
-    assert (result.mechanism, result.reclaimed_bytes) == ("evict", 0)
-    assert "run mempressure check evictable" in result.skipped_reason
-    store_verdict(make_verdict(package=evictable), cache=configuration.cache_directory)
-    assert "its rehearsal found that it cannot be evicted" in loader.unload(evictable).skipped_reason
-    (state,) = loader.packages()
-    assert (state.mechanism, state.loaded) == ("recycle", 1)
-
-
-def test_a_package_that_is_not_known_cannot_be_evicted_by_order(loader, ask, published):
-    with pytest.raises(AgentUnreachableError, match="package 'sympy' is not managed here"):
-        ask("e1", "evict", package="sympy")
 
 
 def test_unknown_packages_are_named_with_the_known_ones(loader, functions, ask):
@@ -374,7 +320,7 @@ def test_in_a_fork_of_a_loaded_parent_trimming_is_off_and_says_so(loader, runtim
             return next((worker for worker in app.workers if worker.pid == os.getpid()), None) if app else None
 
         worker = until(child, "the child's state")
-        assert worker.unsupported.keys() == {"trim", "evict"}
+        assert worker.unsupported.keys() == {"trim"}
         assert "forked from a process that had loaded json" in worker.trim_refused
         path = socket_path(runtime_dir / str(os.geteuid()), os.getpid())
         answer = give_order(path, {"id": "t1", "op": "trim"})

@@ -215,8 +215,6 @@ def _idle(package: PackageDict) -> str:
 
 
 def _note(package: PackageDict) -> str:
-    if package["evict_refused"]:
-        return f"not evicted: {package['evict_refused']}"
     verdict = package["verdict"]
     return f"rehearsal: {verdict}" if verdict and verdict != package["mechanism"] else ""
 

@@ -45,18 +45,13 @@ TABLE = [
     of_thresholds(thresholds().replace(b"0.97", b"1e999"), 400, "out of range", "for example, {"),
     of_thresholds(thresholds(emergency=10**400), 400, "emergency=", "for example, {"),
     # text for numbers, and other types
-    of_thresholds(
-        thresholds(warning="0.5"), 400, 'warning="0.5"', "expected a number, got text", "for example, {"
-    ),
+    of_thresholds(thresholds(warning="0.5"), 400, 'warning="0.5"', "expected a number, got text", "for example, {"),
     of_thresholds(thresholds(warning=True), 400, "warning=true", "expected a number", "for example, {"),
     of_thresholds(thresholds(warning=None), 400, "warning=null", "expected a number, got null", "for example, {"),
     of_thresholds(thresholds(warning=[0.5]), 400, "warning=[0.5]", "for example, {"),
     of_thresholds(b"[0.5, 0.7, 0.8, 0.97]", 400, "expected an object, got an array", "for example, {"),
     # missing and unknown keys
-    *(
-        of_thresholds(thresholds(**{name: "gone"}), 400, f"{name} is missing", "for example, {")
-        for name in THRESHOLDS
-    ),
+    *(of_thresholds(thresholds(**{name: "gone"}), 400, f"{name} is missing", "for example, {") for name in THRESHOLDS),
     of_thresholds(thresholds(hysteresis=0.1), 400, "hysteresis is unknown", "for example, {"),
     of_thresholds(b"{}", 400, "is missing", "for example, {"),
     # out of order, equal, out of range
@@ -105,9 +100,7 @@ TABLE = [
     of_preference(b'{"keep_loaded": 1}', "keep_loaded=1", "for example, {"),
     of_preference(b'{"keep_loaded": true, "app": null}', "app=null", "for example, {"),
     of_preference(b'{"keep_loaded": true, "apps": ""}', "apps is unknown", "for example, {"),
-    of_preference(
-        json.dumps({"keep_loaded": True, "app": "x" * 201}).encode(), "app=", "<= 200", "for example, {"
-    ),
+    of_preference(json.dumps({"keep_loaded": True, "app": "x" * 201}).encode(), "app=", "<= 200", "for example, {"),
     of_unload(b'{"force": "yes"}', 'force="yes"', "for example, {"),
     of_unload(b'{"app": 1}', "app=1", "for example, {"),
     of_unload(b"[]", "expected an object", "for example, {"),

@@ -83,7 +83,6 @@ mempressure_feature_supported{feature="accessed_bit"} 1.0
 mempressure_feature_supported{feature="trim"} 1.0
 mempressure_feature_supported{feature="on_pressure"} 1.0
 mempressure_feature_supported{feature="package_processes"} 1.0
-mempressure_feature_supported{feature="evict"} 1.0
 mempressure_series_dropped_total 0.0
 mempressure_scrape_collector_success{collector="host"} 1.0
 mempressure_scrape_collector_success{collector="pressure"} 1.0

@@ -53,14 +53,13 @@ def test_a_package_is_rehearsed_by_every_mechanism(write):
     write(heavy=BALLAST, uses="import heavy\ndef answer():\n    return {'n': len(heavy.ballast)}\n")
     shares = []
     verdict = rehearse(exercise="uses:answer", cycles=3, on_progress=lambda share, doing: shares.append((share, doing)))
-    stop, evict, recycle = verdict.results
-    assert (stop.works, evict.works, recycle.works) == (True, True, True)
-    assert (stop.cycles, evict.cycles, recycle.cycles) == (3, 3, 3)
-    assert stop.equal is evict.equal is recycle.equal is True
+    stop, recycle = verdict.results
+    assert (stop.works, recycle.works) == (True, True)
+    assert (stop.cycles, recycle.cycles) == (3, 3)
+    assert stop.equal is recycle.equal is True
     assert verdict.mechanism == "stop"
     assert verdict.loaded_bytes - verdict.baseline_bytes == pytest.approx(8 * MIB, rel=0.2)
     assert recycle.reclaimed_bytes == pytest.approx(8 * MIB, rel=0.2)
-    assert evict.reclaimed_bytes == pytest.approx(8 * MIB, rel=0.2)
     assert stop.reclaimed_bytes > 8 * MIB
     assert stop.reload_seconds > recycle.reload_seconds > 0
     assert (verdict.key.package, verdict.key.exercise, verdict.incomparable) == ("heavy", "uses:answer", "")
@@ -68,7 +67,7 @@ def test_a_package_is_rehearsed_by_every_mechanism(write):
     assert reason_invalid(verdict.key) == "the files of heavy changed since it was found"  # not on this path
     assert [share for share, _ in shares] == sorted(share for share, _ in shares)
     assert (shares[0], shares[-1]) == ((0.0, "survey"), (1.0, "done"))
-    assert {doing for _, doing in shares} == {"survey", "stop", "evict", "recycle", "done"}
+    assert {doing for _, doing in shares} == {"survey", "stop", "recycle", "done"}
 
 
 def test_the_costliest_modules_are_named_with_what_they_take_themselves(write):
@@ -89,7 +88,7 @@ def test_a_verdict_holds_for_what_use_loads_too(write):
 def test_without_an_exercise_only_importing_is_rehearsed(write):
     write(heavy=BALLAST)
     verdict = rehearse()
-    assert [result.equal for result in verdict.results] == [None, None, None]
+    assert [result.equal for result in verdict.results] == [None, None]
     assert verdict.mechanism == "stop"
 
 
@@ -194,11 +193,11 @@ def test_an_exercise_that_is_none_is_named(write, exercise, kind, message):
 def test_a_result_that_cannot_be_sent_rules_out_stop_alone(write):
     write(heavy=BALLAST, uses="import heavy\ndef answer():\n    return lambda: heavy\n")
     verdict = rehearse(exercise="uses:answer")
-    stop, evict, recycle = verdict.results
+    stop, recycle = verdict.results
     assert not stop.works
     assert "cannot be pickled" in stop.reason
-    assert (evict.works, evict.equal, recycle.works, recycle.equal) == (True, None, True, None)
-    assert verdict.mechanism == "evict"
+    assert (recycle.works, recycle.equal) == (True, None)
+    assert verdict.mechanism == "recycle"
     assert "cannot be pickled" in verdict.incomparable
 
 
@@ -209,65 +208,29 @@ def test_a_result_that_brings_the_package_into_the_worker_rules_out_stop(write):
     )
     verdict = rehearse(exercise="uses:answer")
     assert "its result (heavy.Report) makes the worker load heavy too" in verdict.result("stop").reason
-    assert verdict.mechanism == "evict"
+    assert verdict.mechanism == "recycle"
 
 
-@pytest.mark.parametrize(
-    ("text", "pin"),
-    [
-        ("import atexit\ndef bye(): pass\natexit.register(bye)\n", "an exit handler"),
-        ("import builtins\ndef shared(): pass\nbuiltins.shared_by_heavy = shared\n", "shared_by_heavy"),
-    ],
-)
-def test_a_package_that_pins_itself_is_not_evicted_and_the_pin_named(write, text, pin):
-    write(heavy=BALLAST + text)
-    verdict = rehearse()
-    assert (verdict.mechanism, verdict.result("evict").works) == ("stop", False)
-    assert verdict.result("evict").reason == "it is pinned"
-    assert any(pin in line for line in verdict.pins)
-
-
-def test_what_a_package_registers_with_the_standard_library_is_no_pin(write):
+def test_a_worker_that_grows_with_each_result_rules_out_stop(write):
+    leaks = "def leak():\n    sys.__dict__.setdefault('kept', []).append(b'y' * (2 << 20))\n    return 1\n"
     write(
-        heavy=BALLAST
-        + "import copyreg\nclass Thing: pass\ndef reduced(thing): return (Thing, ())\ncopyreg.pickle(Thing, reduced)\n"
+        heavy=BALLAST,
+        uses=(
+            "import sys\n" + leaks + "class Leak:\n    def __reduce__(self): return (leak, ())\n"
+            "def answer():\n    import heavy\n    return Leak()\n"
+        ),
     )
-    verdict = rehearse()
-    assert (verdict.pins, verdict.result("evict").works) == ((), True)
+    verdict = rehearse(exercise="uses:answer", cycles=3)
+    assert "memory is not flat: it grew by 2.0 MiB a cycle" in verdict.result("stop").reason
+    assert verdict.mechanism == "recycle"
 
 
-def test_a_package_that_leaks_each_time_it_is_loaded_is_not_evicted(write):
-    write(heavy=BALLAST + "import sys\nsys.__dict__.setdefault('kept_by_heavy', []).append(b'y' * (2 << 20))\n")
-    verdict = rehearse(cycles=3)
-    assert "memory is not flat: it grew by 2.0 MiB a cycle" in verdict.result("evict").reason
-    assert verdict.result("evict").cycles == 9
-    assert verdict.result("recycle").works
-
-
-def test_a_package_that_keeps_something_of_its_first_loads_only_is_evicted_after_more_cycles(write):
-    keeps = "kept = sys.__dict__.setdefault('kept_by_heavy', [])\nlen(kept) < 4 and kept.append(b'y' * (2 << 20))\n"
-    write(heavy=BALLAST + "import sys\n" + keeps)
-    verdict = rehearse(cycles=3)
-    assert verdict.result("evict").reason == ""
-    assert 3 < verdict.result("evict").cycles <= 9
-
-
-def test_a_package_whose_state_of_before_matters_is_not_evicted(write):
+def test_what_a_package_keeps_of_its_loads_ends_with_its_process(write):
     write(
         heavy=BALLAST + "import sys\ntimes = sys.__dict__.setdefault('times_of_heavy', [])\ntimes.append(1)\n",
         uses="import heavy\ndef answer():\n    return len(heavy.times)\n",
     )
-    verdict = rehearse(exercise="uses:answer")
-    assert verdict.result("evict").equal is False
-    assert "differs from the first" in verdict.result("evict").reason
-    assert verdict.result("recycle").equal is True
-
-
-def test_a_package_that_loads_only_once_is_not_evicted(write):
-    write(heavy=BALLAST + "import sys\nassert not hasattr(sys, 'heavy_was_here')\nsys.heavy_was_here = True\n")
-    verdict = rehearse()
-    assert verdict.result("evict").reason == "loading it again failed: AssertionError"
-    assert verdict.mechanism == "stop"
+    assert [result.equal for result in rehearse(exercise="uses:answer").results] == [True, True]
 
 
 def test_a_result_that_changes_from_process_to_process_is_no_result(write):
@@ -286,7 +249,7 @@ def test_a_package_that_cannot_run_in_a_package_process_can_be_unloaded_otherwis
     verdict = rehearse()
     assert not verdict.result("stop").works
     assert "OSError: no" in verdict.result("stop").reason
-    assert [result.works for result in verdict.results] == [False, True, True]
+    assert [result.works for result in verdict.results] == [False, True]
 
 
 def test_what_a_package_prints_disturbs_nothing(write, capfd):

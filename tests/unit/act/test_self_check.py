@@ -70,8 +70,8 @@ UNPATCHED = {
         ({}, {}),
         ({"modules": UNPATCHED}, {}),
         ({"glibc": False}, {"trim": "not glibc"}),
-        ({"frozen_objects": 70}, {"trim": "passes over 70 objects", "evict": "70 objects would stay"}),
-        ({"inherited": ("pandas", "sympy")}, {"trim": "had loaded pandas, sympy", "evict": "had loaded pandas"}),
+        ({"frozen_objects": 70}, {"trim": "passes over 70 objects"}),
+        ({"inherited": ("pandas", "sympy")}, {"trim": "had loaded pandas, sympy"}),
         (
             {"has_module": lambda name: name != "_ctypes"},
             {
@@ -79,7 +79,7 @@ UNPATCHED = {
                 "package_processes": "without ctypes, by which PR_SET_PDEATHSIG",
             },
         ),
-        ({"try_accessed_bit": lambda: "no swap"}, {"accessed_bit": "no swap", "evict": "no swap"}),
+        ({"try_accessed_bit": lambda: "no swap"}, {"accessed_bit": "no swap"}),
         ({"linux": False}, {"package_processes": "only Linux"}),
         ({"executable": ""}, {"package_processes": "sys.executable=''"}),
         ({"bundled": True}, {"package_processes": "is no Python interpreter"}),
@@ -99,8 +99,8 @@ def test_what_cannot_work_is_named_with_the_reason(system, differing, expected):
 @pytest.mark.parametrize(
     ("path", "text", "expected"),
     [
-        ("self/smaps_rollup", None, {"process_memory", "trim", "evict"}),
-        ("self/smaps_rollup", "", {"process_memory", "trim", "evict"}),
+        ("self/smaps_rollup", None, {"process_memory", "trim"}),
+        ("self/smaps_rollup", "", {"process_memory", "trim"}),
         ("self/maps", MAPS.format("libjemalloc.so.2"), {"trim"}),
         ("self/maps", MAPS.format("libtcmalloc_minimal.so.4"), {"trim"}),
         ("self/maps", MAPS.format("libmimalloc.so.2.1"), {"trim"}),
@@ -132,7 +132,7 @@ def test_root_may_start_processes_whatever_the_limit(system, proc):
 )
 def test_a_loaded_parent_is_known_by_the_memory_in_common(system, proc, anonymous, private, loaded_parent):
     smaps(proc, anonymous=anonymous, private=private)
-    expected = {"trim", "evict"} if loaded_parent else set()
+    expected = {"trim"} if loaded_parent else set()
     assert unsupported(system()).keys() == expected
     if loaded_parent:
         sizes = f"{(anonymous - private) >> 10} of its {anonymous >> 10} MiB"
@@ -152,7 +152,7 @@ def test_all_works_in_this_process():
 def test_objects_frozen_in_this_process_are_seen():
     gc.freeze()
     try:
-        assert unsupported(own_system()).keys() == {"trim", "evict"}
+        assert unsupported(own_system()).keys() == {"trim"}
     finally:
         gc.unfreeze()
 

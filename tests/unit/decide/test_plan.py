@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.config.thresholds import Thresholds
+from mempressure.decide import ranking
 from mempressure.decide.eligibility import choose_strategy
 from mempressure.decide.plan import Experience, Rules, make_plan
 from mempressure.decide.quarantine import judged
-from mempressure.decide.ranking import Ageing, evicted, observed
+from mempressure.decide.ranking import Ageing, observed
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
 
@@ -288,7 +289,7 @@ def test_priority_comes_before_value():
 def test_a_package_used_a_lot_long_ago_is_overtaken_by_one_used_since_the_level_rose():
     once, now = package("once", **OFTEN), package("now", **SELDOM)
     held = worker(once, now)
-    before = evicted(observed(Ageing(), [reading(worker(once))]), 1.0)
+    before = ranking.unloaded(observed(Ageing(), [reading(worker(once))]), 1.0)
     made = plan(reading(held), usage=0.82, ageing=observed(before, [reading(held)]))
     assert [action.packages[0] for action in made.actions] == ["once", "now"]
     assert [action.value for action in made.actions] == [50 / 1e6, 1.0 + 2 / 1e6]
@@ -377,50 +378,39 @@ def test_what_is_not_loaded_is_neither_planned_nor_skipped():
     assert (made.actions, made.skips) == ((), ())
 
 
-def test_an_idle_package_that_was_opted_in_is_evicted_after_the_stops_and_before_the_recycles():
-    held = [package("a", mechanism="recycle"), package("b", mechanism="evict"), package("c")]
-    made = plan(reading(worker(*held, pid=1), worker(*held, pid=2)), usage=0.86)
-    assert [(a.mechanism, a.packages, len(a.targets)) for a in made.actions] == [
-        ("stop", ("c",), 2),
-        ("evict", ("b",), 2),
-        ("recycle", ("a",), 1),
-        ("recycle", ("a",), 1),
-    ]
-    assert made.actions[1].targets[0].idle_for == {"b": 30.0}
-
-
 @pytest.mark.parametrize(
     ("held", "usage", "reason"),
     [
-        (package(mechanism="evict", idle=None), 0.86, "how long it has been unused is not known"),
-        (package(mechanism="evict", idle=1.0), 0.86, "was used 1.0 s ago, idle is 30 s"),
-        (package(mechanism="evict", active_calls=1.0), 0.96, "is in use"),
-        (package(mechanism="evict", keep_loaded=True), 0.82, "is kept loaded by preference"),
+        (package(mechanism="recycle", idle=None), 0.86, "has been idle for nobody knows how long"),
+        (package(mechanism="recycle", idle=1.0), 0.86, "was used 1.0 s ago, idle is 30 s"),
+        (package(mechanism="recycle", active_calls=1.0), 0.96, "is in use"),
+        (package(mechanism="recycle", keep_loaded=True), 0.82, "is kept loaded by preference"),
     ],
 )
-def test_what_is_not_evicted(held, usage, reason):
-    made = plan(reading(worker(held)), usage=usage)
+def test_what_no_worker_is_recycled_for(held, usage, reason):
+    made = plan(reading(worker(held), worker(pid=2)), usage=usage, recycle_from="normal")
     assert made.actions == ()
-    assert reason in reasons(made)["pandas"]
+    assert reasons(made)["pandas"] == f"worker 1: pandas {reason}"
 
 
-def test_nothing_is_evicted_below_unload_packages():
-    made = plan(reading(worker(package(mechanism="evict"))), usage=0.79)
+def test_nothing_is_recycled_below_unload_packages():
+    made = plan(reading(worker(package(mechanism="recycle")), worker(pid=2)), usage=0.79, recycle_from="normal")
     assert (made.actions, made.skips) == ((), ())
 
 
-def test_a_worker_is_not_recycled_while_a_package_that_could_be_evicted_is_in_use_there():
-    held = [package("a", mechanism="recycle"), package("b", mechanism="evict", idle=1.0)]
-    made = plan(reading(worker(*held, pid=1), worker(pid=2)), usage=0.86)
-    assert made.actions == ()
-    assert "b was used 1.0 s ago" in reasons(made)["a"]
+def test_a_package_in_a_process_of_its_own_keeps_no_worker_from_being_recycled():
+    held = [package("a", mechanism="recycle"), package("b", idle=1.0)]
+    made = plan(reading(worker(*held), worker(pid=2)), usage=0.86)
+    assert [(action.mechanism, action.packages) for action in made.actions] == [("recycle", ("a",))]
+    assert made.actions[0].targets[0].idle_for == {"a": 30.0}
+    assert reasons(made)["b"] == "was used 1.0 s ago, idle is 30 s"
 
 
 packages = st.builds(
     package,
     st.sampled_from([f"p{number}" for number in range(14)]),
     idle=st.one_of(st.none(), st.floats(0, 400)),
-    mechanism=st.sampled_from(["stop", "recycle", "evict"]),
+    mechanism=st.sampled_from(["stop", "recycle"]),
     loaded=st.sampled_from([0.0, 1.0]),
     timeout=st.floats(0, 300),
     priority=st.integers(-2, 2),
@@ -475,16 +465,10 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             if strategy.name == "normal":
                 assert not any(p.keep_loaded or p.name in keep for p in concerned)
             assert set(action.packages) <= set(target.idle_for)
-            going = held if action.mechanism != "recycle" else target.worker.packages
-            assert set(target.idle_for) == {p.name for p in going if p.loaded and p.mechanism != "stop"} or (
-                action.mechanism == "stop"
-            )
-            assert not any(p.active_calls for p in going if p.name in target.idle_for)
-        if action.mechanism == "evict":
-            assert usage >= THRESHOLDS.unload_packages
-            assert all(p.last_used >= 0 for t in action.targets for p in t.worker.packages if p.name in action.packages)
+            assert set(target.idle_for) == {p.name for p in concerned}
         if action.mechanism == "recycle":
             assert usage >= THRESHOLDS.unload_packages
+            assert all(p.last_used >= 0 for t in action.targets for p in t.worker.packages if p.name in action.packages)
             assert recycle_from != "never"
             serving = [w for w in action.app.workers if w.serving]
             assert serving == list(action.app.workers)
@@ -492,7 +476,7 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             assert set(action.packages) == {
                 p.name for p in action.targets[0].worker.packages if p.loaded and p.mechanism == "recycle"
             }
-    order = [("trim", "stop", "evict", "recycle").index(action.mechanism) for action in made.actions]
+    order = [("trim", "stop", "recycle").index(action.mechanism) for action in made.actions]
     assert order == sorted(order)
 
 
@@ -505,7 +489,7 @@ def test_every_loaded_package_that_something_could_unload_is_planned_or_said_to_
         for app in given_apps
         for w in app.workers
         for p in w.packages
-        if p.loaded and (p.mechanism == "stop" or (p.mechanism == "evict" and usage >= THRESHOLDS.unload_packages))
+        if p.loaded and (p.mechanism == "stop" or usage >= THRESHOLDS.unload_packages)
     }
     assert stops <= mentioned
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.decide.ranking import Ageing, evicted, freeable_bytes, observed, reload_seconds, value_of
+from mempressure.decide.ranking import Ageing, freeable_bytes, observed, reload_seconds, unloaded, value_of
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
 
@@ -51,7 +51,7 @@ def test_a_package_is_worth_in_many_workers_what_it_is_worth_in_one():
 
 def test_what_was_used_since_the_level_rose_is_marked_with_it_and_the_rest_is_not():
     used, unused = package("used", uses=1.0), package("unused", uses=1.0)
-    ageing = evicted(observed(Ageing(), [app(worker(used, unused))]), 5.0)
+    ageing = unloaded(observed(Ageing(), [app(worker(used, unused))]), 5.0)
     used.uses = 2.0
     holder = worker(used, unused)
     ageing = observed(ageing, [app(holder)])
@@ -66,18 +66,18 @@ def test_a_package_never_seen_before_enters_at_the_present_level():
 def test_what_is_unloaded_is_forgotten_and_enters_anew():
     held = package(uses=1.0)
     ageing = observed(Ageing(), [app(worker(held))])
-    ageing = observed(evicted(ageing, 2.0), [app(worker(package(uses=1.0, loaded=0.0)))])
+    ageing = observed(unloaded(ageing, 2.0), [app(worker(package(uses=1.0, loaded=0.0)))])
     assert ageing.marks == {}
     assert observed(ageing, [app(worker(held))]).level_of(worker(held), held) == 2.0
 
 
 def test_the_level_is_raised_and_never_lowered():
-    assert evicted(evicted(Ageing(), 2.0), 1.0) == Ageing(level=2.0)
+    assert unloaded(unloaded(Ageing(), 2.0), 1.0) == Ageing(level=2.0)
 
 
 def test_states_are_passed_in_and_out_and_never_changed():
     before = Ageing()
-    observed(evicted(before, 1.0), [app(worker(package()))])
+    observed(unloaded(before, 1.0), [app(worker(package()))])
     assert before == Ageing()
 
 
@@ -125,7 +125,7 @@ def test_the_level_never_falls_and_no_package_is_marked_above_it(steps):
         if unload:
             lowest = min(held.values(), key=lambda p: value_of([(holder, p)], ageing))
             level = ageing.level
-            ageing = evicted(ageing, value_of([(holder, lowest)], ageing))
+            ageing = unloaded(ageing, value_of([(holder, lowest)], ageing))
             assert ageing.level >= level
 
 
@@ -141,5 +141,5 @@ def test_a_package_that_is_not_used_any_more_is_the_lowest_in_the_end(load_secon
         values = {p.name: value_of([(holder, p)], ageing) for p in (former, current)}
         if values["former"] < values["current"]:
             return
-        ageing = evicted(ageing, values["current"])
+        ageing = unloaded(ageing, values["current"])
     pytest.fail("it is kept for ever")

@@ -12,10 +12,10 @@ held = st.tuples(
     st.integers(-1, 10**12),
     st.sampled_from(["process", "import"]),
     st.floats(-1, 2e9),
-    st.sampled_from(["", "stop", "evict", "recycle"]),
+    st.sampled_from(["", "stop", "recycle"]),
 )
 counts = st.tuples(*[st.floats(0, 1e9)] * 5)
-steps = st.lists(st.tuples(st.dictionaries(st.integers(1, 3), held), st.sampled_from(["stop", "evict"]), counts))
+steps = st.lists(st.tuples(st.dictionaries(st.integers(1, 3), held), st.sampled_from(["stop", "recycle"]), counts))
 
 
 def worker(pid):

@@ -26,9 +26,9 @@ def test_other_names_are_refused(name):
 
 @pytest.mark.parametrize("value", [1, 0, "true", None])
 def test_flags_are_true_or_false(value):
-    assert checked_flag("evict", value=True) is True
-    with pytest.raises(ConfigurationError, match=f"evict={value!r}.*True or False"):
-        checked_flag("evict", value)
+    assert checked_flag("keep_loaded", value=True) is True
+    with pytest.raises(ConfigurationError, match=f"keep_loaded={value!r}.*True or False"):
+        checked_flag("keep_loaded", value)
 
 
 @pytest.mark.parametrize("value", [1.0, True, "1", None])

@@ -4,13 +4,9 @@ from types import ModuleType
 
 import pytest
 
-from mempressure.errors import MemoryBudgetExceeded
-from mempressure.eviction import eviction
-from mempressure.eviction.hollow import is_hollow
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages import tracking
 from mempressure.packages.accessed_bit import disarm
-from mempressure.packages.reservation import Reservation
 from mempressure.packages.tracking import PackageTracker
 from tests.support.clock import Clock
 from tests.support.forking import in_child
@@ -244,139 +240,6 @@ def test_a_package_that_was_there_before_is_not_measured(tracker):
     assert (state.cumulative_bytes, state.freed_bytes) == (UNKNOWN, UNKNOWN)
 
 
-@pytest.fixture
-def evicting(tracker):
-    """A tracker whose package may be evicted, and the loaded package."""
-    tracker.track("tracked_one", timeout=5.0, evict=True)
-    module = tracker.defer("tracked_one")
-    assert len(module.VALUE) == 8_000_000
-    yield module
-    is_hollow("tracked_one") and module.VALUE  # what is deleted from sys.modules must not be empty
-
-
-def test_an_evicted_package_is_not_loaded_and_its_memory_is_back(tracker, evicting, changes, clock):
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("evict", "")
-    reclaimed, reason = tracker.evict("tracked_one")
-    assert reason is None
-    assert reclaimed > 3_000_000  # of 8: looking at everything in a process that runs all tests takes memory that stays
-    state = only(tracker)
-    assert (state.loaded, state.unloads, state.reclaimed_bytes, state.memory_bytes) == (0, 1, reclaimed, 0)
-    assert len(changes) == 2
-    tracker.attribute()
-    assert only(tracker).freed_bytes == UNKNOWN
-
-
-def test_loading_an_evicted_package_again_is_a_load_and_soon_after_a_refault(tracker, evicting, clock):
-    seconds = only(tracker).load_seconds
-    tracker.evict("tracked_one")
-    clock.now += 20
-    assert len(evicting.VALUE) == 8_000_000
-    state = only(tracker)
-    assert (state.loaded, state.loads, state.refaults, state.refault_delay) == (1, 2, 1, 20)
-    assert (state.refault_level, state.last_refault, state.last_used) == (1, clock.now, clock.now)
-    assert state.load_seconds > seconds
-    assert state.memory_bytes > 7_000_000
-    tracker.evict("tracked_one")
-    clock.now += 61
-    assert len(evicting.VALUE) == 8_000_000
-    assert (only(tracker).loads, only(tracker).refaults) == (3, 1)
-
-
-def test_use_of_a_package_that_was_loaded_again_is_seen(tracker, evicting, clock, monkeypatch):
-    tracker.tick()
-    tracker.evict("tracked_one")
-    monkeypatch.setitem(sys.modules, "tracked_other", ModuleType("tracked_other"))  # modules are looked for anew
-    tracker.tick()
-    assert is_hollow("tracked_one")
-    assert evicting.VALUE
-    tracker.tick()
-    clock.now += 10
-    assert evicting.VALUE
-    tracker.tick()
-    assert only(tracker).last_used == 1010.0
-
-
-def test_a_package_that_is_in_use_is_not_evicted(tracker, evicting, clock):
-    tracker.tick()
-    clock.now += 3
-    assert tracker.evict("tracked_one", idle_for=5.0) == (0, "used 3.0 s ago")
-    clock.now += 3
-    assert evicting.VALUE  # since the last tick
-    assert tracker.evict("tracked_one", idle_for=5.0) == (0, "used 0.0 s ago")
-    clock.now += 6
-    with tracker.using("tracked_one"):
-        assert tracker.evict("tracked_one", idle_for=0.0) == (0, "in use")
-    clock.now += 6
-    assert tracker.evict("tracked_one", idle_for=5.0)[1] is None
-
-
-def test_a_use_that_begins_while_the_package_is_looked_at_counts(tracker, evicting, clock, monkeypatch):
-    look = eviction._look
-
-    def used_meanwhile(*arguments):
-        found = look(*arguments)
-        assert evicting.VALUE
-        return found
-
-    monkeypatch.setattr(eviction, "_look", used_meanwhile)
-    clock.now += 6
-    tracker.tick()
-    assert tracker.evict("tracked_one", idle_for=5.0) == (0, "used 0.0 s ago")
-
-
-def test_only_what_was_opted_in_and_may_be_is_evicted(tracker, evicting):
-    tracker.track("tracked_one", timeout=5.0)
-    assert tracker.evict("tracked_one") == (0, "it was not opted in: declare it with evict=True")
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("recycle", "")
-    tracker._evict_refused = "no {}".format
-    tracker.track("tracked_one", timeout=5.0, evict=True)
-    assert tracker.evict("tracked_one") == (0, "no tracked_one")
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("recycle", "no tracked_one")
-
-
-def test_a_pinned_package_is_left_to_recycling_for_a_minute_and_the_pin_is_shown(tracker, evicting, clock):
-    held = evicting.VALUE
-    _, reason = tracker.evict("tracked_one")
-    assert reason.startswith("it is pinned: an instance of mmap.mmap of the package is held by ")
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("recycle", reason)
-    clock.now += tracking.RETRY_SECONDS
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("evict", "")
-    del held
-    assert tracker.evict("tracked_one")[1] is None
-
-
-def test_what_was_loaded_before_a_fork_is_not_evicted_in_the_child(tracker, evicting):
-    tracker.after_fork()
-    assert "before this process was forked" in only(tracker).evict_refused
-    assert "before this process was forked" in tracker.evict("tracked_one")[1]
-
-
-def test_what_was_empty_at_a_fork_may_be_evicted_in_the_child_once_it_is_loaded_there(tracker, evicting):
-    tracker.evict("tracked_one")
-    tracker.after_fork()
-    assert evicting.VALUE
-    assert tracker.evict("tracked_one")[1] is None
-
-
-def test_room_is_reserved_before_an_evicted_package_is_loaded_again(tracker, evicting):
-    asked = []
-
-    def reserve(package, cost):
-        asked.append((package, cost))
-        if len(asked) == 1:
-            raise MemoryBudgetExceeded("no room")
-        return Reservation(cost)
-
-    tracker._reserve = reserve
-    tracker.evict("tracked_one")
-    with pytest.raises(MemoryBudgetExceeded):
-        _ = evicting.VALUE
-    assert is_hollow("tracked_one")
-    assert evicting.VALUE
-    assert evicting.VALUE
-    assert asked == [("tracked_one", 0)] * 2
-
-
 def test_without_the_accessed_bit_nobody_knows_for_how_long_a_package_has_been_idle(tracker, clock):
     tracker.accessed_bit = False
     tracker.track("tracked_one", timeout=5.0)
@@ -399,9 +262,3 @@ def test_what_was_loaded_at_the_fork_is_inherited(tracker):
         assert tracker.inherited == ("json",)
 
     in_child(check)
-
-
-def test_where_evicting_is_not_supported_it_is_refused_with_the_reason(tracker, evicting):
-    tracker.evict_unsupported = "gc.freeze() was called"
-    assert tracker.evict("tracked_one") == (0, "gc.freeze() was called")
-    assert (only(tracker).mechanism, only(tracker).evict_refused) == ("recycle", "gc.freeze() was called")

@@ -214,8 +214,8 @@ def test_values_must_fit_the_packages(data):
         ((), ""),
         (("", ""), ""),
         (("stop", ""), "stop"),
-        (("recycle", "trim", "evict"), "recycle"),
-        (("stop", "evict"), "evict"),
+        (("recycle", "trim", "stop"), "recycle"),
+        (("stop", "recycle"), "recycle"),
         (("zap", "stop"), "stop"),
         (("trim", "stop"), "stop"),
         (("stop", "trim"), "stop"),
@@ -321,7 +321,7 @@ def test_a_damaged_file_is_named(path):
 
 
 def test_mechanisms_are_named_mildest_first():
-    assert records.MECHANISMS == ("trim", "stop", "evict", "recycle")
+    assert records.MECHANISMS == ("trim", "stop", "recycle")
 
 
 def test_packages_that_were_read_are_like_those_that_were_written(data):

@@ -6,7 +6,6 @@ import pytest
 
 from mempressure.verdicts.known import KnownVerdicts
 from mempressure.verdicts.store import forget_verdict, store_verdict
-from mempressure.verdicts.verdict import REHEARSED, MechanismResult
 
 
 @pytest.fixture
@@ -48,19 +47,3 @@ def test_a_worker_without_verdicts_imports_nothing_for_them():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_only_a_verdict_that_evicting_works_allows_it(cache, make_verdict):
-    known = KnownVerdicts(cache)
-    known.refresh()
-    assert known.reason_not_to_evict("sympy") == (
-        "no rehearsal found that it can be evicted: run mempressure check sympy"
-    )
-    store_verdict(
-        make_verdict(package="sympy", results=tuple(MechanismResult(mechanism=name, works=True) for name in REHEARSED)),
-        cache=cache,
-    )
-    store_verdict(make_verdict(package="pandas"), cache=cache)
-    known.refresh()
-    assert known.reason_not_to_evict("sympy") == ""
-    assert known.reason_not_to_evict("pandas").startswith("its rehearsal found that it cannot be evicted: ")

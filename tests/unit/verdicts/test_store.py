@@ -84,7 +84,7 @@ def test_of_several_exercises_the_most_cautious_verdict_counts(cache, make_verdi
     keep("", "stop", "recycle", when=5.0)
     used = keep("reports:daily", "stop", "recycle", when=1.0)
     assert load_verdict("pandas", cache=cache) == used
-    newer = keep("reports:yearly", "evict", "recycle", when=2.0)
+    newer = keep("reports:yearly", "stop", "recycle", when=2.0)
     assert load_verdict("pandas", cache=cache) == newer
     cautious = keep("reports:monthly", "recycle", when=0.0)
     assert load_verdict("pandas", cache=cache) == cautious

@@ -109,8 +109,8 @@ def test_packages_are_shown_with_memory_idle_time_mechanism_and_workers(client, 
         PackageState(
             name="pandas", mechanism="stop", loaded=1.0, memory_bytes=30.0 * MIB, last_used=1e9 - 90, **options
         ),
-        PackageState(name="sympy", mechanism="evict", evict_refused="pinned by x", last_used=-1.0, **options),
-        PackageState(name="numpy", mechanism="evict", loaded=1.0, last_used=-1.0, keep_loaded=True, **options),
+        PackageState(name="sympy", mechanism="recycle", last_used=-1.0, **options),
+        PackageState(name="numpy", mechanism="recycle", loaded=1.0, last_used=-1.0, keep_loaded=True, **options),
         PackageState(name="lxml", mechanism="recycle", loaded=1.0, active_calls=2.0, verdict="stop", **options),
     )
     page = client.get("/")
@@ -121,7 +121,7 @@ def test_packages_are_shown_with_memory_idle_time_mechanism_and_workers(client, 
     assert rows["pandas"][1] == "30.0 MiB"
     assert rows["pandas"][2].endswith("timeout 60 s")
     assert rows["pandas"][3:] == ["stop", "1 of 1", "Unload"]
-    assert rows["sympy"] == ["sympy", "-", "not loaded", "evict not evicted: pinned by x", "0 of 1", ""]
+    assert rows["sympy"] == ["sympy", "-", "not loaded", "recycle", "0 of 1", ""]
     assert rows["numpy"][0] == "numpy kept loaded"
     assert rows["numpy"][2] == "unknown timeout 60 s"
     assert rows["lxml"][2:4] == ["in use timeout 60 s", "recycle rehearsal: stop"]
@@ -162,12 +162,12 @@ def test_what_is_turned_off_is_said(client, actuator, token):
 
 
 def test_a_dry_run_is_said(actuator, client, monkeypatch):
-    monkeypatch.setattr(actuator, "dry_run", ("stop", "evict"))
+    monkeypatch.setattr(actuator, "dry_run", ("stop", "recycle"))
     dry = cycle(1).actions[0]
     dry.workers, dry.reclaimed_bytes, dry.expected_bytes, dry.dry_run = 0, 0, 20 * MIB, True
     actuator.store.record(cycle(1, actions=[dry]))
     text = text_of(client.get("/"))
-    assert "Dry run of stop, evict: decided and recorded, not carried out" in text
+    assert "Dry run of stop, recycle: decided and recorded, not carried out" in text
     assert "pandas by stop: dry run, 20.0 MiB expected" in text
 
 

@@ -30,7 +30,7 @@ def test_packages_are_summed_over_workers(scrape, proc, publish_worker, package)
     sympy = package("sympy", mechanism="recycle", source="import", memory_bytes=20.0 * MIB, unloads=9.0)
     publish_worker(pid=101, started=STARTED + 1, packages=[pandas, sympy])
     idle = package(loaded=0.0, memory_bytes=0.0, last_used=STARTED - 50)
-    unknown = package("matplotlib", mechanism="evict", memory_bytes=-1.0)
+    unknown = package("matplotlib", memory_bytes=-1.0)
     publish_worker(pid=102, started=STARTED + 1, packages=[idle, unknown])
     found = {name: value for name, value in scrape().items() if name[0].startswith("package_")}
     for name in ("package_loads_total", "package_refaults_total", "package_load_seconds_total"):
@@ -47,8 +47,8 @@ def test_packages_are_summed_over_workers(scrape, proc, publish_worker, package)
         ("package_load_seconds_total", "shop", "pandas"): 0.5,
         ("package_unloads_total", "shop", "pandas", "stop"): 2,
         ("package_reclaimed_bytes_total", "shop", "pandas", "stop"): 5 * MIB,
-        ("package_unloads_total", "shop", "matplotlib", "evict"): 0,
-        ("package_reclaimed_bytes_total", "shop", "matplotlib", "evict"): 0,
+        ("package_unloads_total", "shop", "matplotlib", "stop"): 0,
+        ("package_reclaimed_bytes_total", "shop", "matplotlib", "stop"): 0,
     }
 
 
@@ -62,14 +62,14 @@ def test_a_packages_memory_measured_in_two_ways_is_two_series(scrape, proc, publ
 
 
 def test_where_workers_verdicts_differ_the_least_mild_is_shown(scrape, proc, publish_worker, package):
-    verdicts = {101: ("", "evict"), 102: ("stop", "stop"), 103: ("recycle", "evict"), 104: ("", "rogue")}
+    verdicts = {101: ("", "stop"), 102: ("stop", "trim"), 103: ("recycle", "stop"), 104: ("", "rogue")}
     for pid, (pandas, sympy) in verdicts.items():
         proc.process(pid)
         rows = [package(verdict=pandas), package("sympy", verdict=sympy), package("polars")]
         publish_worker(pid=pid, packages=rows)
     assert {name: value for name, value in scrape().items() if name[0] == "package_verdict"} == {
         ("package_verdict", "shop", "pandas", "recycle"): 1,
-        ("package_verdict", "shop", "sympy", "evict"): 1,
+        ("package_verdict", "shop", "sympy", "stop"): 1,
     }
 
 
