@@ -14,7 +14,7 @@ class WebConfigError(ConfigurationError):
 
 
 class UnsafeDirectoryError(MempressureError):
-    """A runtime or state directory could be written to by somebody else; nothing in it can be believed."""
+    """A runtime or state directory is writable by other users, so nothing in it can be trusted."""
 
 
 class UnknownPackageError(MempressureError, LookupError):

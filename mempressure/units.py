@@ -1,4 +1,4 @@
-"""Sizes, times and shares as people read them."""
+"""Formats sizes, durations and ratios for people."""
 
 import time
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import settings
 
 from mempressure import loader
+from mempressure.act.mechanisms import rehearsed_mechanisms
 from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
 from mempressure.state.files import publish
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.verdicts import environment
-from mempressure.verdicts.verdict import REHEARSED, MechanismResult, ModuleCost, Verdict, VerdictKey
+from mempressure.verdicts.verdict import MechanismResult, ModuleCost, Verdict, VerdictKey
 from tests.support import isolated_functions
 
 # How long an example takes says more of what else the machine does than of the code.
@@ -238,7 +239,7 @@ def _verdict(*, package: str = "pandas", exercise: str = "", **options) -> Verdi
         allocator=environment.allocator(),
         mempressure=environment.mempressure_version(),
     )
-    results = tuple(MechanismResult(mechanism=name, works=True) for name in REHEARSED)
+    results = tuple(MechanismResult(mechanism=each.name, works=True) for each in rehearsed_mechanisms())
     modules = (ModuleCost(name="numpy", self_bytes=5, cumulative_bytes=9, self_seconds=0.1),)
     defaults = {"when": 1e9, "results": results, "baseline_bytes": 1, "loaded_bytes": 9, "modules": modules}
     return Verdict(key=key, **{**defaults, **options})

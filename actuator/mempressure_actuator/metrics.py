@@ -8,11 +8,12 @@ from prometheus_client.exposition import choose_encoder
 
 from mempressure import __version__
 from mempressure.act.executor import Outcome
+from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.configuration import DRY_RUN_CHOICES
 from mempressure.control.records import Cycle
 from mempressure.decide.plan import Action
+from mempressure.mechanisms import NAMES
 from mempressure.state.node import NodeReading
-from mempressure.state.records import MECHANISMS
 from mempressure_actuator.inbox.notification import RESULTS
 
 WEBHOOK_RESULTS = ("accepted", "ignored", "invalid", "unsupported", "too_large", "unauthorized", "failed", "overloaded")
@@ -60,12 +61,12 @@ class Metrics:
             ("mechanism", "result"),
             registry=self.registry,
         )
-        for mechanism in MECHANISMS:
+        for name in NAMES:
             for result in ("done", "skipped", "failed", "dry_run"):
-                self.actions.labels(mechanism, result)
-        self.reclaimed = self._counter("reclaimed_bytes", "Memory given back, measured.", {"mechanism": MECHANISMS})
+                self.actions.labels(name, result)
+        self.reclaimed = self._counter("reclaimed_bytes", "Memory given back, measured.", {"mechanism": NAMES})
         self.dry_run_bytes = self._counter(
-            "dry_run_bytes", "Memory that dry runs were expected to give back.", {"mechanism": MECHANISMS}
+            "dry_run_bytes", "Memory that dry runs were expected to give back.", {"mechanism": NAMES}
         )
         self.cycles = Counter(
             "mempressure_actuator_cycles",
@@ -89,8 +90,8 @@ class Metrics:
             buckets=_ACTION_BUCKETS,
             registry=self.registry,
         )
-        for mechanism in MECHANISMS:
-            self.action_duration.labels(mechanism)
+        for name in NAMES:
+            self.action_duration.labels(name)
         self.reaction_duration = Histogram(
             "mempressure_actuator_reaction_duration_seconds",
             "Time from the receipt of a notification to the end of the first action that gave memory back for it.",
@@ -120,8 +121,8 @@ class Metrics:
         self.last_turn = self._gauge("last_turn_timestamp_seconds", "Time of the control loop's last turn.")
         self.autonomous = self._gauge("autonomous", "1 while the actuator evaluates the thresholds itself.")
         self.dry_run = self._gauge("dry_run", "1 where a mechanism is decided on but not carried out.", ("mechanism",))
-        for mechanism in DRY_RUN_CHOICES:
-            self.dry_run.labels(mechanism).set(mechanism in dry_run)
+        for name in DRY_RUN_CHOICES:
+            self.dry_run.labels(name).set(name in dry_run)
         self.brakes = self._counter("brakes", "Times that a brake prevented an action or a change.", {"brake": BRAKES})
         self.stopped_scopes = self._gauge("stopped_scopes", "Scopes paused because their cycles freed too little.")
         self.stalls = self._counter("stalls", "Stalls that the kernel reported.", {"source": STALL_SOURCES})
@@ -137,7 +138,7 @@ class Metrics:
         self._package_reclaimed = Counter(
             "mempressure_package_reclaimed_bytes", "Memory given back by unloads.", labels, registry=self.registry
         )
-        self._counted_packages: set[tuple[str, str]] = set()
+        self._counted_packages: set[tuple[str, str, str]] = set()
 
     def add_custom(self, name: str) -> None:
         """Create the series of a custom action, at 0."""
@@ -156,16 +157,17 @@ class Metrics:
         self.reclaimed.labels(action.mechanism).inc(outcome.reclaimed_bytes)
         if outcome.dry_run:
             self.dry_run_bytes.labels(action.mechanism).inc(action.expected_bytes)
-        if action.mechanism == "recycle" and outcome.workers:
+        if mechanism(action.mechanism).replaces_worker and outcome.workers:
             self._observe_recycled(action, outcome)
 
     def observe_node(self, reading: NodeReading) -> None:
-        """Create the series, at 0, of every package that recycling unloads, so that the first increase is seen."""
+        """Create the series, at 0, of every package that only its worker's end unloads: the first increase is seen."""
+        replacing = {each.name for each in mechanisms() if each.replaces_worker}
         for app in reading.apps.values():
             for worker in app.workers:
                 for package in worker.packages:
-                    if package.mechanism == "recycle":
-                        self._counts_package(app.name, package.name)
+                    if package.mechanism in replacing:
+                        self._counts_package(app.name, package.name, package.mechanism)
 
     def observe_cycle(self, cycle: Cycle) -> None:
         """Count one finished cycle."""
@@ -191,23 +193,23 @@ class Metrics:
                     sizes[package.name] += package.memory_bytes
         total = sum(sizes.values())
         for name, size in sizes.items():
-            if not self._counts_package(action.app.name, name):
+            if not self._counts_package(action.app.name, name, action.mechanism):
                 self.series_dropped.inc()
                 continue
             share = size / total if total else 1 / len(sizes)
-            labels = (action.app.name, name, "recycle")
+            labels = (action.app.name, name, action.mechanism)
             self._unloads.labels(*labels).inc(outcome.workers)
             self._package_reclaimed.labels(*labels).inc(outcome.reclaimed_bytes * share)
 
-    def _counts_package(self, app: str, package: str) -> bool:
+    def _counts_package(self, app: str, package: str, mechanism: str) -> bool:
         """Return whether a package has series of its own, after creating them at 0 if the limit allows."""
-        if (app, package) in self._counted_packages:
+        if (app, package, mechanism) in self._counted_packages:
             return True
         if len(self._counted_packages) >= MAX_PACKAGE_SERIES:
             return False
-        self._counted_packages.add((app, package))
-        self._unloads.labels(app, package, "recycle")
-        self._package_reclaimed.labels(app, package, "recycle")
+        self._counted_packages.add((app, package, mechanism))
+        self._unloads.labels(app, package, mechanism)
+        self._package_reclaimed.labels(app, package, mechanism)
         return True
 
     def _counter(self, name: str, meaning: str, labels: dict[str, Iterable[str]] | None = None) -> Counter:

@@ -9,7 +9,7 @@ from mempressure.config.configuration import Configuration
 from mempressure.config.runtime_settings import Settings, with_thresholds
 from mempressure.config.settings_file import SettingsFile
 from mempressure.control.rules import rules
-from mempressure.decide.plan import Rules
+from mempressure.decide.eligibility import Rules
 from mempressure.errors import ConfigurationError
 from mempressure_actuator.loop.brakes import require_floor
 from mempressure_actuator.metrics import Metrics

@@ -8,10 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import msgspec
 
+from mempressure.act.mechanisms import mechanisms
 from mempressure.config.effective_settings import SettingDict
 from mempressure.config.thresholds import ThresholdsDict
 from mempressure.decide.alerts import AlertCounts, AlertDict
 from mempressure.decide.inventory import AppDict
+from mempressure.mechanisms import NAMES
 from mempressure.state.records import MAX_NAME_LENGTH
 
 MAX_HISTORY = 1000
@@ -26,7 +28,13 @@ HistoryLimit = Annotated[int, msgspec.Meta(ge=1, le=MAX_HISTORY, extra_json_sche
 HistoryPlace = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="the field next of the page before")]
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11, description="Unix seconds")]
 SomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
-Mechanism = Literal["trim", "stop", "recycle", "custom"]
+ACTIONS = (*NAMES, "custom")
+"""What the history tells of: the mechanisms, and the operator's custom actions."""
+_EFFECTS = "; ".join(f"{each.name}: {each.effect}" for each in mechanisms())
+Mechanism = Annotated[
+    str,
+    msgspec.Meta(pattern=f"^({'|'.join(ACTIONS)})$", extra_json_schema={"enum": list(ACTIONS)}, description=_EFFECTS),
+]
 ActionResult = Literal["done", "skipped", "failed", "dry_run"]
 HistoryKind = Literal["acted", "skipped"]
 

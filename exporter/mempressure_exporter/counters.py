@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from mempressure.act.mechanisms import rehearsed_mechanisms
 from mempressure.measure.cgroup import EVENTS
 from mempressure.state.node import AppReading
 
@@ -21,8 +22,8 @@ RETAIN_SECONDS = 3600.0
 MAX_BASELINES = 10_000
 """How many baselines are kept; beyond it those unseen for longest are dropped."""
 
-IN_WORKER_MECHANISMS = ("stop",)
-"""The mechanisms that leave the worker running, so that it counts them; `recycle` is counted by the actuator."""
+IN_WORKER_MECHANISMS = tuple(each.name for each in rehearsed_mechanisms() if not each.replaces_worker)
+"""The mechanisms that leave the worker running, so that it counts them; those that end it the actuator counts."""
 
 Counts = tuple[float, ...]
 Totals = TypeVar("Totals")

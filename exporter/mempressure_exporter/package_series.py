@@ -8,7 +8,7 @@ from itertools import compress, count
 from operator import ne
 
 from mempressure.measure.reading import UNKNOWN
-from mempressure.state.records import least_mild
+from mempressure.mechanisms import least_mild
 from mempressure_exporter.counters import PackageTotals, Values
 from mempressure_exporter.exposition import line, with_value
 from mempressure_exporter.metrics import FAMILIES, Family

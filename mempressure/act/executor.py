@@ -1,7 +1,7 @@
-"""Carrying out what the policy decided, by orders to the workers' agents.
+"""Carries out the actions of a plan, by orders to the workers' agents.
 
-Nothing here decides: an agent checks once more, under its own locks, that what it is to unload is idle, and says why
-where it is not.
+Nothing is decided here. The agent in the worker (`mempressure.worker.agent`) takes the order on its socket, checks once
+more that what it is to unload is idle, and the mechanism (`mempressure.act.mechanisms`) does it there.
 """
 
 import logging
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mempressure.act.mechanisms import mechanism
 from mempressure.act.order_client import give_order
 from mempressure.config.paths import socket_path
 from mempressure.decide.plan import Action, Target
@@ -46,7 +47,7 @@ class Outcome:
 
 
 def result_of(workers: int, errors: Sequence[str], *, dry_run: bool) -> str:
-    """Return done, skipped, failed or dry_run: in one word, what an action brought."""
+    """Return done, skipped, failed or dry_run, as an outcome's result."""
     if dry_run:
         return "dry_run"
     if workers:
@@ -77,11 +78,11 @@ class Executor:
         self._awaited: dict[str, Succession] = {}
 
     def look(self) -> NodeReading:
-        """Return what the workers published last, asking nobody."""
+        """Return what the workers published last, without asking them."""
         return self._read()
 
     def measure(self) -> NodeReading:
-        """Have every worker publish its memory as it is now, and return it; a hung worker's last word stands.
+        """Have every worker publish its memory as it is now, and return it; of a hung worker what it published last.
 
         All are asked at once, so that hung ones cost one time limit together and not one each.
         """
@@ -126,14 +127,13 @@ class Executor:
             "op": action.mechanism,
             "idle_for": dict(target.idle_for),
             "level": action.level,
+            **mechanism(action.mechanism).order_fields(action),
         }
-        if action.mechanism == "stop":
-            order["package"] = action.packages[0]
         succession = None
-        if action.mechanism == "recycle":
+        if mechanism(action.mechanism).replaces_worker:
             if (reason := self._reason_to_wait(action.app.name)) is not None:
                 return 0, reason
-            # Who is there now: the successor of a worker recycled a moment ago is not the next one's.
+            # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
             succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
         path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
         answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
@@ -185,7 +185,7 @@ class Executor:
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """A worker that was told to end, and who was there at that time."""
+    """A worker that was ordered to end, and the workers that were there at that time."""
 
     retired: WorkerState
     known: frozenset[tuple[int, int]]

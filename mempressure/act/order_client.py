@@ -1,4 +1,4 @@
-"""Giving orders to the agents in the workers, over their Unix sockets.
+"""Client of the agents in the workers: sends one order over a worker's Unix socket and returns the answer.
 
 An order is one JSON object on a line, its answer another. It carries an id: an agent that has seen it answers with
 the result it remembers and does nothing again.
@@ -31,11 +31,11 @@ def give_order(
     Args:
         path: the agent's socket.
         order: with at least `id` and `op`.
-        owner: the uid that must be listening; whoever owns the directory can put a link to another's socket there.
+        owner: the uid that must be listening: the owner of the directory can put a link to another's socket there.
         timeout: seconds for all of it.
 
     Raises:
-        AgentUnreachableError: nobody listens, it took too long, the answer makes no sense, or the agent refused.
+        AgentUnreachableError: no process listens, it took too long, the answer makes no sense, or the agent refused.
     """
     deadline = time.monotonic() + timeout
     try:

@@ -1,12 +1,14 @@
-"""What an agent accepts as an order: a package and a mechanism, never code."""
+"""Orders to a worker's agent: their fields, and the check of what arrives. An order never carries code."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mempressure.config.thresholds import ALERT_LEVELS
+from mempressure.mechanisms import NAMES
 
-OPERATIONS = ("measure", "trim", "stop", "recycle")
+MEASURE = "measure"
+OPERATIONS = (MEASURE, *NAMES)
 """What an agent can be ordered to do; measure only publishes its state anew."""
 
 MAX_LINE_BYTES = 64 << 10
@@ -25,7 +27,7 @@ class Order(NamedTuple):
     idle_for: Mapping[str, float] | None = None
     """Seconds that each package must still be unused; None asks for nothing."""
     level: str = "medium"
-    """The alert level that `on_pressure` callbacks are told."""
+    """The alert level that `on_pressure` callbacks are given."""
 
 
 def parse_order(line: bytes) -> Order:

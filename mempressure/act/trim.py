@@ -1,4 +1,4 @@
-"""Giving back what is garbage already: application callbacks, a garbage collection, and the C library's free pages."""
+"""Trimming this process: application callbacks, a garbage collection, and the C library's free pages."""
 
 import gc
 import sys
@@ -15,7 +15,7 @@ CALLBACK_SECONDS = 5.0
 """How long a callback may take before the trim goes on without it."""
 
 ALL_CALLBACKS_SECONDS = 10.0
-"""How long they may take together: whoever ordered the trim waits for 15 s at most."""
+"""How long they may take together: the order is waited for for 15 s at most."""
 
 _LEVELS = tuple(ALERT_LEVELS.values())
 
@@ -32,7 +32,7 @@ class PressureCallbacks:
         self._callbacks: list[tuple[str, Callable[[str], object]]] = []
         self._hanging: set[int] = set()
         """Identities: a callback need not be hashable."""
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         """The problem of each callback that was logged last."""
 
     def add(self, level: str, callback: Callable[[str], object]) -> None:
@@ -56,7 +56,7 @@ class PressureCallbacks:
             if _LEVELS.index(own) <= _LEVELS.index(level):
                 problem = self._call_one(callback, level, min(CALLBACK_SECONDS, deadline - time.monotonic()))
                 if problem:
-                    problems.append(self._told_once(_name(callback), problem))
+                    problems.append(self._logged_once(_name(callback), problem))
         return problems
 
     def _call_one(self, callback: Callable[[str], object], level: str, seconds: float) -> str:
@@ -70,7 +70,7 @@ class PressureCallbacks:
         def run() -> None:
             try:
                 callback(level)
-            except BaseException as error:  # noqa: BLE001 -- the application's code, SystemExit too: contained and told
+            except BaseException as error:  # noqa: BLE001 -- the application's code, SystemExit too: contained and reported
                 failures.append(f"failed: {type(error).__name__}: {error}")
             finally:
                 self._hanging.discard(id(callback))
@@ -87,11 +87,11 @@ class PressureCallbacks:
             return f"still runs after {seconds:.2g} s; not called again until it ends"
         return failures[0] if failures else ""
 
-    def _told_once(self, name: str, problem: str) -> str:
+    def _logged_once(self, name: str, problem: str) -> str:
         self.failures += 1
         text = f"on_pressure callback {name} {problem}"
-        if self._told.get(name) != problem:
-            self._told[name] = problem
+        if self._logged.get(name) != problem:
+            self._logged[name] = problem
             import logging  # deferred: most workers never come here
 
             logging.getLogger(__name__).warning("%s", text)

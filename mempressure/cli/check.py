@@ -81,7 +81,7 @@ def _checked(package: str, options: argparse.Namespace, shown: Progress) -> Outc
     cache = load_configuration().cache_directory
     if not options.refresh and not options.no_cache:
         verdict = load_rehearsed(package, exercise=options.exercise, cache=cache)
-        if verdict is not None and verdict.result("recycle").cycles >= options.cycles:
+        if verdict is not None and max(result.cycles for result in verdict.results) >= options.cycles:
             return Outcome(package, verdict, cached=True)
     rehearsal = Rehearsal(
         package,

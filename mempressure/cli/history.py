@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from mempressure import units
 from mempressure.cli import actuator, options
 from mempressure.cli.progress import console
+from mempressure.mechanisms import NAMES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--app", metavar="NAME", help="what concerned this app")
     parser.add_argument("--package", metavar="NAME", help="what concerned this package")
-    parser.add_argument("--mechanism", metavar="NAME", help="what was tried by trim, stop, recycle or custom")
+    parser.add_argument("--mechanism", metavar="NAME", help=f"what was tried by {', '.join(NAMES)} or custom")
     parser.add_argument("--result", metavar="WORD", help="actions that were done, skipped, failed or dry_run")
     parser.add_argument("--kind", choices=("acted", "skipped"), help="only where something was tried, or nothing was")
     parser.add_argument("--before", metavar="NUMBER", type=int, help="the page after one that ended with this number")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mempressure.act.mechanisms import mechanism
 from mempressure.cli.progress import console
 from mempressure.units import duration, size
 from mempressure.verdicts.verdict import MechanismResult, ModuleCost, Verdict
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
     from mempressure.rehearsal.rehearsal import Outcome
 
-_HINTS = {
-    "stop": 'Isolate the functions that use it: @loader.isolated("{package}")',
-    "recycle": 'Track it, so that idle workers are recycled: loader.manage("{package}")',
-}
 _RESULTS = {True: "equal", False: "different", None: "-"}
 
 
@@ -50,8 +47,8 @@ def _show(out: "Console", verdict: Verdict, *, cached: bool) -> None:
     for result in verdict.results:
         if result.reason:
             _indented(out, f"{result.mechanism} does not fit: {result.reason}")
-    if best:
-        _indented(out, _HINTS[best.mechanism].format(package=package))
+    if best and (advice := mechanism(best.mechanism).advice):
+        _indented(out, advice.format(package=package))
     if verdict.modules:
         out.print()
         out.print(_modules(verdict.modules))

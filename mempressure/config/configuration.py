@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mempressure.config.converters import boolean, choice, directory, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
+from mempressure.mechanisms import NAMES
 
 if TYPE_CHECKING:
     from mempressure.config.thresholds import Thresholds
@@ -25,7 +26,7 @@ PACKAGE_PROCESS_VARIABLE = "MEMPRESSURE_PACKAGE_PROCESS"
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
 RECYCLE_CHOICES = ("normal", "high", "emergency", "never")
-DRY_RUN_CHOICES = ("trim", "stop", "recycle", "custom")
+DRY_RUN_CHOICES = (*NAMES, "custom")
 
 
 class Setting(NamedTuple):

@@ -1,4 +1,4 @@
-"""The actuator over HTTP, as whatever asks it something does; the token is sent only where it was asked for."""
+"""Client of the actuator's HTTP API; the token is sent only where the actuator asks for it."""
 
 import http.client
 import ipaddress
@@ -43,7 +43,7 @@ class ActuatorError(MempressureError):
 
 
 class NoActuatorError(ActuatorError):
-    """Nobody answers at the actuator's address."""
+    """No actuator answers at its address."""
 
 
 class Actuator:
@@ -94,7 +94,7 @@ class Actuator:
         except ActuatorError as error:
             if error.exit_status != UNAUTHORIZED or self._token:
                 raise
-        # Only now: the token is for whoever has asked for it, and nobody is to type it where no actuator answers.
+        # Only now: the token goes to an actuator that asked for it, and a person need not type it where none answers.
         self._token = self._find_token()
         return self._request(method, path, body, seconds=seconds)
 
@@ -109,7 +109,7 @@ class Actuator:
             try:
                 connection.connect()
             except OSError as error:
-                raise self._nobody(error) from error
+                raise self._unanswered(error) from error
             connection.sock.settimeout(seconds)
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -118,7 +118,7 @@ class Actuator:
             except (OSError, http.client.HTTPException) as error:
                 what = "in time" if isinstance(error, TimeoutError) else f"as HTTP: {error!r}"
                 raise ActuatorError(f"{self.url} did not answer {what}; whether it acted is not known") from error
-        if len(data) > _MOST_BYTES:  # whoever it is, this machine's memory is not for that
+        if len(data) > _MOST_BYTES:  # more than an actuator ever answers
             raise ActuatorError(f"{self.url} answered more than {_MOST_BYTES} bytes; whether it acted is not known")
         return self._content(response.status, data)
 
@@ -135,7 +135,7 @@ class Actuator:
             ) from None
         raise ActuatorError(f"the actuator refused: {message}", exit_status=_STATUS.get(status, NO_ACTUATOR))
 
-    def _nobody(self, error: OSError) -> NoActuatorError:
+    def _unanswered(self, error: OSError) -> NoActuatorError:
         reason = error.strerror or str(error)
         return NoActuatorError(
             f"no actuator answers at {self.url} ({reason}), and only an actuator can do this; start it with "

@@ -1,4 +1,4 @@
-"""Whether an actuator that acts answers: one small request on a plain socket, which is asked each second.
+"""Probe for an actuator whose control loop runs: one small request on a plain socket, made each second.
 
 Not through `http.client`, which costs a worker megabytes that it need not pay.
 """
@@ -19,7 +19,7 @@ def answers(url: str, *, timeout: float = PROBE_SECONDS) -> bool:
     """
     try:
         status, body = _get(url, "/-/ready", timeout)
-    except (OSError, ValueError):  # nobody, not in time, a certificate that is not trusted, or no HTTP
+    except (OSError, ValueError):  # no answer, not in time, a certificate that is not trusted, or no HTTP
         return False
     return (status == 200 and body.strip() == b"ready") or (status == 401 and b'"unauthorized"' in body)
 

@@ -1,6 +1,6 @@
 """The control loop: measure, decide, act, measure, record.
 
-It runs in the actuator, or inside an application that has none. Whoever runs it says which scopes are under pressure;
+It runs in the actuator, or inside an application that has none. Its caller says which scopes are under pressure;
 the loop opens a cycle for each when one is due, and ends it as soon as a new measurement says relieved.
 """
 
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from mempressure.act.executor import Outcome
+from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.thresholds import relieved
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
-from mempressure.decide.eligibility import Strategy, choose_strategy
-from mempressure.decide.plan import Action, Experience, Plan, Rules, Skip, identity, make_plan
+from mempressure.decide.eligibility import Experience, Rules, Strategy, choose_strategy
+from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
 from mempressure.decide.quarantine import Key, Quarantined, current, judged
 from mempressure.decide.ranking import Ageing, observed, unloaded
 from mempressure.decide.summary import Observation
@@ -44,7 +45,7 @@ class Machine(Protocol):
     """Measures and acts: `mempressure.act.executor.Executor`, or a fake in a test."""
 
     def look(self) -> NodeReading:
-        """Return what the workers published last, asking nobody."""
+        """Return what the workers published last, without asking them."""
 
     def measure(self) -> NodeReading:
         """Measure now."""
@@ -60,7 +61,7 @@ class ControlLoop:
         machine: measures and acts.
         rules: returns the operator's settings as they are now.
         record: keeps a finished cycle.
-        progress: told of a cycle before its first action and after each: what is killed then has left a record.
+        progress: called with a cycle before its first action and after each, so that a kill in between leaves a record.
         critical_ratio: usage from which the strategy is critical.
         clock: Unix seconds.
         sleep: waits for freed memory to show.
@@ -174,6 +175,7 @@ class ControlLoop:
         self._quarantine = current(self._quarantine, now=reading.sampled)
         plan = make_plan(
             candidates,
+            mechanisms=mechanisms(),
             usage=memory.usage,
             strategy=strategy,
             rules=rules,
@@ -237,9 +239,9 @@ class ControlLoop:
 
     def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, tried: bool) -> None:
         """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""
-        told, known = self._skipped.get(pressure.key, (0.0, None))
+        recorded, known = self._skipped.get(pressure.key, (0.0, None))
         what = (cycle.strategy, frozenset((skip.app, skip.package) for skip in cycle.skips))
-        if what == known or 0 <= cycle.started - told < SKIP_SECONDS:
+        if what == known or 0 <= cycle.started - recorded < SKIP_SECONDS:
             return
         self._skipped[pressure.key] = (cycle.started, what)
         if not rules.unloading_enabled:
@@ -263,15 +265,16 @@ class ControlLoop:
         disappointing: set[Key] = set()
         for number, action in enumerate(actions):
             # One worker after the other: where a successor did not come, the next worker may be the last that serves.
-            if action.mechanism == "recycle" and action.app.name in unreplaced:
+            replaces_worker = mechanism(action.mechanism).replaces_worker
+            if replaces_worker and action.app.name in unreplaced:
                 continue
             if action.packages and disappointing.issuperset(_keys(action)):
                 continue
             started = self._clock()
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
-            if action.mechanism == "recycle" and outcome.errors:
+            if replaces_worker and outcome.errors:
                 unreplaced.add(action.app.name)
-            if action.mechanism == "trim":
+            if not action.packages:
                 for target in action.targets:
                     self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
             if outcome.workers and action.packages:
@@ -345,8 +348,8 @@ class ControlLoop:
                 names = sorted({f"{app}/{package}" for app, package in left})
                 more = f" and {len(names) - LOGGED_NAMES} more" if len(names) > LOGGED_NAMES else ""
                 words = "left alone: scope=%s app=%r packages=%d names=%r; each with its reason at level debug"
-                told = ", ".join(names[:LOGGED_NAMES]) + more
-                _log.info(words, pressure.scope, pressure.app, len(names), told)
+                listed = ", ".join(names[:LOGGED_NAMES]) + more
+                _log.info(words, pressure.scope, pressure.app, len(names), listed)
             for skip in plan.skips:
                 _log.debug("left alone: app=%s package=%s reason=%r", skip.app, skip.package, skip.reason)
 

@@ -1,4 +1,4 @@
-"""What a process that asks sees of the node's memory: a monitor that judges by the thresholds in force."""
+"""The monitor of a process and the thresholds that hold in it: the node's, or its own without an actuator."""
 
 import logging
 import threading
@@ -53,7 +53,7 @@ class ThresholdsInForce:
 
         Args:
             values: the four ratios by name.
-            for_the_node: ask for an actuator; else they hold in this process whoever answers.
+            for_the_node: send them to the actuator if one answers; else they hold in this process only.
 
         Raises:
             ConfigurationError: they cannot be used together, or the actuator's token cannot be read.
@@ -62,7 +62,7 @@ class ThresholdsInForce:
         thresholds = Thresholds.from_mapping(values, hysteresis=self._defaults.hysteresis)
         if for_the_node and answers(self._url):
             self._send(thresholds)
-        # What the node's settings say here is followed from now on, whoever changes them next.
+        # The node's settings are followed from now on, also where another process changes them next.
         self._own = None if self.settings().thresholds == thresholds else thresholds
         return thresholds
 
@@ -73,7 +73,7 @@ class ThresholdsInForce:
     def _send(self, thresholds: Thresholds) -> None:
         from mempressure.control.actuator_client import (
             Actuator,
-        )  # http.client: nobody pays for it where no actuator answers
+        )  # http.client, only where an actuator answers
 
         actuator = Actuator(self._url, token=lambda: self._token(self._state_directory / "token"))
         actuator.post("memory", "pressure-thresholds", body=thresholds.as_dict())
@@ -115,7 +115,7 @@ class Watch:
 
     @property
     def monitor(self) -> "MemoryMonitor":
-        """Return the monitor, told the thresholds as they are now."""
+        """Return the monitor, with the thresholds as they are now."""
         thresholds = self._in_force.now()
         with self._lock:
             if self._monitor is None:

@@ -21,7 +21,8 @@ from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.records import Cycle, Pressure, Scope
 from mempressure.control.rules import rules
-from mempressure.decide.plan import Action, Rules
+from mempressure.decide.eligibility import Rules
+from mempressure.decide.plan import Action
 from mempressure.errors import MempressureError
 from mempressure.state.node import NodeReading
 from mempressure.state.node_reader import read_node
@@ -132,7 +133,7 @@ class LeadingLoop:
                 try:
                     self.turn()
                     self._problem = ""
-                except Exception as error:  # noqa: BLE001 -- the loop outlives whatever a turn meets
+                except Exception as error:  # noqa: BLE001 -- no failure of one turn may end the loop
                     if repr(error) != self._problem:
                         self._problem = repr(error)
                         expected = isinstance(error, MempressureError | OSError)
@@ -155,7 +156,7 @@ class _Machine:
         self._runtime = configuration.runtime_directory
         self._may_act = may_act
         self._executor = Executor(self.look)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def look(self) -> NodeReading:
         reading = read_node(self._runtime, on_problem=self._skipped)
@@ -184,8 +185,8 @@ class _Machine:
         return outcome
 
     def _skipped(self, problem: MempressureError) -> None:
-        if str(problem) not in self._told:
-            self._told = {*list(self._told)[-100:], str(problem)}
+        if str(problem) not in self._logged:
+            self._logged = {*list(self._logged)[-100:], str(problem)}
             _log.warning("state ignored: reason=%s", problem)
 
 

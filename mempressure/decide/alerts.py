@@ -1,6 +1,6 @@
-"""Alerts on memory pressure: which one holds for a usage, and which of them people have not been told yet.
+"""Alerts on memory pressure: the current one of a scope, and the history of those that were announced.
 
-A *current* alert is a state: it holds for as long as its threshold does. The *history* is what people were told: an
+A *current* alert is a state: it holds for as long as its threshold does. The *history* holds what was announced: an
 alert enters it once a cooldown, so that a state that lasts, or flaps, does not spam. Time comes with each alert.
 """
 
@@ -68,7 +68,7 @@ class Alert:
 
     @property
     def action_required(self) -> bool:
-        """Return whether somebody or something has to act: from level high up."""
+        """Return whether it calls for action: from level high up."""
         return self.level in {"high", "emergency"}
 
     def as_dict(self) -> AlertDict:
@@ -127,10 +127,10 @@ def alert_counts(alerts: Iterable[Alert]) -> AlertCounts:
 
 
 class AlertHistory:
-    """The alerts that people were told of, newest first, at most `HISTORY_LENGTH`.
+    """The alerts that were announced, newest first, at most `HISTORY_LENGTH`.
 
     An alert of a scope and level enters once a cooldown. An escalation enters at once: an alert above the one that
-    entered last for its scope, so that the newest word on a scope never plays its pressure down.
+    entered last for its scope, so that the newest entry of a scope never understates its pressure.
 
     Args:
         cooldown_seconds: 0 lets every alert enter.
@@ -139,7 +139,7 @@ class AlertHistory:
     def __init__(self, *, cooldown_seconds: float = DEFAULT_COOLDOWN_SECONDS) -> None:
         self._cooldown = cooldown_seconds
         self._alerts: deque[Alert] = deque(maxlen=HISTORY_LENGTH)
-        self._told: dict[tuple[str, str, str], float] = {}
+        self._announced: dict[tuple[str, str, str], float] = {}
         self._last_level: dict[tuple[str, str], str] = {}
 
     def add(self, alert: Alert) -> bool:
@@ -147,11 +147,11 @@ class AlertHistory:
         scope = (alert.scope, alert.app)
         last_level = self._last_level.get(scope)
         escalated = last_level is not None and LEVELS.index(alert.level) > LEVELS.index(last_level)
-        told = self._told.get((*scope, alert.level))
-        if told is not None and self._cooling(told, alert.timestamp) and not escalated:
+        announced = self._announced.get((*scope, alert.level))
+        if announced is not None and self._cooling(announced, alert.timestamp) and not escalated:
             return False
         self._forget_expired(alert.timestamp)
-        self._told[(*scope, alert.level)] = alert.timestamp
+        self._announced[(*scope, alert.level)] = alert.timestamp
         self._last_level[scope] = alert.level
         self._alerts.appendleft(alert)
         return True
@@ -160,12 +160,14 @@ class AlertHistory:
         """Return the alerts that entered, newest first."""
         return tuple(self._alerts)
 
-    def _cooling(self, told: float, now: float) -> bool:
+    def _cooling(self, announced: float, now: float) -> bool:
         # A clock that was set back must not silence alerts until it has caught up.
-        return -_CLOCK_SET_BACK_SECONDS < now - told < self._cooldown
+        return -_CLOCK_SET_BACK_SECONDS < now - announced < self._cooldown
 
     def _forget_expired(self, now: float) -> None:
         """Drop what no longer holds anything back, so that apps that come and go leave nothing behind."""
-        self._told = {key: told for key, told in self._told.items() if self._cooling(told, now)}
-        scopes = {key[:2] for key in self._told}
+        self._announced = {
+            key: announced for key, announced in self._announced.items() if self._cooling(announced, now)
+        }
+        scopes = {key[:2] for key in self._announced}
         self._last_level = {scope: level for scope, level in self._last_level.items() if scope in scopes}

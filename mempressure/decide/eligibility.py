@@ -1,6 +1,6 @@
-"""What may be unloaded: the operator's rules, and the reason for each package or worker that is left alone.
+"""Which packages and workers may be unloaded now, and the reason for each that is left alone.
 
-Nothing here looks at a clock, a file or a process.
+Also the operator's rules and the strategy, normal, high or critical, that this depends on.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -117,7 +117,7 @@ class Situation:
         idle = self.now - package.last_used
         if package.last_used < 0:
             # One in a process of its own and without a call has never been used there.
-            return None if package.mechanism == "stop" else "has been idle for nobody knows how long"
+            return None if package.source == "process" else "has an unknown idle time"
         if not -CLOCK_SET_BACK_SECONDS < idle < needed:
             return None
         if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):

@@ -5,8 +5,9 @@ from typing import TypedDict
 
 from mempressure.config.runtime_settings import Settings
 from mempressure.measure.reading import UNKNOWN
+from mempressure.mechanisms import least_mild
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import PackageState, WorkerState, least_mild
+from mempressure.state.records import PackageState, WorkerState
 
 
 class PackageDict(TypedDict):

@@ -1,18 +1,19 @@
-"""What to unload: pure functions from what was measured to what should be done.
+"""The plan of one cycle: which actions to take on which workers, from what was measured.
 
-Nothing here looks at a clock, a file or a process.
+Each mechanism (`mempressure.act.mechanisms`) offers its actions, by the functions below; the plan puts them in order
+and keeps to the strategy's limit. `mempressure.control.loop` makes a plan and has `mempressure.act.executor` carry it
+out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
 from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy
 from mempressure.decide.ranking import Held, last_use, value_of
 from mempressure.state.node import AppReading
 from mempressure.state.records import WorkerState
-
-__all__ = ["TRIM_INTERVAL_SECONDS", "Action", "Experience", "Plan", "Rules", "Skip", "Target", "identity", "make_plan"]
 
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
@@ -62,9 +63,20 @@ class Plan:
     skips: tuple[Skip, ...]
 
 
+class Planner(Protocol):
+    """What a plan asks of a mechanism."""
+
+    acts_below_unloading: bool
+    """Whether it may act below the threshold unload_packages, where nothing in a worker is touched."""
+
+    def plan(self, apps: Sequence[AppReading], situation: Situation) -> tuple[Iterable[Action], Iterable[Skip]]:
+        """Return the actions that are possible now, the best first, and what is left alone."""
+
+
 def make_plan(
     apps: Iterable[AppReading],
     *,
+    mechanisms: Iterable[Planner],
     usage: float,
     strategy: Strategy,
     rules: Rules,
@@ -75,6 +87,7 @@ def make_plan(
 
     Args:
         apps: the candidates: all of them for pressure on the host, one for its own.
+        mechanisms: the ways to give memory back, mildest first (see `mempressure.act.mechanisms`).
         usage: of the scope under pressure, measured now.
         strategy: as `choose_strategy` gave it for this usage.
         rules: the operator's settings.
@@ -86,15 +99,13 @@ def make_plan(
     apps = list(apps)
     known = experience or Experience()
     situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
-    stops, skips = _stops(apps, situation)
-    trims: list[Action] = []
-    recycles: list[Action] = []
-    # Below unload_packages only the hosts of isolated packages end: nothing in a worker is touched.
-    if usage >= rules.thresholds.unload_packages:
-        trims = list(_trims(apps, situation))
-        recycles, refused = _recycles(apps, situation)
-        skips += refused
-    actions = [action for action in (*trims, *stops, *recycles) if identity(action) not in known.futile]
+    actions: list[Action] = []
+    skips: list[Skip] = []
+    for mechanism in mechanisms:
+        if usage >= rules.thresholds.unload_packages or mechanism.acts_below_unloading:
+            possible, left_alone = mechanism.plan(apps, situation)
+            actions += (action for action in possible if identity(action) not in known.futile)
+            skips += left_alone
     chosen, left = _within_limit(actions, strategy.most_packages)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
     skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
@@ -110,7 +121,8 @@ def identity(action: Action) -> tuple[object, ...]:
     return (action.mechanism, action.app.name, action.packages, held)
 
 
-def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
+def trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
+    """Yield an action for each worker that may be trimmed and was not a short time ago."""
     trimmed = situation.experience.trimmed
     level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
     for app in apps:
@@ -123,11 +135,13 @@ def _trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]
             yield Action("trim", app, (), (Target(worker, {}),), 0, reason, level=level)
 
 
-def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
-    """Return an action for each isolated package, for the workers in which it is idle."""
+def package_unloadings(
+    mechanism: str, apps: Iterable[AppReading], situation: Situation
+) -> tuple[list[Action], list[Skip]]:
+    """Return an action for each package that the mechanism gives back, by itself, in the workers where it is idle."""
     actions, skips = [], []
     for app in apps:
-        for name, holders in _loaded(app).items():
+        for name, holders in _loaded(app, mechanism).items():
             refaulted = situation.refaulted(app, name)
             reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
@@ -138,13 +152,14 @@ def _stops(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Actio
                 targets = tuple(
                     Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
-                actions.append(_unloading("stop", app, targets, idle, situation))
+                actions.append(_unloading(mechanism, app, targets, idle, situation))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
     return _in_order(actions, situation), skips
 
 
-def _recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    """Return an action for each worker whose packages are all idle and whose successor would be smaller."""
     actions, skips = [], []
     for app in apps:
         for worker in app.workers:
@@ -213,11 +228,10 @@ def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
     return sorted(actions, key=rank)
 
 
-def _loaded(app: AppReading) -> dict[str, list[Held]]:
-    """Return the isolated packages that are loaded, each with the workers that hold it."""
+def _loaded(app: AppReading, mechanism: str) -> dict[str, list[Held]]:
     packages: dict[str, list[Held]] = {}
     for worker in app.workers:
         for package in worker.packages:
-            if package.loaded and package.mechanism == "stop":
+            if package.loaded and package.mechanism == mechanism:
                 packages.setdefault(package.name, []).append((worker, package))
     return packages

@@ -1,4 +1,4 @@
-"""Leaving alone what gave back far less than predicted: pure functions, the record is passed in and out.
+"""Quarantine of packages whose unloading gave back far less than predicted: pure functions on a record.
 
 An (app, package, mechanism) is quarantined when what was measured is under 20 % of what was predicted. It is free again
 after half an hour, or once all of it was loaded again in fresh processes and holds another amount of memory: then the

@@ -72,7 +72,7 @@ def value_of(held: Iterable[Held], ageing: Ageing) -> float:
 
 def reload_seconds(package: PackageState) -> float:
     """Return what loading the package took on average, in seconds; 0 where no load was measured."""
-    # Whole numbers, unless somebody publishes nonsense: a fraction of a load must not make a value infinite.
+    # Counts are whole numbers, but a worker may publish nonsense: a fraction must not make a value infinite.
     return package.load_seconds / max(1.0, package.loads) if package.loads > 0 else 0.0
 
 

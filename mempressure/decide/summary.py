@@ -1,4 +1,4 @@
-"""What one look at the node amounted to: every scope with its trend, thresholds and alert, and the suggestions."""
+"""The summary of one observation of a node: every scope with its trend and alert, and the suggestions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class ArmedModule(ModuleType):
     __slots__ = ()
 
     def __getattribute__(self, name: str) -> object:
-        # Look up first: the attribute must be found, or its AttributeError raised, whatever other threads do meanwhile.
+        # Look up first: the attribute must be found, or its AttributeError raised, also where other threads disarm.
         value = _plain_getattribute(self, name)
         # Dunder names are read by the import system, pickle and inspect on their way round; that is no use.
         if not (name.startswith("__") and name.endswith("__")):
@@ -80,7 +80,7 @@ def trial() -> str:
         armed = arm(module)
         read = module.attribute
         used = take_used([name])
-    except Exception as error:  # noqa: BLE001 -- whatever an interpreter objects to, it cannot be done here
+    except Exception as error:  # noqa: BLE001 -- any exception means that this interpreter does not support it
         return f"this interpreter does not let a module's class be swapped: {type(error).__name__}: {error}"
     if not armed or read != name or used != {name} or type(module) is not ModuleType:
         return "in this interpreter the swapped class of a module does not see its attributes being read"

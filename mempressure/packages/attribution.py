@@ -101,7 +101,7 @@ def freed_if_removed(
         sizes: the loaded packages, each with what it holds itself, in bytes.
         imports: for each package the packages that it uses; what has no size is passed over.
         roots: the packages that others than these use. One that no package imports is a root too, and so is one that
-            only a circle leads to: nobody is known whose removal would let go of it.
+            only a circle leads to: no single removal is known to free it.
     """
     names = list(sizes)
     known = {name: [other for other in imports.get(name, ()) if other in sizes and other != name] for name in names}

@@ -1,6 +1,6 @@
 """What an application may declare: names and options, refused where the mistake is made.
 
-Every reader of a worker's state would refuse them later, when nobody could tell who sent them.
+Every reader of a worker's state would refuse them later, when their origin is no longer known.
 """
 
 from mempressure.errors import ConfigurationError, IsolationError
@@ -75,7 +75,7 @@ def checked_start_timeout(seconds: float | None, *, default: float) -> float:
 
 
 def checked_work_name(name: str) -> str:
-    """Return the name of background work, by which the refusal to end its worker tells of it.
+    """Return the name of background work, which the refusal to end its worker quotes.
 
     Raises:
         ConfigurationError: it is empty, too long or cannot be printed.
@@ -89,7 +89,7 @@ def checked_work_name(name: str) -> str:
 
 
 def imported_already(name: str) -> IsolationError:
-    """Return the error of who isolates a package that this process has imported."""
+    """Return the error for isolating a package that this process has imported."""
     return IsolationError(
         f"package {name!r} is declared isolated, but this process has imported it already: ending its "
         "process would leave that copy; import it inside the isolated functions only, declare them before anything "

@@ -46,7 +46,7 @@ class Import(NamedTuple):
 
 
 class ImportListener(Protocol):
-    """Is told of every import that crossed a tracked package's boundary."""
+    """Receives every import that crossed a tracked package's boundary."""
 
     def imported(self, measured: Import) -> None:
         """Take note of an import that succeeded."""
@@ -125,7 +125,7 @@ class TrackingFinder(MetaPathFinder):
 
     Args:
         tracks: whether a top-level name is tracked.
-        listener: told of each import that was measured.
+        listener: receives each import that was measured.
         reserve: called before a package is imported on first use, to reserve what it is known to take.
     """
 
@@ -207,7 +207,7 @@ class TrackingFinder(MetaPathFinder):
         return self._deferred.get(fullname)
 
     def filled(self, fullname: str) -> None:
-        """Forget a deferred module that is loaded: whoever deletes it from `sys.modules` gets a new one, as ever."""
+        """Forget a deferred module that is loaded: deleted from `sys.modules`, it is made anew, as usual."""
         self._deferred.pop(fullname, None)
 
     def measured(self, package: str, *, root: bool, run: Callable[[], None]) -> None:
@@ -233,7 +233,7 @@ class TrackingFinder(MetaPathFinder):
 def _held_bytes() -> int:
     try:
         return anonymous_bytes()
-    except OSError:  # no /proc: an import must not fail because nobody can measure it
+    except OSError:  # no /proc: an import must not fail because it cannot be measured
         return 0
 
 

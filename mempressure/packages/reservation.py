@@ -1,4 +1,4 @@
-"""Memory that is spoken for: what a load under way is known to take, until it shows in measurements."""
+"""Reserved memory: what a load under way is known to take, until it shows in measurements."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Packages that live in the worker itself: when they were used, what their import cost."""
+"""Tracks packages that are imported in the worker itself: when they were used, what their import cost."""
 
 import sys
 import threading
@@ -61,7 +61,7 @@ class PackageTracker:
         discover: says of a top-level name that is about to be imported whether to track it from now on.
 
     Attributes:
-        accessed_bit: whether modules are armed; without it nobody knows how long a package has been idle.
+        accessed_bit: whether modules are armed; without it the idle time of packages is unknown.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class PackageTracker:
             tracked.last_used = self._clock()
             if measured.root:
                 tracked.inherited = False
-            for package in self._packages.values():  # whoever imports whom may have changed
+            for package in self._packages.values():  # who imports whom may have changed
                 package.freed_bytes = UNKNOWN
         self._on_change()
 

@@ -1,4 +1,4 @@
-"""Whether two results of an exercise are equal, whatever they are made of."""
+"""Comparison of two results of an exercise, of any type, by value."""
 
 import pickle
 from typing import Any
@@ -104,7 +104,7 @@ def _equal_objects(one: Any, other: Any) -> bool:
 def _same_bytes(one: object, other: object) -> bool:
     try:
         return pickle.dumps(one, 5) == pickle.dumps(other, 5)
-    except Exception:  # noqa: BLE001 - whatever their methods raise: bytes cannot tell, and the caller goes on
+    except Exception:  # noqa: BLE001 -- their methods may raise anything; then the two cannot be compared
         return False
 
 

@@ -1,6 +1,6 @@
 """What an import costs module by module, and which distributions it came from.
 
-The picture is for a person who asks for it in a throw-away process: each module pays 30 to 60 us. In a worker only
+It is for throw-away processes: each module pays 30 to 60 us. In a worker only
 tracked packages' boundaries are measured (`mempressure.packages.deferred_import`).
 """
 

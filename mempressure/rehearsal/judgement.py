@@ -1,4 +1,4 @@
-"""What measurements of a rehearsed mechanism mean: pure decisions over plain data."""
+"""Judges whether a rehearsed mechanism works, from what was measured: pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,14 +1,14 @@
-"""Leads a rehearsal: one throw-away process after the other, and the verdict in the end."""
+"""The rehearsal of one package: throw-away processes one after the other, and the verdict in the end."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
+from mempressure.act.mechanisms import rehearsed_mechanisms
+from mempressure.act.mechanisms.base import Mechanism
 from mempressure.rehearsal.judgement import Course, judge
+from mempressure.rehearsal.stage import SURVEY
 from mempressure.rehearsal.trial import RehearsalError, play
 from mempressure.verdicts import environment
 from mempressure.verdicts.verdict import ModuleCost, Verdict, VerdictKey
@@ -51,11 +51,13 @@ class Rehearsal:
     ) -> None:
         self._package = package
         self._exercise = exercise
-        self._cycles = cycles
+        self.cycles = cycles
         self._step_seconds = step_seconds
         self._on_progress = on_progress or (lambda _share, _doing: None)
-        # The survey says imported, used and done; stop used and ended; each process of recycle done.
-        self._shares = {"survey": 3 if exercise else 2, "stop": 2 * cycles + 2, "recycle": cycles + 1}
+        self._mechanisms = rehearsed_mechanisms()
+        # The survey reports that the package was imported, used, and that it is done.
+        self._shares = {SURVEY: 3 if exercise else 2}
+        self._shares |= {each.name: each.rehearsal_steps(cycles) for each in self._mechanisms}
         self._done = 0
 
     def run(self) -> Verdict:
@@ -65,10 +67,10 @@ class Rehearsal:
             RehearsalError: the package or its exercise cannot be rehearsed; the message says why.
             OSError: no process, pipe or temporary file can be had.
         """
-        survey = self._play("survey")
-        stop = self._stopped()
-        recycle, baseline, loaded = self._recycled()
-        reasons = (found.get("incomparable", "") for found in (survey, stop, recycle))
+        survey = self.play(SURVEY)
+        found = {each.name: self._found(each) for each in self._mechanisms}
+        reasons = (each.get("incomparable", "") for each in (survey, *found.values()))
+        sizes = next((each for each in found.values() if "baseline" in each), {"baseline": 0, "loaded": 0})
         self._on_progress(1.0, "done")
         return Verdict(
             key=VerdictKey(
@@ -80,9 +82,9 @@ class Rehearsal:
                 mempressure=environment.mempressure_version(),
             ),
             when=time.time(),
-            results=(judge(_course("stop", stop)), judge(_course("recycle", recycle))),
-            baseline_bytes=baseline,
-            loaded_bytes=loaded,
+            results=tuple(judge(_course(name, course)) for name, course in found.items()),
+            baseline_bytes=sizes["baseline"],
+            loaded_bytes=sizes["loaded"],
             incomparable=next(filter(None, reasons), ""),
             modules=tuple(
                 ModuleCost(name=name, self_bytes=own, cumulative_bytes=total, self_seconds=seconds)
@@ -90,37 +92,27 @@ class Rehearsal:
             ),
         )
 
-    def _stopped(self) -> dict[str, Any]:
-        """Rehearse stopping; what the survey got through and this does not is the mechanism's doing."""
+    def _found(self, mechanism: Mechanism) -> dict[str, Any]:
+        """Rehearse one mechanism; what the survey got through and this does not is the mechanism's doing."""
         try:
-            return self._play("stop")
+            return mechanism.rehearse(self)
         except RehearsalError as error:
             return {"refused": str(error)}
         finally:  # it may have been given up early
-            self._done = max(self._done, self._shares["survey"] + self._shares["stop"])
+            acts = list(self._shares)
+            self._done = max(self._done, sum(self._shares[act] for act in acts[: acts.index(mechanism.name) + 1]))
 
-    def _recycled(self) -> tuple[dict[str, Any], int, int]:
-        """Use the package in one fresh process after the other; return the course, and the memory of such a process."""
-        with tempfile.TemporaryDirectory(prefix="mempressure-") as folder:
-            lives: list[dict[str, Any]] = []
-            for number in range(self._cycles + 1):
-                first = f"{folder}/0" if number and lives[0]["result"] else ""
-                lives.append(self._play("recycle", result=f"{folder}/{number}", first=first))
-        starts = [life["baseline"] for life in lives]
-        found = {
-            # What the end of one gave back is what it held above the start of its successor.
-            "cycles": [(life["held"] - after["baseline"], after["seconds"]) for life, after in pairwise(lives)],
-            "equal": _united([life["equal"] for life in lives[1:]]),
-            "incomparable": next((life["incomparable"] for life in lives if life.get("incomparable")), ""),
-        }
-        return found, round(median(starts)), round(median(life["held"] for life in lives))
+    def play(self, act: str, **options: str) -> dict[str, Any]:
+        """Have a throw-away process play an act and return what it found.
 
-    def _play(self, act: str, **options: str) -> dict[str, Any]:
+        Raises:
+            RehearsalError: the process failed; the message says why.
+        """
         job = {
             "act": act,
             "package": self._package,
             "exercise": self._exercise,
-            "cycles": self._cycles,
+            "cycles": self.cycles,
             **options,
         }
         self._on_progress(self._share, act)
@@ -144,7 +136,3 @@ def _course(mechanism: str, found: dict[str, Any]) -> Course:
         equal=found.get("equal"),
         refused=found.get("refused", ""),
     )
-
-
-def _united(equal: list[bool | None]) -> bool | None:
-    return None if None in equal else all(equal)

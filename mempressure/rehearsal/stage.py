@@ -1,7 +1,7 @@
-"""What runs in a throw-away process: `python -m mempressure.rehearsal.stage FD PARENT_PID JOB`.
+"""The throw-away process of a rehearsal: `python -m mempressure.rehearsal.stage FD PARENT_PID JOB`.
 
-It plays one act of a rehearsal and tells of each step in a line of JSON on descriptor FD. It is started by
-`mempressure.rehearsal.trial`, never by hand: whatever the package does to its process, nobody else suffers.
+It plays one act of a rehearsal and reports each step as a line of JSON on descriptor FD. It is started by
+`mempressure.rehearsal.trial`, so that nothing the package does to its process harms another.
 """
 
 import gc
@@ -10,12 +10,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mempressure.act.mechanisms import mechanism
 from mempressure.act.trim import release_free_pages
 from mempressure.isolation.child import die_with
 from mempressure.measure.process import private_bytes
+
+SURVEY = "survey"
+"""The act that comes before those of the mechanisms."""
 
 _MOST_MODULES = 10
 _MESSAGE_LENGTH = 300
@@ -25,17 +29,18 @@ class Stage:
     """One act on one package.
 
     Args:
-        job: `act`, `package`, `exercise` ("module:function", or empty), `cycles`, `path` (entries for `sys.path`), and
-            for the act recycle `result` and `first`: where to put the result, and where the first one is, if anywhere.
-        tell: called with what is to be said of each step.
+        job: `act` (survey, or a mechanism), `package`, `exercise` ("module:function", or empty), `cycles`, `path`
+            (entries for `sys.path`), and the options that the mechanism gave `Rehearsal.play`.
+        report: called with each step and with the result.
     """
 
-    def __init__(self, job: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
         self.package: str = job["package"]
         self.module, _, self.function = job["exercise"].partition(":")
+        self.exercise: tuple[str, ...] = (self.module, self.function) if self.module else ()
         self.cycles: int = job["cycles"]
-        self._job = job
-        self._tell = tell
+        self.options: Mapping[str, str] = job
+        self._report = report
 
     def survey(self) -> dict[str, Any]:
         """Import the package with a recorder, use it twice, and list what came with it."""
@@ -45,11 +50,11 @@ class Stage:
         with recorder.installed():
             self.load()
         imported = set(sys.modules) - before
-        self._step("imported")
+        self.step("imported")
         incomparable = ""
         if self.module:
-            first = self._used()
-            self._step("used")
+            first = self.used()
+            self.step("used")
             incomparable = self._unsteady(first)
         used = set(sys.modules) - before
         rows = sorted(recorder.costs.items(), key=lambda row: -row[1].self_bytes)[:_MOST_MODULES]
@@ -60,84 +65,6 @@ class Stage:
                 [name, cost.self_bytes, cost.cumulative_bytes, round(cost.self_seconds, 6)] for name, cost in rows
             ],
         }
-
-    def recycle(self) -> dict[str, Any]:
-        """Load and use the package in this process, which then ends."""
-        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles
-
-        baseline = private_bytes()
-        seconds = self.load()
-        result = self._used() if self.module else None
-        held = private_bytes()
-        answer: dict[str, Any] = {"baseline": baseline, "held": held, "seconds": seconds, "equal": None}
-        answer["result"] = isinstance(result, bytes)
-        if isinstance(result, bytes):
-            with open(self._job["result"], "wb") as file:
-                file.write(result)
-            if self._job["first"]:
-                with open(self._job["first"], "rb") as file:
-                    first = file.read()
-                try:
-                    answer["equal"] = equal_pickles(first, result)
-                except IncomparableError as error:
-                    answer["incomparable"] = _one_line(error)
-        return answer
-
-    def stop(self) -> dict[str, Any]:
-        """Be a worker whose package lives in a process of its own, which is ended again and again."""
-        from mempressure.errors import MempressureError
-        from mempressure.isolation.package import IsolatedPackage
-
-        package = IsolatedPackage(self.package)
-        try:
-            return self._stopped_again_and_again(package)
-        except MempressureError as error:
-            return _refusal(_one_line(error))
-        finally:
-            package.close()
-
-    def _stopped_again_and_again(self, package: Any) -> dict[str, Any]:
-        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles, pickled
-
-        # Without an exercise any call will do: the package's process imports the package before it.
-        called = (self.module, self.function) if self.module else ("builtins", "callable", (None,))
-        first, last, cycles, levels = b"", b"", [], []
-        incomparable = ""
-        root = self.package.partition(".")[0]
-        worker_has_it = root in sys.modules  # json, say, which this process itself needs
-        for cycle in range(self.cycles + 1):
-            before = package.load_seconds
-            result = package.call(*called)
-            seconds = package.load_seconds - before
-            if root in sys.modules and not worker_has_it:
-                kind = f"{type(result).__module__}.{type(result).__qualname__}"
-                return _refusal(
-                    f"its result ({kind}) makes the worker load {self.package} too; return plain data instead"
-                )
-            try:
-                last = pickled(result) if self.module else b""
-            except IncomparableError as error:
-                incomparable = _one_line(error)
-            first = first or last
-            del result
-            self._step("used")
-            levels.append(_settled_bytes())
-            if cycle < self.cycles:
-                pid = package.process_pid
-                reclaimed, refused = package.unload()
-                if refused is not None or _lives(pid):
-                    return _refusal(refused or f"its process {pid} lives on")
-                cycles.append([reclaimed, seconds])
-                self._step("ended")
-            if cycle:
-                cycles[cycle - 1][1] = seconds  # what counts is loading again
-        equal = None
-        if self.module and not incomparable:
-            try:
-                equal = equal_pickles(first, last)
-            except IncomparableError as error:
-                incomparable = _one_line(error)
-        return {"cycles": cycles, "levels": levels, "equal": equal, "incomparable": incomparable}
 
     def load(self) -> float:
         """Import the package and return what that took in seconds."""
@@ -168,27 +95,44 @@ class Stage:
             )
         return result
 
-    def _used(self) -> bytes | str:
-        """Call the exercise; return its pickled result, or why there is none."""
+    def used(self) -> bytes | str:
+        """Call the exercise; return its pickled result, or why there is none that can be compared."""
+        return self.pickled(self.use())
+
+    def pickled(self, result: object) -> bytes | str:
+        """Return a result pickled, or why it cannot be compared."""
         from mempressure.rehearsal.comparison import IncomparableError, pickled
 
         try:
-            return pickled(self.use())
+            return pickled(result)
         except IncomparableError as error:
-            return _one_line(error)
+            return _one_line(str(error))
+
+    def equal(self, first: bytes, second: bytes) -> bool | str:
+        """Return whether two pickled results are equal, or why they cannot be compared."""
+        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles
+
+        try:
+            return equal_pickles(first, second)
+        except IncomparableError as error:
+            return _one_line(str(error))
+
+    def settled_bytes(self) -> int:
+        """Return this process' private memory without what is garbage: 1 MiB more or less of it is no growth."""
+        gc.collect()
+        release_free_pages()
+        return private_bytes()
 
     def _unsteady(self, first: bytes | str) -> str:
         """Use the package again without unloading it; return why results cannot be compared, empty where they can."""
-        from mempressure.rehearsal.comparison import IncomparableError, equal_pickles
-
-        second = self._used()
+        second = self.used()
         if isinstance(first, str) or isinstance(second, str):
             return first if isinstance(first, str) else str(second)
-        try:
-            if equal_pickles(first, second):
-                return ""
-        except IncomparableError as error:
-            return _one_line(error)
+        equal = self.equal(first, second)
+        if isinstance(equal, str):
+            return equal
+        if equal:
+            return ""
         raise _FailedError(
             "exercise_unsteady",
             f"the exercise {self.module}:{self.function} returns another result at its second call, without any "
@@ -216,8 +160,9 @@ class Stage:
             )
         return function  # type: ignore[no-any-return] # a callable is all that can be known of it
 
-    def _step(self, what: str) -> None:
-        self._tell({"step": what})
+    def step(self, what: str) -> None:
+        """Report progress, which also shows that this process is not stuck."""
+        self._report({"step": what})
 
 
 class _FailedError(Exception):
@@ -236,37 +181,21 @@ def main(arguments: list[str]) -> int:
     sys.path[:0] = job["path"]
     sys.argv[:] = ["mempressure-rehearsal"]
 
-    def tell(line: dict[str, Any]) -> None:
+    def report(line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         while data:
             data = data[os.write(descriptor, data) :]
 
-    stage = Stage(job, tell)
-    acts = {"survey": stage.survey, "stop": stage.stop, "recycle": stage.recycle}
+    stage = Stage(job, report)
     try:
-        tell({"done": acts[job["act"]]()})
+        found = stage.survey() if job["act"] == SURVEY else mechanism(job["act"]).play(stage)
     except _FailedError as error:
-        tell({"failed": error.kind, "message": _one_line(error)})
+        report({"failed": error.kind, "message": _one_line(str(error))})
         return 1
+    if found.get("refused"):
+        found["refused"] = _one_line(found["refused"])
+    report({"done": found})
     return 0
-
-
-def _refusal(reason: str) -> dict[str, Any]:
-    return {"refused": reason, "cycles": [], "levels": [], "equal": None}
-
-
-def _settled_bytes() -> int:
-    """Return this process' private memory without what is garbage: 1 MiB more or less of it is no growth."""
-    gc.collect()
-    release_free_pages()
-    return private_bytes()
-
-
-def _lives(pid: int | None) -> bool:
-    try:
-        return pid is not None and bool(private_bytes(pid))
-    except ProcessLookupError:
-        return False
 
 
 def _described(error: BaseException) -> str:
@@ -276,10 +205,9 @@ def _described(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _one_line(error: BaseException) -> str:
-    """Return an error's first paragraph in one line that a terminal can show."""
-    text = str(error).split("\n\n")[0]
-    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+def _one_line(text: str) -> str:
+    """Return a text's first paragraph in one line that a terminal can show."""
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(text.split("\n\n", maxsplit=1)[0].split()))
     return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]}..."
 
 

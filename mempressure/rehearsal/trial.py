@@ -1,4 +1,4 @@
-"""One throw-away process of a rehearsal: started, listened to, and ended, whatever the package does in it."""
+"""Starts one throw-away process of a rehearsal, reads its reports, and ends it, also where it hangs or crashes."""
 
 import contextlib
 import json

@@ -16,25 +16,17 @@ reader that knows the catalog reads no further than the values, half of the file
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mempressure.measure.reading import UNKNOWN
-
-MECHANISMS = ("trim", "stop", "recycle")
-"""How memory is given back, mildest first."""
 
 MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
 MAGIC = b"MPSTATE2"
-
-
-def least_mild(mechanisms: Iterable[str]) -> str:
-    """Return the least mild of the mechanisms given, whatever else is among them; empty where there is none."""
-    return max((name for name in mechanisms if name in MECHANISMS), key=MECHANISMS.index, default="")
 
 
 class _Record:  # noqa: PLW1641 -- no hash: they change, and are equal by content

@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mempressure.errors import MempressureError
-from mempressure.state.records import MECHANISMS
+from mempressure.mechanisms import NAMES
 from mempressure.verdicts import environment
-
-REHEARSED = tuple(name for name in MECHANISMS if name != "trim")
-"""The mechanisms that a verdict is about, mildest first; trimming concerns a worker, not a package."""
 
 MAX_TEXT_LENGTH = 500
 MAX_ROWS = 1000
@@ -77,7 +74,7 @@ class Verdict:
     when: float
     """Unix seconds."""
     results: tuple[MechanismResult, ...]
-    """One for each mechanism of `REHEARSED`, in that order."""
+    """One for each mechanism that unloads packages, mildest first."""
     baseline_bytes: int
     """Private memory of a fresh process, before the package is imported."""
     loaded_bytes: int
@@ -113,8 +110,8 @@ class Verdict:
         return self.best.reload_seconds if self.best else 0.0
 
     def result(self, mechanism: str) -> MechanismResult:
-        """Return what was found about one mechanism of `REHEARSED`."""
-        return self.results[REHEARSED.index(mechanism)]
+        """Return what was found about one of the mechanisms that were rehearsed."""
+        return next(result for result in self.results if result.mechanism == mechanism)
 
 
 def reason_invalid(key: VerdictKey) -> str:
@@ -155,8 +152,9 @@ def from_json(content: Any) -> Verdict:
     given["key"] = VerdictKey(**_checked(given["key"], _KEY, "its key"))
     given["results"] = tuple(MechanismResult(**_checked(row, _RESULT, "a result")) for row in given["results"])
     given["modules"] = tuple(ModuleCost(**_checked(row, _MODULE, "a module")) for row in given["modules"])
-    if tuple(result.mechanism for result in given["results"]) != REHEARSED:
-        raise VerdictError(f"its results are not one for each of {', '.join(REHEARSED)}")
+    tried = [result.mechanism for result in given["results"]]
+    if not tried or tried != [name for name in NAMES if name in tried]:
+        raise VerdictError(f"its results are for {', '.join(tried)}, not for some of {', '.join(NAMES)}, each once")
     return Verdict(**given)
 
 

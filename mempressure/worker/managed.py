@@ -1,17 +1,16 @@
 """This process as a managed worker: what its agent publishes of it, and how it carries out orders."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act import self_check
-from mempressure.act.supervisors import Lookout
+from mempressure.act.supervisors import Lookout, Supervisor
 from mempressure.act.supervisors.base import BackgroundWork, reason_not_to_end
 from mempressure.config.configuration import Configuration
+from mempressure.errors import UnknownPackageError
 from mempressure.measure.cgroup import own_cgroup
-from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.state.siblings import Siblings
 from mempressure.worker.agent import Agent
@@ -22,14 +21,12 @@ from mempressure.worker.sampler import WorkerSampler
 if TYPE_CHECKING:
     from mempressure.act.orders import Order
     from mempressure.act.trim import PressureCallbacks
+    from mempressure.isolation.package import IsolatedPackage
     from mempressure.measure.growth import ProcessGrowth
     from mempressure.packages.tracking import PackageTracker
     from mempressure.verdicts.known import KnownVerdicts
 
 _log = logging.getLogger(__name__)
-
-TRIM_GROWTH_BYTES = 1 << 20
-"""A trim by which private memory has grown by more than this, by unsharing pages, is not done again."""
 
 
 class ManagedWorker:
@@ -55,7 +52,7 @@ class ManagedWorker:
         delay_seconds: float = 0.0,
     ) -> None:
         self._packages = packages
-        self._callbacks = callbacks
+        self._find_callbacks = callbacks
         self._background = background
         self._longest_request = configuration.mempressure_longest_request
         self._lookout = Lookout(
@@ -68,9 +65,9 @@ class ManagedWorker:
         self._cache_directory = configuration.cache_directory
         self._verdicts: KnownVerdicts | None = None
         self._growth: ProcessGrowth | None = None
-        self._trim_stopped = ""
+        self.trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
-        self._retiring = False
+        self.retiring = False
         self._agent = Agent(
             self,
             runtime=configuration.runtime_directory,
@@ -101,7 +98,7 @@ class ManagedWorker:
             return None
         self._lookout.look().settle()
         unsupported = dict(self.unsupported)
-        tracker = self._tracker
+        tracker = self.tracker
         if tracker is not None:
             tracker.tick()
             tracker.attribute(now=time.monotonic())
@@ -114,18 +111,36 @@ class ManagedWorker:
         worker.packages = [] if tracker is None else tracker.states()
         worker.packages += isolated_states(self._packages.isolated, memory, growth=self.growth)
         self._add_verdicts(worker.packages)
-        worker.serving = worker.serving and not self._retiring
-        worker.trim_refused = self._trim_refused()
+        worker.serving = worker.serving and not self.retiring
+        worker.trim_refused = self.trim_refused()
         if worker.trim_refused:  # whoever found that out, and whenever
             unsupported["trim"] = worker.trim_refused
         worker.unsupported = unsupported
-        callbacks = self._callbacks()
+        callbacks = self.callbacks
         worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
         hosted = list(self._packages.isolated.values())
         worker.process_deaths = float(sum(package.process_deaths for package in hosted))
         worker.process_start_failures = float(sum(package.start_failures for package in hosted))
-        worker.recycle_refused = worker.recycle_refused or self._reason_not_to_end()
+        worker.recycle_refused = worker.recycle_refused or self.reason_not_to_end()
         return worker
+
+    @property
+    def isolated(self) -> "Mapping[str, IsolatedPackage]":
+        """Return the isolated packages by name."""
+        return self._packages.isolated
+
+    @property
+    def callbacks(self) -> "PressureCallbacks | None":
+        """Return the application's `on_pressure` callbacks, if it has any."""
+        return self._find_callbacks()
+
+    def supervisor(self) -> Supervisor:
+        """Return what replaces this worker when it ends."""
+        return self._lookout.look()
+
+    def unknown(self, name: str) -> UnknownPackageError:
+        """Return the error for a package that is not declared in this process."""
+        return self._packages.unknown(name)
 
     @property
     def growth(self) -> dict[str, float]:
@@ -153,68 +168,36 @@ class ManagedWorker:
 
     def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
         """Carry out an order; see `mempressure.worker.agent`."""
-        if order.op == "stop":
-            return self._stop(order), None
-        if order.op == "trim":
-            return self._trim(order), None
-        return self._recycle(order)
+        from mempressure.act.mechanisms import mechanism  # only paid for where something was ordered
 
-    def _stop(self, order: "Order") -> dict[str, Any]:
-        package = self._packages.isolated.get(order.package)
-        if package is None:
-            raise self._packages.unknown(order.package)
-        idle_for = (order.idle_for or {}).get(order.package)
-        reclaimed, reason = package.unload(idle_for=idle_for)
-        return {"reclaimed_bytes": reclaimed, "skipped": reason}
+        return mechanism(order.op).carry_out(self, order)
 
-    def _trim(self, order: "Order") -> dict[str, Any]:
-        # Looked at once more: the application may have frozen its objects, or forked, since it started.
-        refused = self._trim_refused() or self_check.trim(self._system())
-        if refused:
-            return {"reclaimed_bytes": 0, "skipped": refused}
-        from mempressure.act.trim import trim  # only paid for where one was ordered
-
-        trimmed = trim(self._callbacks(), level=order.level, call="on_pressure" not in self.unsupported)
-        if trimmed.unshared > TRIM_GROWTH_BYTES:
-            self._trim_stopped = f"trimming unshared {trimmed.unshared} bytes of its pages"
-        return {"reclaimed_bytes": max(0, trimmed.freed), "skipped": None, "problems": trimmed.problems}
-
-    def _trim_refused(self) -> str:
-        return self.unsupported.get("trim") or self._trim_stopped or self._lookout.look().trim_refused
+    def trim_refused(self) -> str:
+        """Return why this worker must not be trimmed; empty where it may be."""
+        return self.unsupported.get("trim") or self.trim_stopped or self._lookout.look().trim_refused
 
     @property
     def unsupported(self) -> dict[str, str]:
         """Return what cannot work in this process and why; looked at once, and turned off with that."""
         if self._unsupported is None:
-            self._unsupported = self_check.unsupported(self._system())
+            self._unsupported = self_check.unsupported(self.system())
             for feature, reason in self._unsupported.items():
                 _log.warning("not supported here: feature=%s reason=%r", feature, reason)
             self._sampler.measures_memory = "process_memory" not in self._unsupported
         return self._unsupported
 
-    def _system(self) -> self_check.System:
+    def system(self) -> self_check.System:
+        """Return what the self-check looks at, as it is now."""
         tracker = self._packages.tracker
         return self_check.own_system(inherited=() if tracker is None else tracker.inherited)
 
     @property
-    def _tracker(self) -> "PackageTracker | None":
+    def tracker(self) -> "PackageTracker | None":
         """Return the tracker, told what cannot work here: it may be younger than the self-check."""
         tracker = self._packages.tracker
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
         return tracker
-
-    def _recycle(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
-        reason = self._reason_not_to_recycle(order)
-        if reason is not None:
-            return {"reclaimed_bytes": 0, "skipped": reason}, None
-        self._retiring = True
-        return {"reclaimed_bytes": 0, "skipped": None}, self._retire
-
-    def _retire(self) -> None:
-        self._retiring = self._lookout.look().retire()
-        if not self._retiring:
-            _log.warning("not recycled: no successor came up in time, and this worker goes on: pid=%d", os.getpid())
 
     def _begin(self) -> None:
         self._sampler.note_baseline()
@@ -224,7 +207,8 @@ class ManagedWorker:
         self.stop()
         self._packages.close_processes()
 
-    def _reason_not_to_end(self) -> str:
+    def reason_not_to_end(self) -> str:
+        """Return why this worker must not end now, whatever its packages; empty where it may."""
         supervisor = self._lookout.look()
         return reason_not_to_end(
             work=self._background.names(),
@@ -232,31 +216,3 @@ class ManagedWorker:
             longest_request=self._longest_request,
             running=supervisor.running_seconds(),
         )
-
-    def _reason_not_to_recycle(self, order: "Order") -> str | None:
-        supervisor = self._lookout.look()
-        if supervisor.recycle_refused:
-            return supervisor.recycle_refused
-        if not supervisor.kind:
-            return "no supervisor would replace it"
-        if self._retiring or not supervisor.serving:
-            return "is not serving yet, or is ending already"
-        return self._reason_not_to_end() or self._reason_to_keep(order)
-
-    def _reason_to_keep(self, order: "Order") -> str | None:
-        tracker = self._tracker
-        if tracker is None:
-            return None
-        tracker.tick()  # a use since the last tick counts
-        now = time.time()
-        for package in tracker.states():
-            if not package.loaded or order.idle_for is None:
-                continue
-            if package.name not in order.idle_for:
-                return f"{package.name} was loaded meanwhile"
-            if package.last_used == UNKNOWN:
-                return f"nobody knows for how long {package.name} has been idle"
-            idle = now - package.last_used
-            if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < order.idle_for[package.name]:
-                return f"{package.name} was used {max(0.0, idle):.1f} s ago"
-        return None

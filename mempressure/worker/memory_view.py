@@ -86,7 +86,7 @@ def _costs(workers: list[WorkerState]) -> dict[tuple[str, bool], int]:
     costs: dict[tuple[str, bool], int] = {}
     for worker in workers:
         for package in worker.packages:
-            key = (package.name, package.mechanism == "stop")
+            key = (package.name, package.source == "process")
             taken = package.memory_bytes if package.loaded else freeable_bytes(package)
             costs[key] = max(costs.get(key, 0), int(taken))
     return costs

@@ -19,6 +19,7 @@ IDLE = {
     "mempressure.config.paths",
     "mempressure.errors",
     "mempressure.loader",
+    "mempressure.mechanisms",
     "mempressure.measure",
     "mempressure.measure.cgroup",
     "mempressure.measure.memory",
@@ -41,8 +42,6 @@ IDLE = {
     "mempressure.worker.sampler",
 }
 OF_A_PACKAGE = {
-    "mempressure.decide",
-    "mempressure.decide.backoff",
     "mempressure.packages.reservation",
     "mempressure.verdicts",
     "mempressure.verdicts.known",
@@ -53,6 +52,8 @@ OF_TRACKING = {
     "mempressure.packages.tracking",
 }
 OF_ISOLATION = {
+    "mempressure.decide",
+    "mempressure.decide.backoff",
     "mempressure.isolation",
     "mempressure.isolation.calls",
     "mempressure.isolation.counters",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mempressure.act.executor import Outcome
+from mempressure.act.mechanisms import mechanism
 from mempressure.control.loop import Machine
 from mempressure.decide.plan import Action
 from mempressure.errors import MempressureError, UnsafeDirectoryError
@@ -140,14 +141,14 @@ class GuardedMachine:
         return outcome
 
     def _reason_to_brake(self, action: Action) -> str:
-        if action.mechanism != "recycle":
+        if not mechanism(action.mechanism).replaces_worker:
             return ""
         times = self._recycled.get(action.app.name, ())
         return reason_not_to_recycle(times, now=time.time(), most=self._recycles_per_minute)
 
     def _note_recycled(self, action: Action, outcome: Outcome) -> None:
         # Where no successor came, or the order's answer was lost, a worker may have ended all the same.
-        if action.mechanism == "recycle" and (outcome.workers or outcome.errors):
+        if mechanism(action.mechanism).replaces_worker and (outcome.workers or outcome.errors):
             now = time.time()
             kept = {app: recent(times, now=now) for app, times in self._recycled.items()}
             self._recycled = {app: times for app, times in kept.items() if times}

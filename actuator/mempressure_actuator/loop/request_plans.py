@@ -7,8 +7,9 @@ The same planning as under pressure (`mempressure.decide.plan`), with other pref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mempressure.decide.eligibility import Strategy
-from mempressure.decide.plan import Action, Plan, Rules, Target, make_plan
+from mempressure.act.mechanisms import mechanism, mechanisms
+from mempressure.decide.eligibility import Rules, Strategy
+from mempressure.decide.plan import Action, Plan, Target, make_plan
 from mempressure.errors import UnknownPackageError
 from mempressure.state.node import NodeReading
 from mempressure.state.records import WorkerState
@@ -35,6 +36,7 @@ def plan_unload(reading: NodeReading, package: str, *, app: str, force: bool, ru
     apps = apps_tracking(reading, package, app)
     plan = make_plan(
         [replace(reading.apps[name], workers=_narrowed(reading.apps[name].workers, package)) for name in apps],
+        mechanisms=mechanisms(),
         # High enough to touch workers, and below emergency, at which a sole worker would be recycled.
         usage=rules.thresholds.unload_packages,
         strategy=_RequestStrategy("forced" if force else "requested", _NO_LIMIT, 0.0, overrides_preferences=force),
@@ -85,9 +87,8 @@ def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState
     """
     narrowed = []
     for worker in workers:
-        mechanism = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
-        packages = [
-            p for p in worker.packages if p.name == package or (p.mechanism == mechanism == "recycle" and p.loaded)
-        ]
-        narrowed.append(replace(worker, packages=packages if mechanism else []))
+        by = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
+        ended_by = by if by is not None and mechanism(by).replaces_worker else None
+        packages = [p for p in worker.packages if p.name == package or (p.mechanism == ended_by and p.loaded)]
+        narrowed.append(replace(worker, packages=packages if by else []))
     return tuple(narrowed)

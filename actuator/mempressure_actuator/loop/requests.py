@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from mempressure.control.loop import Machine
 from mempressure.control.records import ActionRecord, Cycle, record_of
-from mempressure.decide.plan import Action, Plan, Rules
+from mempressure.decide.eligibility import Rules
+from mempressure.decide.plan import Action, Plan
 from mempressure.errors import MempressureError
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState

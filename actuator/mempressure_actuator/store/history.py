@@ -35,7 +35,7 @@ _WANTED = {
     "until": "Unix seconds",
     "app": "the name of an app",
     "package": "the name of a package",
-    "mechanism": ", ".join(get_args(schemas.Mechanism)),
+    "mechanism": ", ".join(schemas.ACTIONS),
     "result": ", ".join(get_args(schemas.ActionResult)),
     "kind": ", ".join(get_args(schemas.HistoryKind)),
 }

@@ -179,7 +179,7 @@ def test_apps_that_come_and_go_leave_nothing_behind():
     history = AlertHistory(cooldown_seconds=10)
     for second in range(1000):
         history.add(an_alert(at=second, scope="app", app=f"app-{second}"))
-    assert len(history._told) <= 10
+    assert len(history._announced) <= 10
     assert len(history._last_level) <= 10
 
 

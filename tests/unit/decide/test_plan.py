@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempressure.act.mechanisms import mechanisms
 from mempressure.config.thresholds import Thresholds
 from mempressure.decide import ranking
-from mempressure.decide.eligibility import choose_strategy
-from mempressure.decide.plan import Experience, Rules, make_plan
+from mempressure.decide.eligibility import Experience, Rules, choose_strategy
+from mempressure.decide.plan import make_plan
 from mempressure.decide.quarantine import judged
 from mempressure.decide.ranking import Ageing, observed
 from mempressure.state.node import AppReading
@@ -21,7 +22,8 @@ LIMITS = {"normal": 5, "high": 7, "critical": 10}
 
 def package(name="pandas", *, idle=1e6, mechanism="stop", loaded=1.0, **options):
     last_used = -1.0 if idle is None else max(0.0, NOW - idle)
-    defaults = {"source": "process", "timeout": 60.0, "memory_bytes": 1e6}
+    source = "process" if mechanism == "stop" else "import"
+    defaults = {"source": source, "timeout": 60.0, "memory_bytes": 1e6}
     return PackageState(name=name, mechanism=mechanism, loaded=loaded, last_used=last_used, **{**defaults, **options})
 
 
@@ -47,7 +49,9 @@ def plan(*apps, usage, trimmed=None, increasing=False, ageing=None, quarantine=N
     settled = rules(**options)
     strategy = choose_strategy(usage, settled.thresholds, increasing=increasing)
     known = Experience(trimmed=trimmed or {}, ageing=ageing or Ageing(), quarantine=quarantine or {})
-    return make_plan(apps, usage=usage, strategy=strategy, rules=settled, now=NOW, experience=known)
+    return make_plan(
+        apps, mechanisms=mechanisms(), usage=usage, strategy=strategy, rules=settled, now=NOW, experience=known
+    )
 
 
 def unloaded(made):
@@ -381,7 +385,7 @@ def test_what_is_not_loaded_is_neither_planned_nor_skipped():
 @pytest.mark.parametrize(
     ("held", "usage", "reason"),
     [
-        (package(mechanism="recycle", idle=None), 0.86, "has been idle for nobody knows how long"),
+        (package(mechanism="recycle", idle=None), 0.86, "has an unknown idle time"),
         (package(mechanism="recycle", idle=1.0), 0.86, "was used 1.0 s ago, idle is 30 s"),
         (package(mechanism="recycle", active_calls=1.0), 0.96, "is in use"),
         (package(mechanism="recycle", keep_loaded=True), 0.82, "is kept loaded by preference"),
@@ -507,11 +511,11 @@ def test_the_last_serving_worker_is_recycled_at_emergency_only(workers, usage):
 
 
 @pytest.mark.parametrize("usage", [0.82, 0.86, 0.96])
-def test_a_worker_whose_packages_have_been_idle_for_nobody_knows_how_long_stays(usage):
+def test_a_worker_whose_packages_have_an_unknown_idle_time_stays(usage):
     app = reading(
         worker(package(mechanism="recycle", idle=None), pid=1),
         worker(package(mechanism="recycle"), pid=2),
     )
     made = plan(app, usage=usage, recycle_from="normal")
     assert [action.targets[0].worker.pid for action in made.actions] == [2]
-    assert reasons(made)["pandas"].endswith("pandas has been idle for nobody knows how long")
+    assert reasons(made)["pandas"].endswith("pandas has an unknown idle time")

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.measure.reading import UNKNOWN
+from mempressure.mechanisms import least_mild
 from mempressure.state.files import publish
 from mempressure.state.reader import load
-from mempressure.state.records import PackageState, WorkerState, least_mild
+from mempressure.state.records import PackageState, WorkerState
 from mempressure_exporter import package_table
 from mempressure_exporter.counters import RETAIN_SECONDS
 from mempressure_exporter.package_series import PACKAGE_FAMILIES

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.measure.reading import UNKNOWN
-from mempressure.state import reader, records
+from mempressure.state import reader
 from mempressure.state.files import publish, state_files, withdraw
 from mempressure.state.reader import MAX_FILE_BYTES, StateError, decode, load
 from mempressure.state.records import (
@@ -208,23 +208,6 @@ def test_values_must_fit_the_packages(data):
             decode(joined(catalog, values[:count]))
 
 
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [
-        ((), ""),
-        (("", ""), ""),
-        (("stop", ""), "stop"),
-        (("recycle", "trim", "stop"), "recycle"),
-        (("stop", "recycle"), "recycle"),
-        (("zap", "stop"), "stop"),
-        (("trim", "stop"), "stop"),
-        (("stop", "trim"), "stop"),
-    ],
-)
-def test_the_least_mild_mechanism(given, found):
-    assert records.least_mild(given) == found
-
-
 def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
     texts = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
     texts = replace(texts, unsupported={"trim": "y" * 500, "two\nlines": ""})
@@ -318,10 +301,6 @@ def test_a_damaged_file_is_named(path):
     path.write_bytes(b"MPSTATE0" + bytes(16))
     with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE2'"):
         load(path, owner=ME)
-
-
-def test_mechanisms_are_named_mildest_first():
-    assert records.MECHANISMS == ("trim", "stop", "recycle")
 
 
 def test_packages_that_were_read_are_like_those_that_were_written(data):

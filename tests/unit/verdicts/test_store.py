@@ -6,7 +6,9 @@ import pytest
 
 from mempressure.verdicts import store
 from mempressure.verdicts.store import MAX_FILE_BYTES, forget_verdict, load_rehearsed, load_verdict, store_verdict
-from mempressure.verdicts.verdict import REHEARSED, MechanismResult
+from mempressure.verdicts.verdict import MechanismResult
+
+REHEARSED = ("stop", "recycle")
 
 
 @pytest.fixture

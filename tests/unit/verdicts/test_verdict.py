@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.verdicts import environment, verdict
+from mempressure.verdicts import environment
 from mempressure.verdicts.verdict import (
     MAX_ROWS,
     MAX_TEXT_LENGTH,
-    REHEARSED,
     MechanismResult,
     ModuleCost,
     Verdict,
@@ -20,6 +19,8 @@ from mempressure.verdicts.verdict import (
     from_json,
     reason_invalid,
 )
+
+REHEARSED = ("stop", "recycle")
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
 counts = st.integers(0, 2**62)
@@ -55,6 +56,8 @@ modules = st.builds(
     cumulative_bytes=st.integers(-100, 100),
     self_seconds=seconds,
 )
+
+REHEARSED = ("stop", "recycle")
 verdicts = st.builds(
     Verdict,
     key=keys,
@@ -181,7 +184,3 @@ def test_a_verdict_is_not_valid_in_another_environment(make_verdict, change, rea
 def test_a_verdict_on_unversioned_files_is_valid_while_they_stay(make_verdict):
     versions = {"mempressure": environment.source_version("mempressure")}
     assert reason_invalid(replace(make_verdict().key, distributions=versions)) == ""
-
-
-def test_trimming_has_no_result_in_a_verdict():
-    assert verdict.REHEARSED == ("stop", "recycle")

@@ -373,8 +373,10 @@ def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_w
     loader, _, _ = budgeted(1)
     published = [
         published_package(memory_bytes=5.0),
-        published_package(name="json", mechanism="stop", memory_bytes=7.0),
-        published_package(name="decimal", mechanism="stop", loaded=0.0, unloads=2.0, reclaimed_bytes=18.0),
+        published_package(name="json", mechanism="stop", source="process", memory_bytes=7.0),
+        published_package(
+            name="decimal", mechanism="stop", source="process", loaded=0.0, unloads=2.0, reclaimed_bytes=18.0
+        ),
     ]
     surroundings = loader._packages.room._measure.__self__
     namespace = {"pid_namespace": "another", "sampled": surroundings.measure({}).worker.sampled}

@@ -10,7 +10,7 @@ from mempressure.config.configuration import load_configuration
 from mempressure.config.thresholds import Thresholds
 from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
-from mempressure.decide.plan import Rules
+from mempressure.decide.eligibility import Rules
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.loop.loop import LoopThread

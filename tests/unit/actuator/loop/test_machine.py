@@ -6,8 +6,8 @@ import pytest
 from mempressure.act.executor import Outcome
 from mempressure.config.configuration import DRY_RUN_CHOICES
 from mempressure.decide.plan import Action, Target
+from mempressure.mechanisms import NAMES
 from mempressure.state.node import AppReading
-from mempressure.state.records import MECHANISMS
 from mempressure_actuator.loop.machine import GuardedMachine
 
 DONE = Outcome(10, 1, (), (), 0.1)
@@ -50,7 +50,7 @@ def act(machine, make_worker, tmp_path):
 
 
 def test_every_mechanism_can_be_run_dry():
-    assert (*MECHANISMS, "custom") == DRY_RUN_CHOICES
+    assert (*NAMES, "custom") == DRY_RUN_CHOICES
 
 
 def test_workers_are_recycled_up_to_the_limit_of_their_app(act, machine):

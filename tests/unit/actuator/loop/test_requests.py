@@ -5,7 +5,7 @@ import pytest
 
 from mempressure.act.executor import Outcome
 from mempressure.config.thresholds import Thresholds
-from mempressure.decide.plan import Rules
+from mempressure.decide.eligibility import Rules
 from mempressure.errors import UnknownPackageError
 from mempressure.measure.reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
