@@ -2,8 +2,8 @@
 
 From here to a stopped process: `loop/loop.py` finds the scopes with a lease and runs a cycle for each;
 `mempressure/control/loop.py` measures, plans and records it; `mempressure/act/executor.py` sends the planned orders to
-the workers' agents; in the worker, `mempressure/worker/agent.py` hands an order to the package, and
-`mempressure/isolation/package.py` ends its process.
+the workers' agents; in the worker, `mempressure/worker/managed.py` carries an order out, and
+`mempressure/isolation/package.py` ends the package's process.
 
 Alertmanager repeats a notification that was answered 5xx and drops one that was answered 4xx. So the sender's errors
 are answered 4xx, the actuator's own 503.

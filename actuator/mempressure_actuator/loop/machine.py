@@ -1,7 +1,7 @@
 """Reading the node, and acting on its workers within the actuator's limits.
 
-`GuardedMachine` is what the control loop acts through; behind it `mempressure.act.executor` gives the orders to the
-workers' agents.
+`GuardedMachine` is what the control loop acts through; it passes actions on to `mempressure.act.executor`, which sends
+orders to the workers' agents.
 """
 
 import logging

@@ -173,7 +173,7 @@ def test_alerts_of_another_node_are_ignored_with_a_count(actuator, published):
     until(lambda: published.ordered("stop"), "the order")
 
 
-def test_a_worker_that_answers_nobody_is_a_recorded_failure(actuator, worker):
+def test_a_worker_that_does_not_answer_is_a_recorded_failure(actuator, worker):
     worker.publish()  # alive, and without a socket
     actuator.start()
     assert notify(actuator, alert())[0] == 202
@@ -184,7 +184,7 @@ def test_a_worker_that_answers_nobody_is_a_recorded_failure(actuator, worker):
     assert actuator.request("GET", "/-/ready")[0] == 200
 
 
-def test_a_worker_that_answers_nonsense_stops_nobody(actuator, published):
+def test_an_invalid_answer_of_a_worker_does_not_stop_the_others(actuator, published):
     published.answers = {"trim": {"reclaimed_bytes": "much"}, "stop": {"reclaimed_bytes": -5}}
     actuator.start()
     notify(actuator, alert())
@@ -274,7 +274,7 @@ def test_the_log_says_when_pressure_began_and_ended(actuator, published):
     assert {"time", "level", "logger", "msg"} <= set(events[0])
 
 
-def test_without_heartbeats_it_judges_for_itself_until_they_return(actuator, published):
+def test_without_heartbeats_it_is_autonomous_until_they_return(actuator, published):
     actuator.start(MEMPRESSURE_HEARTBEAT_INTERVAL="0.2")
     until(lambda: actuator.metric("mempressure_actuator_autonomous") == 1, "autonomy")
     until(lambda: published.ordered("stop"), "the order")

@@ -53,7 +53,7 @@ class Service:
         }
         command = [sys.executable, "-m", f"mempressure_{name}", *flags]
         if listeners:
-            # As systemd does: the sockets from descriptor 3 on, and the pid of whoever is to take them.
+            # As systemd does: the sockets from descriptor 3 on, and the pid of the process that takes them.
             pids = "; import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
             moves = "".join(f"; os.dup2({s.fileno()}, {3 + n})" for n, s in enumerate(listeners))
             command = [sys.executable, "-c", f"import os{moves}{pids}", *command]
@@ -233,7 +233,7 @@ def answer_seconds(service, context, headers):
 
 @SERVICES
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_clients_that_waste_time_delay_nobody(start, certificates, name, encrypted):
+def test_slow_clients_do_not_delay_others(start, certificates, name, encrypted):
     flags = [f"--web.config.file={certificates.write_config(users=True)}"] if encrypted else []
     context = certificates.client() if encrypted else None
     headers = BASIC if encrypted else None
@@ -248,7 +248,7 @@ def test_clients_that_waste_time_delay_nobody(start, certificates, name, encrypt
 
 
 @SERVICES
-def test_a_thousand_idle_clients_keep_nobody_out(start, name):
+def test_a_thousand_idle_clients_do_not_block_others(start, name):
     service = start(name)
     with ExitStack() as stack:
         for _ in range(1000):
@@ -400,7 +400,7 @@ def test_prometheus_scrapes_over_tls_with_a_users_password(start, certificates, 
 
 def test_a_password_is_checked_once_and_then_costs_nothing(start, certificates):
     """At a cost of 10 one check takes some 70 ms: twenty scrapes with the right password do not wait for guesses."""
-    slow = HASH.replace("$04$", "$10$")  # nobody's password, and as long to check
+    slow = HASH.replace("$04$", "$10$")  # not a user's hash, with the same cost
     path = certificates.folder / "users.yml"
     path.write_text(json.dumps({"basic_auth_users": {"prometheus": HASH, "slow": slow}}))
     service = start("exporter", f"--web.config.file={path}")

@@ -21,7 +21,7 @@ def test_a_storm_with_kills_loses_nothing_and_does_nothing_twice(tmp_path):
     assert storm.kills == 3
     assert (storm.lost, storm.gave_up, storm.unexpected, storm.errors) == (0, 0, 0, [])
     assert len(storm.acknowledged) > 200
-    assert storm.unanswered > 0, "a kill hit nobody"
+    assert storm.unanswered > 0, "no kill interrupted a request"
     assert storm.orders >= 3
     assert storm.twice == 0
     assert storm.after_last_kill > 0, "what was stored is acted on"

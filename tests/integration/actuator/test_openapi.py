@@ -300,7 +300,7 @@ NO_UTF_8 = st.sampled_from(["app", "status", "warning", "version"]).map(lambda n
 
 @st.composite
 def anything(draw):
-    """Draw a method, a content type and bytes, as somebody sends who never read the description."""
+    """Draw a method, a content type and bytes, as from a client that ignores the description."""
     kinds = ["application/json", "text/plain", "application/json; charset=latin-1", "multipart/form-data", None]
     return {
         "method": draw(st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])),

@@ -1,4 +1,4 @@
-"""A real worker in a real memory cgroup stalls, and nobody but the kernel tells the actuator."""
+"""A real worker in a real memory cgroup stalls, and only the kernel reports it to the actuator."""
 
 import os
 import sys

@@ -173,35 +173,35 @@ def buttons(attachment):
 
 def test_a_level_says_what_where_what_was_unloaded_and_what_to_do(alertmanager, receiver):
     alertmanager.fire("High", node="n1", scope="app", app="shop")
-    told = message(receiver, "shop on n1")
-    assert told["title"] == told["fallback"] == "Memory pressure high: shop on n1"
-    assert told["title_link"] == f"{RUNBOOKS}MemoryPressureHigh.md"
-    assert told["color"] == "danger"
-    assert told["text"].splitlines() == [
+    sent = message(receiver, "shop on n1")
+    assert sent["title"] == sent["fallback"] == "Memory pressure high: shop on n1"
+    assert sent["title_link"] == f"{RUNBOOKS}MemoryPressureHigh.md"
+    assert sent["color"] == "danger"
+    assert sent["text"].splitlines() == [
         f"*shop on n1: {HIGH['summary']}*",
         HIGH["description"],
         "Unloaded: 120 MiB of pandas in shop (stop)",
         "Recommendation: Unload idle packages now and find what is growing",
     ]
-    links = buttons(told)
+    links = buttons(sent)
     assert list(links) == ["Runbook", "Dashboard", "Silence"]
-    assert links["Runbook"] == told["title_link"]
+    assert links["Runbook"] == sent["title_link"]
     assert links["Dashboard"] == "https://grafana.example/d/mempressure-overview?var-node=n1&var-app=shop"
     assert links["Silence"].startswith("https://alerts.example/am/#/silences/new?filter=")
     alertmanager.fire("High", node="n2", scope="app", app="shop")
     assert [labels["node"] for labels in alertmanager.silenced_by(links["Silence"])] == ["n1"]
 
     alertmanager.fire("High", node="n1", scope="app", app="shop", resolved=True)
-    told = message(receiver, "shop on n1", count=2)
-    assert told["title"] == "Resolved: Memory pressure high: shop on n1"
-    assert told["color"] == "good"
-    assert told["text"].splitlines() == [
+    sent = message(receiver, "shop on n1", count=2)
+    assert sent["title"] == "Resolved: Memory pressure high: shop on n1"
+    assert sent["color"] == "good"
+    assert sent["text"].splitlines() == [
         f"*Resolved: shop on n1: {HIGH['summary']}*",
         "Unloaded: 120 MiB of pandas in shop (stop)",
     ]
 
 
-def test_an_escalation_is_told_at_once_and_silences_what_it_is_worse_than(alertmanager, receiver):
+def test_an_escalation_is_sent_at_once_and_silences_what_it_is_worse_than(alertmanager, receiver):
     alertmanager.fire("Medium", node="worse", scope="host")
     assert message(receiver, "worse")["color"] == "warning"
     alertmanager.fire("Emergency", node="worse", scope="host")
@@ -219,14 +219,14 @@ def test_alerts_of_one_name_and_node_are_one_message(alertmanager, receiver):
         alertmanager.fire(
             "ActionFailed", node="grouped", mechanism=mechanism, annotations={"description": f"{mechanism} fails."}
         )
-    told = until(lambda: [m for m in receiver.about("grouped") if "10 of 12" in m["text"]], "all of them")[0]
-    assert told["title"] == "MemoryPressureActionFailed: grouped"
-    assert told["color"] == "warning"
-    assert re.findall(r"^m\d\d fails\.$", told["text"], re.MULTILINE) == [
+    sent = until(lambda: [m for m in receiver.about("grouped") if "10 of 12" in m["text"]], "all of them")[0]
+    assert sent["title"] == "MemoryPressureActionFailed: grouped"
+    assert sent["color"] == "warning"
+    assert re.findall(r"^m\d\d fails\.$", sent["text"], re.MULTILINE) == [
         f"m{number:02} fails." for number in range(10)
     ]
-    assert len(re.findall(r"^\*.*\*$", told["text"], re.MULTILINE)) == 10, "one bold line an alert"
-    assert len(alertmanager.silenced_by(buttons(told)["Silence"])) == 12
+    assert len(re.findall(r"^\*.*\*$", sent["text"], re.MULTILINE)) == 10, "one bold line an alert"
+    assert len(alertmanager.silenced_by(buttons(sent)["Silence"])) == 12
 
 
 def test_what_is_markup_in_slack_or_in_a_link_arrives_as_it_is(alertmanager, receiver):
@@ -234,24 +234,24 @@ def test_what_is_markup_in_slack_or_in_a_link_arrives_as_it_is(alertmanager, rec
     alertmanager.fire(
         "High", node="odd", scope="app", app=odd, annotations={"description": "a < b && c > d", "unloaded": odd}
     )
-    told = message(receiver, " on odd")
+    sent = message(receiver, " on odd")
     shown = odd.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert told["title"] == f"Memory pressure high: {shown} on odd"
-    assert "a &lt; b &amp;&amp; c &gt; d" in told["text"]
-    assert f"Unloaded: {shown}" in told["text"]
-    links = buttons(told)
+    assert sent["title"] == f"Memory pressure high: {shown} on odd"
+    assert "a &lt; b &amp;&amp; c &gt; d" in sent["text"]
+    assert f"Unloaded: {shown}" in sent["text"]
+    links = buttons(sent)
     assert parse_qs(urlsplit(links["Dashboard"]).query) == {"var-node": ["odd"], "var-app": [odd]}
     assert [labels["app"] for labels in alertmanager.silenced_by(links["Silence"])] == [odd]
 
 
-def test_the_actuator_is_told_too(alertmanager, receiver):
+def test_the_actuator_is_notified_too(alertmanager, receiver):
     alertmanager.fire("High", node="both", scope="host")
     message(receiver, "both")
     until(lambda: "both" in json.dumps(receiver.webhooks), "the actuator's notification")
 
 
 @pytest.mark.parametrize("slack", ["none", "file"])
-def test_without_an_address_of_slack_the_actuator_is_told_all_the_same(processes, receiver, tmp_path, slack):
+def test_without_an_address_of_slack_the_actuator_is_still_notified(processes, receiver, tmp_path, slack):
     file = None if slack == "none" else tmp_path / "not_there"
     alertmanager = Alertmanager(processes, tmp_path / slack, receiver, slack=file)
     alertmanager.fire("High", node=f"without-{slack}", scope="host")

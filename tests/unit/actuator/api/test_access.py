@@ -87,11 +87,11 @@ def test_and_under_no_others(ask, address):
     assert ask("POST", BEARER, address=address)[0] == 421
 
 
-def test_a_name_that_it_was_told_of_is_no_loopback_and_so_needs_credentials(ask):
-    told = {"address": "memory.example.org", "external_url": OUTSIDE}
-    assert ask(**told)[0] == 401
-    assert ask(headers=BEARER, **told)[0] == 200
-    assert ask(headers=BEARER, **told | {"address": "memory.example.org:8443"})[0] == 421
+def test_the_external_url_is_not_loopback_and_so_needs_credentials(ask):
+    external = {"address": "memory.example.org", "external_url": OUTSIDE}
+    assert ask(**external)[0] == 401
+    assert ask(headers=BEARER, **external)[0] == 200
+    assert ask(headers=BEARER, **external | {"address": "memory.example.org:8443"})[0] == 421
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_field_is_named_with_its_value_and_what_to_send(body, said):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff", b'{"app": "\xff"}', b'{"keep_loaded": NaN}', b'"\\ud800"', b"[" * 99999]
 )
-def test_what_is_no_json_is_said(body):
+def test_a_body_that_is_not_json_is_reported(body):
     message = refused(body, PreferenceBody)
     assert message.startswith("the body is not JSON in UTF-8, ")
     assert message.endswith(PREFERENCE)
@@ -51,7 +51,7 @@ def test_a_long_value_is_cut():
     assert 'keep_loaded="' + "x" * 59 + " cannot be used" in message
 
 
-def test_the_thresholds_range_is_said():
+def test_the_range_of_thresholds_is_in_the_message():
     body = b'{"warning": 0.6, "unload_packages": 0.8, "aggressive_unload": 0.85, "emergency": 1.5}'
     assert refused(body, ThresholdsBody).startswith(
         "emergency=1.5 cannot be used: expected a number <= 1.0; send, for example, {"

@@ -332,16 +332,16 @@ def test_garbage_collection_reports_every_worker(client, auth, shop):
 
 
 def test_settings_tell_what_holds_and_where_it_came_from(client, auth):
-    def told():
+    def settings():
         answer = data(client.get(BASE + "/memory/settings"))
         return answer, {row["name"]: (row["value"], row["origin"]) for row in answer["settings"]}
 
-    answer, rows = told()
+    answer, rows = settings()
     assert (answer["thresholds"]["warning"], answer["hysteresis"]) == (0.6, 0.05)
     assert rows["warning"] == ("0.6", "default")
     assert rows["MEMPRESSURE_NODE"] == ("n1", "environment variable MEMPRESSURE_NODE")
     data(client.post(BASE + "/memory/pressure-thresholds", json=THRESHOLDS, headers=auth))
-    answer, rows = told()
+    answer, rows = settings()
     assert answer["thresholds"] == THRESHOLDS
     assert rows["warning"] == ("0.5", "set through the API")
 
@@ -394,7 +394,7 @@ def test_reads_need_no_token_on_loopback_and_one_beyond(client_of, actuator, aut
     for path in READS:
         assert local.get(path).status_code in (200, 503), path
         refused = public.get(path)
-        # People sign in on the page; whoever asks for anything else is a program.
+        # People sign in on the page; other requests come from programs.
         assert refused.status_code == 401 if path == "/" else error(refused)[:2] == (401, "unauthorized"), path
         assert public.get(path, headers=auth).status_code in (200, 503), path
     assert error(public.get("/nowhere"))[0] == 401
@@ -476,14 +476,14 @@ def test_settings_that_cannot_be_read_stop_nothing(client, auth, actuator, state
     assert actuator.settings.current().thresholds.unload_packages == 0.8
 
 
-def test_a_host_that_cannot_be_measured_is_said(client, proc):
+def test_a_host_that_cannot_be_measured_is_reported(client, proc):
     (proc.root / "meminfo").unlink()
     status, code, message = error(client.get(BASE + "/memory/system-info"))
     assert (status, code) == (503, "not_measured")
     assert "meminfo" in message
 
 
-def test_settings_that_cannot_be_stored_are_said(client, auth, actuator, monkeypatch):
+def test_settings_that_cannot_be_stored_are_reported(client, auth, actuator, monkeypatch):
     def full(_change):
         raise OSError(28, "No space left on device")
 
@@ -559,7 +559,7 @@ def test_mounted_below_another_path_it_describes_that(actuator, state_dir, auth)
             assert client.get("/ops" + path, headers=auth).status_code == 200, path
 
 
-def test_an_error_nobody_foresaw_is_json_where_it_is_mounted_too(actuator, state_dir, auth, monkeypatch):
+def test_an_unexpected_error_is_json_in_another_application_too(actuator, state_dir, auth, monkeypatch):
     monkeypatch.setattr(actuator, "evaluate", lambda: 1 / 0)
     app = Flask("existing")
     app.register_blueprint(api.create_blueprint(actuator, access=Access(load_token(state_dir / "token"))))

@@ -85,7 +85,7 @@ def test_a_token_that_appears_meanwhile_stays(tmp_path):
         barrier.wait(10)
         tokens.append(load_token(tmp_path / "token"))
 
-    # In one process both write the same temporary file: whoever loses reads what won.
+    # In one process both write the same temporary file: the loser reads the file of the winner.
     load_token(tmp_path / "token")
     threads = [threading.Thread(target=start) for _ in range(2)]
     for thread in threads:

@@ -137,7 +137,7 @@ def test_a_kill_in_a_cgroup_that_is_not_looked_at_is_counted_only(box, look, mac
     assert "OOM kill in a cgroup that is not watched" in caplog.text
 
 
-def test_reports_are_bounded_and_nobody_elses_to_read(box, look, cgroup, machine, state_dir):
+def test_reports_are_bounded_and_private(box, look, cgroup, machine, state_dir):
     made = box()
     for number in range(MAX_REPORTS + 5):
         look(made, at=1e9 + number)
@@ -149,7 +149,7 @@ def test_reports_are_bounded_and_nobody_elses_to_read(box, look, cgroup, machine
     assert (state_dir / KEPT).stat().st_mode & 0o777 == 0o600
 
 
-def test_where_nothing_can_be_written_the_loop_goes_on_and_it_is_told_once(box, look, state_dir, monkeypatch, caplog):
+def test_if_nothing_can_be_written_the_loop_goes_on_and_that_is_logged_once(box, look, state_dir, monkeypatch, caplog):
     def refuse(*_args, **_options):
         raise OSError(28, "No space left on device")
 
@@ -163,7 +163,7 @@ def test_where_nothing_can_be_written_the_loop_goes_on_and_it_is_told_once(box, 
     assert Path(state_dir).exists()
 
 
-def test_a_kill_is_told_and_recorded_where_no_report_can_be_written(box, look, cgroup, machine, state_dir, caplog):
+def test_a_kill_is_logged_and_recorded_if_no_report_can_be_written(box, look, cgroup, machine, state_dir, caplog):
     (state_dir / "reports").write_text("in the way")
     made = box()
     look(made)

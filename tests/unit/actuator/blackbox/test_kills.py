@@ -33,21 +33,21 @@ def test_what_rose_since_the_last_look(before, now, rises, unexplained):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)), max_size=20))
-def test_every_kill_is_told_once_however_the_readings_interleave(steps):
+def test_every_kill_is_reported_once_however_the_readings_interleave(steps):
     """Each look: kills in the cgroup seen with the host's, kills elsewhere, and kills whose host count comes later."""
     host = inside = late = 0
-    known, told, happened = kills(0, a=0), 0, 0
+    known, reported, happened = kills(0, a=0), 0, 0
     for together, elsewhere, ahead in steps:
         host += together + elsewhere + late
         inside += together + ahead
         late = ahead
         happened += together + elsewhere + ahead
         rises, known = risen(known, kills(host, a=inside))
-        told += sum(rise.count for rise in rises)
-    assert told <= happened
+        reported += sum(rise.count for rise in rises)
+    assert reported <= happened
     host += late
     rises, _ = risen(known, kills(host, a=inside))
-    assert told + sum(rise.count for rise in rises) == happened
+    assert reported + sum(rise.count for rise in rises) == happened
 
 
 def test_counters_of_both_versions_are_read_and_what_is_gone_is_left_out(proc, tmp_path):

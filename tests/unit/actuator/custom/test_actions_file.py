@@ -105,7 +105,7 @@ def test_a_file_in_a_directory_that_others_can_write_to_is_refused(write, tmp_pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away: needs root")
-def test_somebody_elses_file_is_refused(write):
+def test_another_users_file_is_refused(write):
     path = write(ONE)
     os.chown(path, 65534, -1)
     with pytest.raises(ConfigurationError, match="belongs to uid 65534"):
@@ -122,7 +122,7 @@ def test_a_program_that_others_can_write_to_is_refused(write, tmp_path):
 
 @pytest.mark.parametrize("link", ["file", "directory"])
 def test_a_link_that_others_can_replace_is_refused(tmp_path, write, link):
-    """Else whoever swings it after the check decides what runs as the actuator."""
+    """Otherwise a user who replaces the link after the check decides what runs as the actuator."""
     (tmp_path / "own").mkdir(mode=0o755)
     program = tmp_path / "own" / "program"
     program.write_text("#!/bin/sh\n")

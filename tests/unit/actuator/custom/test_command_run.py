@@ -35,7 +35,7 @@ def test_what_it_writes_cannot_steer_a_terminal(run):
     assert run(r"print('a\x1b[2Jb\nc')").text == "exit status 0: a\N{REPLACEMENT CHARACTER}[2Jb\nc"
 
 
-def test_what_it_is_told_are_data(run, tmp_path):
+def test_the_payload_is_data(run, tmp_path):
     out = tmp_path / "out"
     code = "import json, os, sys; json.dump([json.load(sys.stdin), dict(os.environ), sys.argv], open(sys.argv[1], 'w'))"
     assert run(code, out).outcome == "done"
@@ -47,14 +47,14 @@ def test_what_it_is_told_are_data(run, tmp_path):
     assert arguments == ["-c", str(out)]
 
 
-def test_a_failure_has_its_status_and_what_it_said(run):
+def test_a_failure_has_its_status_and_output(run):
     result = run("import sys; print('no such cache', file=sys.stderr); sys.exit(3)")
     assert (result.outcome, result.text) == ("failed", "exit status 3: no such cache")
     result = run_command(["/nonexistent"], CONTENT, timeout=1, stopping=run.stopping)
     assert (result.outcome, result.text) == ("failed", "cannot be started: No such file or directory")
 
 
-def test_one_that_does_not_read_what_it_is_told_is_no_failure(run):
+def test_a_command_that_does_not_read_its_input_does_not_fail(run):
     assert run("pass", content=CONTENT | {"app": "x" * 50_000}).outcome == "done"
 
 

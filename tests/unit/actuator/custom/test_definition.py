@@ -55,7 +55,7 @@ def test_never_below_its_level_nor_twice_within_its_cooldown(steps, level, coold
             started[(each.name, *SHOP.key)] = now
 
 
-def test_what_an_action_is_told():
+def test_the_payload_of_an_action():
     content = payload(action(), SHOP, node="n1", level="emergency", memory=MemoryReading(1000, 75))
     assert content == {
         "action": "page",

@@ -41,7 +41,7 @@ def server():
     made.server_close()
 
 
-def test_what_it_is_told_is_the_body_and_nothing_else(server):
+def test_the_payload_is_the_body_and_nothing_else(server):
     result = call(HttpCall(url=server.url, headers={"Authorization": "Bearer x"}), CONTENT, timeout=5)
     assert (result.outcome, result.text) == ("done", "status 200: thanks")
     ((path, headers, body),) = server.asked
@@ -69,7 +69,7 @@ def test_what_it_answers_cannot_steer_a_terminal(server):
     assert call(HttpCall(url=server.url), CONTENT, timeout=5).text == expected
 
 
-def test_nobody_answers():
+def test_a_refused_connection_fails():
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
     result = call(HttpCall(url=f"http://127.0.0.1:{port}/"), CONTENT, timeout=5)
@@ -81,7 +81,7 @@ def test_nobody_answers():
     ("host", "words"),
     [("127.0.0.1:1", "refused"), ("127.0.0.1:99999", "InvalidURL"), ("name.invalid", "resolve")],
 )
-def test_what_may_be_secret_in_a_url_is_not_told(host, words):
+def test_secrets_in_a_url_are_not_reported(host, words):
     result = call(HttpCall(url=f"http://user:secret-word@{host}/secret-word?key=secret-word"), CONTENT, timeout=5)
     assert result.outcome == "failed"
     assert words in result.text

@@ -31,7 +31,7 @@ def test_three_intervals_may_be_missed():
     assert reason_to_be_autonomous(**options, now=1.5)
 
 
-def test_what_cannot_be_stored_is_no_lease_so_it_judges_for_itself():
+def test_notifications_that_cannot_be_stored_make_it_autonomous():
     options = {"last": 0.0, "started": 0.0, "now": 1.0, "interval": 5.0, "alerts_enabled": True}
     assert reason_to_be_autonomous(**options, storing=False) == "notifications cannot be stored"
     assert reason_to_be_autonomous(**options, storing=True) == ""
@@ -44,7 +44,7 @@ def test_a_restart_is_no_heartbeat():
     assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""
     heartbeats.resume(time.time() - 31.0)
     assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == "no heartbeat for 30 s"
-    heartbeats.resume(time.time() + 1e6)  # the clock was set back: nobody waits for it to come round
+    heartbeats.resume(time.time() + 1e6)  # the clock was set back: nothing waits until it has caught up
     assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""
     heartbeats.receive()
     assert heartbeats.reason_to_be_autonomous(alerts_enabled=True) == ""

@@ -38,8 +38,8 @@ def act(machine, make_worker, tmp_path):
     def carry_out(mechanism="recycle", app="shop", order_id="1", **options):
         if not made:
             defaults = {"dry_run": (), "recycles_per_minute": 2, "recycled": {}, "stopping": threading.Event()}
-            told = {"on_brake": braked.append, "observe": lambda *seen: observed.append(seen)}
-            made["machine"] = GuardedMachine(machine, **{**defaults, **told, **options})
+            callbacks = {"on_brake": braked.append, "observe": lambda *seen: observed.append(seen)}
+            made["machine"] = GuardedMachine(machine, **{**defaults, **callbacks, **options})
         reading = AppReading(app, 0, tmp_path, (make_worker(),), None)
         action = Action(mechanism, reading, ("pandas",), (Target(reading.workers[0], {}),), 5, "")
         return made["machine"].carry_out(action, order_id=order_id)

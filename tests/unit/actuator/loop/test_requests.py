@@ -95,7 +95,7 @@ def test_refaults_hold_up_a_request_and_not_a_forced_one():
     assert planned(node(shop=[worker(again)]), force=True)[0] == [("stop", "shop", 1)]
 
 
-def test_what_the_agent_is_told_depends_on_force():
+def test_the_order_depends_on_force():
     reading = node(shop=[worker(package())])
     assert planned(reading)[1].actions[0].targets[0].idle_for == {"pandas": 60.0}
     assert planned(reading, force=True)[1].actions[0].targets[0].idle_for == {"pandas": 0.0}
@@ -160,7 +160,7 @@ def test_an_unknown_package_names_the_known_ones(name, app, message):
         planned(reading, name, app=app)
 
 
-def test_one_result_an_app_with_the_reason_where_it_was_left_alone():
+def test_one_result_an_app_with_the_reason_if_it_was_not_unloaded():
     machine = FakeMachine(
         node(
             a=[worker(package())],
@@ -229,7 +229,7 @@ def test_trimming_reports_every_worker():
     ]
 
 
-def test_nothing_is_asked_while_somebody_acts(monkeypatch):
+def test_a_request_waits_for_other_actions_only_so_long(monkeypatch):
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     acting = threading.Lock()
     machine = FakeMachine(node(shop=[worker(package())]))

@@ -152,7 +152,7 @@ def test_an_app_that_tracks_nothing_says_how_to(client, publish_worker, proc):
     assert "shop tracks no package: declare them" in text_of(client.get("/"))
 
 
-def test_what_is_turned_off_is_said(client, actuator, token):
+def test_alerts_and_suggestions_turned_off_are_shown(client, actuator, token):
     for switch in ("pressure-alerts", "optimization-suggestions"):
         headers = {"Authorization": f"Bearer {token}"}
         assert client.post(f"/api/packages/memory/{switch}/false", headers=headers).status_code == 200
@@ -161,7 +161,7 @@ def test_what_is_turned_off_is_said(client, actuator, token):
     assert "Suggestions are turned off" in text
 
 
-def test_a_dry_run_is_said(actuator, client, monkeypatch):
+def test_a_dry_run_is_shown(actuator, client, monkeypatch):
     monkeypatch.setattr(actuator, "dry_run", ("stop", "recycle"))
     dry = cycle(1).actions[0]
     dry.workers, dry.reclaimed_bytes, dry.expected_bytes, dry.dry_run = 0, 0, 20 * MIB, True
@@ -225,7 +225,7 @@ def test_a_history_that_cannot_be_read_leaves_the_rest(client, actuator):
     assert "The history cannot be read" in text_of(page)
 
 
-def test_a_host_that_cannot_be_measured_is_said(client, proc):
+def test_a_host_that_cannot_be_measured_is_reported(client, proc):
     (proc.root / "meminfo").unlink()
     page = client.get("/")
     assert page.status_code == 503
@@ -294,7 +294,7 @@ def test_a_wrong_token_opens_nothing(client, given):
     assert given not in answer.text
 
 
-def test_no_token_is_said(client):
+def test_a_missing_token_is_reported(client):
     answer = client.post("/sign-in")
     assert (answer.status_code, "This needs the token" in text_of(answer)) == (401, True)
 
@@ -373,7 +373,7 @@ def stale(client, token, _monkeypatch):
     ],
     ids=["missing", "wrong", "expired", "stale"],
 )
-def test_who_may_not_is_told_and_keeps_what_was_typed(client, actuator, token, shop, monkeypatch, prepare, said):
+def test_a_refused_form_shows_why_and_keeps_its_input(client, actuator, token, shop, monkeypatch, prepare, said):
     status, message = said
     shop()
     typed = GOOD | {"warning": "5x"}
@@ -397,7 +397,7 @@ def test_the_token_typed_beside_a_mistake_need_not_be_typed_again(client, actuat
     assert thresholds(actuator) == [0.5, 0.7, 0.8, 0.975]
 
 
-def test_mistakes_are_told_at_their_fields(signed_in, actuator):
+def test_errors_are_shown_at_their_fields(signed_in, actuator):
     typed = GOOD | {"warning": "8o", "emergency": "60"}
     answer = signed_in.post("/thresholds", data=typed | {"form_token": form_token(signed_in)})
     assert answer.status_code == 400
@@ -428,7 +428,7 @@ def test_thresholds_below_the_floor_are_refused(proc, runtime_dir, tmp_path, sta
     assert "Nothing was changed: threshold" in text_of(answer)
 
 
-def test_a_disk_that_takes_nothing_is_said(signed_in, actuator, monkeypatch):
+def test_settings_that_cannot_be_stored_are_reported(signed_in, actuator, monkeypatch):
     def full(_change):
         raise OSError(28, "No space left on device")
 
@@ -439,7 +439,7 @@ def test_a_disk_that_takes_nothing_is_said(signed_in, actuator, monkeypatch):
     assert value_of(answer, "emergency") == "97.5"
 
 
-def test_a_package_that_nobody_tracks_is_said(signed_in):
+def test_an_untracked_package_is_reported(signed_in):
     answer = signed_in.post("/unload", data={"package": "pandas", "form_token": form_token(signed_in)})
     assert answer.status_code == 503
     assert "Nothing was unloaded: no worker of app here tracks 'pandas'" in text_of(answer)
@@ -470,7 +470,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("path", ["/thresholds", "/unload", "/sign-in", "/sign-out"])
-def test_nobody_elses_page_can_send_a_form(signed_in, actuator, token, path):
+def test_another_sites_page_cannot_send_a_form(signed_in, actuator, token, path):
     sent = GOOD | {"form_token": form_token(signed_in), "token": token, "package": "pandas"}
     for headers in FOREIGN:
         answer = signed_in.post(path, data=sent, headers=headers)

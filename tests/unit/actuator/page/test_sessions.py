@@ -19,12 +19,12 @@ def test_a_session_that_was_ended_is_not_found_again():
     sessions = Sessions()
     one, other = sessions.begin(now=0.0), sessions.begin(now=0.0)
     sessions.end(one)
-    sessions.end("nobody's")
+    sessions.end("unknown")
     assert sessions.find(one, now=0.0) is None
     assert sessions.find(other, now=0.0) is not None
 
 
-def test_a_cookie_that_nobody_was_given_opens_nothing():
+def test_an_unknown_cookie_opens_nothing():
     sessions = Sessions()
     cookie = sessions.begin(now=0.0)
     for wrong in ("", cookie[:-1], cookie + "=", cookie.swapcase(), "\udcff"):

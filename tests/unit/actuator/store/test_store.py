@@ -78,7 +78,7 @@ def cycle(number, *, skips=0, **options):
     return Cycle(id=f"c{number}", **defaults | options)
 
 
-def told(store, **options):
+def history(store, **options):
     return store.history(HistoryQuery(**{"limit": 1000, **options}))[0]
 
 
@@ -153,7 +153,7 @@ def test_a_closed_store_says_so_like_any_that_cannot_be_used(open_store):
     store = open_store()
     store.close()
     for use in (
-        lambda: told(store),
+        lambda: history(store),
         store.cycle_count,
         lambda: store.note_heartbeat(1.0),
         lambda: store.record(cycle(1)),
@@ -196,7 +196,7 @@ def test_history_is_newest_first_and_as_it_was_recorded(open_store):
     assert newest["actions"][0]["result"] == "done"
     assert newest["actions"][0]["reclaimed_bytes"] == 1 << 40
     assert newest["alert_key"] == "f1"
-    assert len(told(store)) == 5
+    assert len(history(store)) == 5
 
 
 def test_history_of_nothing_is_empty(open_store):
@@ -206,13 +206,13 @@ def test_history_of_nothing_is_empty(open_store):
 def test_a_cycle_without_actions_can_be_recorded(open_store):
     store = open_store()
     store.record(cycle(1, actions=[]))
-    assert told(store)[0]["actions"] == []
+    assert history(store)[0]["actions"] == []
 
 
 def test_of_many_skips_a_hundred_and_a_number_are_kept(open_store):
     store = open_store()
     store.record(cycle(1, skips=130))
-    (kept,) = told(store)
+    (kept,) = history(store)
     assert (len(kept["skips"]), kept["skips_left_out"]) == (100, 30)
 
 
@@ -224,7 +224,7 @@ def test_rows_are_bounded(open_store, monkeypatch):
         store.deliver([ALERT, ALERT], keep(LEASE), received=float(number))
         store.record(cycle(number))
     assert len(store.deliveries()) == 7
-    assert [kept["id"] for kept in told(store)] == ["c29", "c28", "c27", "c26", "c25"]
+    assert [kept["id"] for kept in history(store)] == ["c29", "c28", "c27", "c26", "c25"]
     assert store._database._writer.execute("SELECT count(*) FROM actions").fetchone() == (5,)
 
 
@@ -260,7 +260,7 @@ def test_threads_take_turns(open_store):
         try:
             for _ in range(20):
                 store.deliver([ALERT], keep(lease), received=1.0)
-                told(store, limit=5)
+                history(store, limit=5)
         except StoreError as error:
             errors.append(error)
 
@@ -326,7 +326,7 @@ def test_damage_that_is_found_at_work_costs_no_notification_and_no_lease(open_st
     assert path.with_suffix(".damaged").read_bytes()[100:200] == b"\xa5" * 100
     assert caplog.text.count("store damaged, begun anew") == 1
     store.record(cycle(1))
-    assert [kept["id"] for kept in told(store)] == ["c1"]
+    assert [kept["id"] for kept in history(store)] == ["c1"]
     store.close()
     assert open_store().leases == {LEASE.key: LEASE, other.key: other}
 
@@ -357,10 +357,10 @@ def test_who_lost_its_lock_to_another_actuator_stores_nothing(open_store, path):
     other = open_store()
     with pytest.raises(StoreError, match="another actuator holds"):
         store.record(cycle(1))
-    assert told(other) == []
+    assert history(other) == []
     other.close()
     store.record(cycle(1))
-    assert [kept["id"] for kept in told(store)] == ["c1"]
+    assert [kept["id"] for kept in history(store)] == ["c1"]
 
 
 def test_where_the_whole_directory_was_removed_nothing_is_acknowledged(tmp_path):
@@ -388,7 +388,7 @@ def test_damage_that_is_no_more_than_a_page_is_found_at_the_start(open_store, pa
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 4096 // 2 * 4096)
         file.write(b"\xa5" * 4096)
-    assert told(open_store()) == []
+    assert history(open_store()) == []
     assert path.with_suffix(".damaged").exists()
     assert "store damaged" in caplog.text
 
@@ -438,7 +438,7 @@ def test_on_a_full_disk_nothing_is_lost_and_once_there_is_room_all_works(small_d
         assert store.history(HistoryQuery()) == ([], None)
         ballast.unlink()
         store.record(cycle(1))
-        assert (store.failing, [kept["id"] for kept in told(store)]) == ("", ["c1"])
+        assert (store.failing, [kept["id"] for kept in history(store)]) == ("", ["c1"])
         assert "store works again" in caplog.text
     finally:
         store.close()
@@ -473,22 +473,22 @@ def test_a_write_that_waits_too_long_for_the_disk_fails(open_store, monkeypatch)
         store.deliver([ALERT], keep(LEASE), received=2.0)
 
 
-def test_a_cycle_that_goes_on_is_kept_and_not_told(open_store):
+def test_a_running_cycle_is_stored_and_not_in_the_history(open_store):
     store = open_store()
     store.record(cycle(1))
     store.record(cycle(2, outcome="", actions=[]))
-    assert [kept["id"] for kept in told(store)] == ["c1"]
+    assert [kept["id"] for kept in history(store)] == ["c1"]
     assert store.cycle_count() == 1
     store.record(cycle(3))
     store.record(cycle(2))
-    assert [(kept["id"], len(kept["actions"])) for kept in told(store)] == [("c3", 1), ("c2", 1), ("c1", 1)]
+    assert [(kept["id"], len(kept["actions"])) for kept in history(store)] == [("c3", 1), ("c2", 1), ("c1", 1)]
 
 
-def test_a_cycle_that_a_crash_cut_off_is_told_with_what_it_had_done(open_store, caplog):
+def test_an_interrupted_cycle_is_in_the_history_with_its_actions(open_store, caplog):
     store = open_store()
     store.record(cycle(1, outcome=""))
     store.close()
-    (kept,) = told(open_store())
+    (kept,) = history(open_store())
     assert (kept["id"], kept["outcome"], len(kept["actions"])) == ("c1", "interrupted", 1)
     assert "cycle interrupted" in caplog.text
 
@@ -498,11 +498,11 @@ def test_what_is_too_old_goes_and_the_newest_stays(open_store):
     for number in (0, 50, 120, 130):
         store.record(cycle(number))
         store.deliver([ALERT], keep(LEASE), received=float(number))
-    assert [kept["id"] for kept in told(store)] == ["c130", "c120", "c50"]
+    assert [kept["id"] for kept in history(store)] == ["c130", "c120", "c50"]
     assert len(store.deliveries()) == 3
     store.record(cycle(1000))
     store.record(cycle(5))  # the clock was set back
-    assert [kept["id"] for kept in told(store)] == ["c5", "c1000"]
+    assert [kept["id"] for kept in history(store)] == ["c5", "c1000"]
 
 
 def test_the_file_grows_no_further_than_it_may(open_store, path, monkeypatch):
@@ -510,7 +510,7 @@ def test_the_file_grows_no_further_than_it_may(open_store, path, monkeypatch):
     store = open_store()
     for number in range(300):
         store.record(cycle(number, skips=100))
-    kept = told(store)
+    kept = history(store)
     assert kept[0]["id"] == "c299"
     assert 50 < len(kept) < 200
     store.close()
@@ -569,12 +569,12 @@ def filled(open_store):
     ],
 )
 def test_history_is_filtered(filled, options, numbers):
-    assert [kept["id"] for kept in told(filled, **options)] == [f"c{number}" for number in numbers]
+    assert [kept["id"] for kept in history(filled, **options)] == [f"c{number}" for number in numbers]
 
 
 @pytest.mark.parametrize("options", [{}, {"app": "till"}, {"kind": "acted"}])
 def test_pages_are_the_whole_whatever_is_recorded_meanwhile(filled, options):
-    whole = [kept["id"] for kept in told(filled, **options)]
+    whole = [kept["id"] for kept in history(filled, **options)]
     pages, before = [], None
     while True:
         page, before = filled.history(HistoryQuery(limit=2, before=before, **options))
