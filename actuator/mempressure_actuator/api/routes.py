@@ -1,4 +1,4 @@
-"""The endpoints of the API: the table that Flask's routes, the answers' checks and OpenAPI are made from."""
+"""The endpoints of the API: the table that Flask's routes and the OpenAPI description are made from."""
 
 from mempressure.decide.summary import PressureSummary, SystemMemory
 from mempressure_actuator import schemas

@@ -1,7 +1,7 @@
 """Brakes: limits that keep a misconfigured or ineffective actuator from doing harm.
 
-A floor for thresholds, a limit of recycled workers a minute, and a pause for scopes whose cycles free nothing. The
-functions are pure: times are passed in, in seconds.
+A floor for thresholds, a limit of recycled workers per minute, and a pause for scopes whose cycles free too little.
+`FutilityBrake` keeps the state of that pause; the functions are pure, with times passed in, in seconds.
 """
 
 import logging
@@ -103,7 +103,7 @@ class FutileCycles:
 
 
 class FutilityBrake:
-    """Pauses scopes whose cycles free nothing, until something changes.
+    """Pauses scopes whose cycles free too little, until something changes.
 
     Args:
         most: futile cycles in a row after which a scope is paused.
