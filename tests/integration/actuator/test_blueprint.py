@@ -38,7 +38,7 @@ def missing(_error):
 def documented():
     """Return the snippet and the command of the page."""
     page = (ROOT / "docs/api.md").read_text()
-    section = page[page.index("## In an application of one's own") : page.index("## Errors")]
+    section = page[page.index("## In your own application") : page.index("## Errors")]
     snippet, command = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
     return textwrap.dedent(snippet), command.split()
 
