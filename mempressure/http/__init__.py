@@ -1,1 +1,4 @@
-"""What the exporter and the actuator share towards the network and the log; the library itself never imports it."""
+"""The HTTP/1.1 server that the exporter and the actuator share, with its TLS, users, limits and logging.
+
+Only these two services import it; the library, which runs in application workers, never does.
+"""

@@ -1,4 +1,4 @@
-"""Where a service listens."""
+"""The address that a service listens on: its syntax and its two parts."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]*)):(?P<por
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen. The host "" means every address of the machine, the port 0 one that the kernel chooses."""
+    """A host and a port. The host "" means every address of the machine, the port 0 one that the kernel chooses."""
 
     host: str
     port: int
@@ -23,7 +23,7 @@ def parse_listen_address(text: str) -> ListenAddress:
     """Read HOST:PORT, :PORT or [IPv6]:PORT.
 
     Raises:
-        ConfigurationError: it is none of them; the message names it.
+        ConfigurationError: the text has none of these forms; the message quotes it.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"]) > 65535 or (match["v6"] and not _is_ipv6(match["v6"])):

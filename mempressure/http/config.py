@@ -1,7 +1,7 @@
-"""The file of `--web.config.file`: TLS, users, headers and a rate limit, in exporter-toolkit's format.
+"""The web configuration file (`--web.config.file`): TLS, users, headers and a rate limit, in exporter-toolkit's format.
 
-https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md is the format's description, and
-docs/security.md says where this server differs. Imported only where the flag is given: YAML, ssl and bcrypt take 9 MB.
+https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md describes the format, and
+docs/security.md how this server differs. Imported only where the flag is given: YAML, ssl and bcrypt take 9 MB.
 """
 
 import logging
@@ -33,7 +33,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "X-XSS-Protection": (),
     }
 )
-"""The headers that may be set, and the values of those that have few."""
+"""The headers that may be set, with their allowed values where those are few."""
 
 
 class Loaded(NamedTuple):
@@ -44,17 +44,17 @@ class Loaded(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     rate: RateLimit | None
     read: Mapping[str, _Stamp]
-    """The files that it was read from, as they were then: itself, certificates and keys."""
+    """The state of each file that it was read from: itself, certificates and keys."""
 
 
 class WebConfig:
-    """The file as it is now: looked at for each connection and each request, and read again where it changed.
+    """The file's current content, which is read again when the file, or one that it names, has changed.
 
-    A new version that cannot be used is logged and counted once, and the one before stays in force.
+    A new version that cannot be used is logged once, and the previous one stays in force.
 
     Args:
         path: the file.
-        on_error: called for each version that cannot be used.
+        on_error: called once for each version that cannot be used.
 
     Raises:
         WebConfigError: the file, or one that it names, cannot be used.
@@ -70,8 +70,8 @@ class WebConfig:
         self._next_try = math.inf
 
     def current(self) -> Loaded:
-        """Return the version in force."""
-        # Four stats, 6 us: less than any timer would be worth.
+        """Return the version in force; called for each connection and each request."""
+        # Four stats take 6 us, which is not worth a timer.
         now = {path: _stamp(path) for path in self._loaded.read}
         stale = now != self._seen or time.monotonic() > self._next_try
         if stale and self._changing.acquire(blocking=False):
@@ -85,35 +85,38 @@ class WebConfig:
     def _read_again(self) -> None:
         try:
             new = load(self._path)
-            self._require_as_closed(new)
+            self._require_as_protected(new)
         except WebConfigError as error:
-            # What it names may be put right without a change of the files that are looked at.
+            # A file that it names may appear or be corrected without a change of the files that are watched.
             self._next_try = time.monotonic() + _RETRY_SECONDS
             if str(error) != self._error:
                 self._error = str(error)
                 self.on_error(error)
-                _log.error("web configuration not read again, what held before still holds: reason=%s", error)
+                _log.error("web configuration not reloaded, the previous one stays in force: reason=%s", error)
             return
         self._loaded, self._seen, self._error, self._next_try = new, new.read, "", math.inf
-        _log.info("web configuration read again: path=%s", self._path)
+        _log.info("web configuration reloaded: path=%s", self._path)
 
-    def _require_as_closed(self, new: Loaded) -> None:
+    def _require_as_protected(self, new: Loaded) -> None:
+        """Refuse a reload that would turn TLS on or off, or authentication off."""
         if (new.tls is None) != (self._loaded.tls is None):
             raise WebConfigError(
                 f"{self._path}: tls_server_config was {'removed' if new.tls is None else 'added'}; restart for that"
             )
-        # Not by a file that an editor has just emptied and is about to fill.
+        # An editor may have emptied the file a moment ago and be about to write it.
         if new.users is None and self._loaded.users is not None:
-            raise WebConfigError(f"{self._path}: basic_auth_users was removed: everybody could enter; restart for that")
+            raise WebConfigError(
+                f"{self._path}: basic_auth_users was removed: authentication would be off; restart for that"
+            )
 
 
 def load(path: str) -> Loaded:
-    """Read the file and what it names.
+    """Read the file, and the certificates and keys that it names.
 
     Raises:
-        WebConfigError: it cannot be used.
+        WebConfigError: one of them cannot be used.
     """
-    read = {path: _stamp(path)}  # before the reading: what changes meanwhile is read once more
+    read = {path: _stamp(path)}  # before reading, so that a change meanwhile causes another reload
     content = _content(path)
     _require_known(content, _SECTIONS, path)
     try:
@@ -203,7 +206,7 @@ def _rate(section: Mapping[str, Any]) -> RateLimit | None:
 
 
 def _stamp(path: str) -> _Stamp:
-    """Return what changes where a file does."""
+    """Return values of a file's status of which at least one changes when the file does; None if it is not there."""
     try:
         status = os.stat(path)
     except OSError:

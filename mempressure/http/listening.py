@@ -1,4 +1,4 @@
-"""The sockets that a service listens on: its own, or those that systemd hands over."""
+"""Creating the sockets that a service listens on, or taking those that systemd passes (socket activation)."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def inherited(environ: MutableMapping[str, str] | None = None) -> list[socket.so
     The protocol is that of sd_listen_fds(3): `LISTEN_FDS` sockets from descriptor 3 on, for the process `LISTEN_PID`.
 
     Raises:
-        ConfigurationError: there are none, they are another process', or one is no listening TCP socket.
+        ConfigurationError: none was passed to this process, or one is not a listening TCP socket.
     """
     environ = os.environ if environ is None else environ
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
@@ -78,5 +78,5 @@ def _inherited(number: int) -> socket.socket:
 
 
 def addresses(listeners: Iterable[socket.socket]) -> list[ListenAddress]:
-    """Return where sockets listen, with the ports that the kernel chose."""
+    """Return the address of each listening socket, with the port that the kernel chose where it was asked to."""
     return [ListenAddress(str(name[0]), name[1]) for name in (listener.getsockname() for listener in listeners)]

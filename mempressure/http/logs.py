@@ -1,4 +1,4 @@
-"""Logging of both services: one line an event on stderr, as logfmt or JSON."""
+"""Logging of both services: one line for each event on stderr, as logfmt or JSON."""
 
 import argparse
 import json
@@ -15,9 +15,9 @@ _BARE = re.compile(r"[\w./:@+-]+", re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--log.level` and `--log.format`; their values are what `set_up` takes."""
+    """Add `--log.level` and `--log.format`, whose values `set_up` takes."""
     parser.add_argument(
-        "--log.level", dest="log_level", choices=LEVELS, default="info", help="the mildest level logged"
+        "--log.level", dest="log_level", choices=LEVELS, default="info", help="the lowest level logged"
     )
     parser.add_argument(
         "--log.format", dest="log_format", choices=FORMATS, default="logfmt", help="how lines are written"
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def set_up(*, level: str = "info", log_format: str = "logfmt", stream: TextIO | None = None) -> None:
-    """Send the events of the whole process to `stream` (stderr), replacing what was set up before.
+    """Log the events of the whole process to `stream`, replacing any earlier configuration of logging.
 
     Args:
-        level: one of `LEVELS`; milder events are dropped.
+        level: one of `LEVELS`; events of lower levels are dropped.
         log_format: one of `FORMATS`.
-        stream: where the lines go.
+        stream: where lines are written; stderr if None.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(log_format))

@@ -1,12 +1,37 @@
-"""What a server is asked and what it answers, apart from how that travels."""
+"""Requests and responses as the services see them, independent of how they are sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from mempressure.http.headers import Headers
-
 TEXT = "text/plain; charset=utf-8"
+
+
+class Headers:
+    """The headers of a request, in their order; names are looked up in any case."""
+
+    __slots__ = ("_items", "_values")
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self._items = list(items)
+        self._values: dict[str, list[str]] = {}
+        for name, value in self._items:
+            self._values.setdefault(name.lower(), []).append(value)
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._values
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Return names and values, as they were sent."""
+        return iter(self._items)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the first value of a header, or `default`."""
+        return next(iter(self.get_all(name)), default)
+
+    def get_all(self, name: str) -> Sequence[str]:
+        """Return every value of a header, none where it was not sent."""
+        return self._values.get(name.lower(), ())
 
 
 class Request(NamedTuple):
@@ -18,14 +43,15 @@ class Request(NamedTuple):
     headers: Headers
     body: bytes = b""
     body_size: int = 0
-    """What arrived, in bytes: more than `body` has where that was too large to be kept."""
+    """Bytes that arrived: more than `body` has where the body exceeded the limit and was dropped."""
     client: str = ""
-    """The address of whoever connected. Nobody is believed for it: it may be a proxy's."""
+    """The address of the peer, which may be a proxy. Never used for authorisation."""
     encrypted: bool = False
+    """Whether it came over TLS."""
 
 
 class Response(NamedTuple):
-    """What is answered."""
+    """One response. The server adds its standard headers and the length of the body."""
 
     status: int
     content_type: str
@@ -34,9 +60,9 @@ class Response(NamedTuple):
 
 
 Answer = Callable[[Request], Response]
-"""What answers requests; several threads call it at once."""
+"""A function that answers requests; several threads call it at once."""
 
 
 def plain(status: HTTPStatus, *headers: tuple[str, str], reason: str = "") -> Response:
-    """Return an answer that says its status, and a reason where there is one to tell."""
+    """Return a plain-text response of one line: the status, and `reason` or else the status's standard phrase."""
     return Response(status, TEXT, f"{status.value} {reason or status.phrase}\n".encode(), headers)

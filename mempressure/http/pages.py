@@ -1,4 +1,4 @@
-"""Pages that are found by exact path, for GET and HEAD alone."""
+"""Routing by exact path, for GET and HEAD only."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -7,7 +7,7 @@ from mempressure.http.messages import Answer, Request, Response, plain
 
 
 def serve_pages(pages: Mapping[str, Answer]) -> Answer:
-    """Return what answers requests from a table of pages by path: 404 for other paths, 405 for other methods."""
+    """Return a function that answers from a table of pages by path: 404 for other paths, 405 for other methods."""
 
     def answer(request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):

@@ -1,4 +1,4 @@
-"""A limit on requests: a bucket of tokens that fills up over time."""
+"""Rate limiting of requests with a token bucket."""
 
 import re
 import threading
@@ -15,12 +15,12 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
 
 
 class RateLimit:
-    """Lets `burst` requests pass at once, and one more an interval.
+    """A token bucket: allows `burst` requests at once, and one more after each interval.
 
     Args:
-        interval: seconds.
-        burst: how many tokens there are at most.
-        clock: seconds that never go back.
+        interval: seconds in which one token is added.
+        burst: the most tokens that the bucket holds.
+        clock: returns seconds that never decrease.
     """
 
     def __init__(self, *, interval: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class RateLimit:
         self._filled = clock()
 
     def allows(self) -> bool:
-        """Return whether a request may pass, and count it where it may."""
+        """Return whether a request is allowed, and take a token for it if so."""
         with self._lock:
             now = self._clock()
             self._tokens = min(self._burst, self._tokens + (now - self._filled) / self._interval)
@@ -44,23 +44,23 @@ class RateLimit:
 
 
 def rate_limited(answer: Answer, limit: Callable[[], RateLimit | None]) -> Answer:
-    """Return what answers requests while the limit of the moment lets them pass.
+    """Return a function that answers requests within the limit, which is asked for at each request.
 
-    The others get 429 where they ask, and 503 where they tell: a notification that is answered 429 Alertmanager drops.
+    Beyond it, GET and HEAD are answered 429, others 503: Alertmanager drops a notification that is answered 429.
     """
 
     def limited(request: Request) -> Response:
         rate = limit()
         if rate is None or rate.allows():
             return answer(request)
-        asks = request.method in ("GET", "HEAD")
-        return plain(HTTPStatus.TOO_MANY_REQUESTS if asks else HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
+        reads = request.method in ("GET", "HEAD")
+        return plain(HTTPStatus.TOO_MANY_REQUESTS if reads else HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
 
     return limited
 
 
 def parse_duration(value: Any) -> float | None:
-    """Return the seconds of a duration as Go writes them (1h30m, 1.5s, 100ms, 0), or None for what is none."""
+    """Return the seconds of a duration in Go's syntax (1h30m, 1.5s, 100ms, 0), or None if it is invalid."""
     if value in (0, "0") and not isinstance(value, bool):
         return 0.0
     if not isinstance(value, str) or not re.fullmatch(rf"(?:{_PART.pattern})+", value):

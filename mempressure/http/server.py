@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 server for both services: keep-alive, TLS, one thread a connection.
+"""The HTTP/1.1 server of both services: keep-alive, TLS, one thread for each connection.
 
-A client that sends nothing, drips, stays in its handshake or never reads costs a thread for a limited time and delays
-nobody: every read has a deadline, and where there are too many connections the one that has waited longest for its
-request to arrive makes room.
+A client that sends nothing, sends slowly, does not finish its handshake or never reads occupies one thread for a
+limited time and delays no other client: every read and write has a deadline. When all connections are in use, the one
+that has waited longest for its request is closed to make room.
 """
 
 import logging
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_BREATH_SECONDS = 0.05
-"""Between two attempts where the process has no descriptor left for a connection."""
+_ACCEPT_RETRY_SECONDS = 0.05
+"""Between two attempts to accept a connection when the process is out of descriptors or memory."""
 
 
 class Server:
-    """Answers requests.
+    """Accepts connections and answers their requests.
 
     Args:
-        listeners: where clients connect; closed by `stop`.
-        answer: what answers each request. Several threads call it at once.
-        limits: what clients are given.
-        config: the web configuration file, where there is one.
+        listeners: the sockets that clients connect to; `stop` closes them.
+        answer: called with each request, from several threads at once.
+        limits: on connections, sizes and times.
+        config: the web configuration file, if there is one.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Server:
         self._connections: set[Connection] = set()
         self._full = False
         self._wake, self._woken = socket.socketpair()
-        # Threads that are still busy when `stop` gives up end with the process.
+        # A daemon, as the clients' threads are: those still busy when `stop` gives up end with the process.
         self._accepting = threading.Thread(target=self._accept, name="accept", daemon=True)
 
     def run(self, *, on_stop: Callable[[], None] = lambda: None) -> None:
-        """Serve until SIGTERM or SIGINT, then stop in order; to be called from the main thread.
+        """Serve until SIGTERM or SIGINT, then `stop`; call it from the main thread.
 
         Args:
             on_stop: called when the signal arrives.
@@ -68,7 +68,7 @@ class Server:
         Raises:
             RuntimeError: the accepting thread ended by itself.
         """
-        # Waited for instead of handled: a handler may run while its own thread holds a lock that it needs.
+        # Waited for rather than handled: a signal handler may interrupt its own thread while that holds a lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         self.start()
         while signal.sigtimedwait(_STOP_SIGNALS, 1.0) is None:
@@ -79,13 +79,13 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Start to accept connections, in a thread."""
+        """Start accepting connections, in a thread of its own."""
         self._accepting.start()
         for address in self.addresses:
             _log.info("listening: address=%s", address)
 
     def stop(self) -> None:
-        """Accept no more, let requests that came finish, end connections that wait for one, and return."""
+        """Stop accepting, let requests that have arrived finish, close idle connections, and return."""
         self.stopping.set()
         self._wake.close()
         if self._accepting.is_alive():
@@ -97,28 +97,28 @@ class Server:
             if not self._changed.wait_for(lambda: not self._connections, self.limits.stop_seconds):
                 _log.warning("requests cut off at stop: connections=%d", len(self._connections))
 
-    def shake_hands(self, connection: Connection) -> bool:
-        """Secure a connection where the web configuration asks for TLS; return whether it did.
+    def handshake(self, connection: Connection) -> bool:
+        """Do the TLS handshake if the web configuration asks for TLS; return whether the connection is encrypted.
 
         Raises:
-            OSError: the client cannot, or took too long, or may not connect.
+            OSError: it failed or took too long, or the client's certificate is not allowed.
         """
         tls = self._config.current().tls if self._config else None
         if tls is None:
             return False
-        with self._changed:  # nobody is to end the reading of a socket that has just lost its descriptor
+        with self._changed:  # `end_reading` must not meet the old socket, which has just lost its descriptor
             connection.socket = tls.context.wrap_socket(
                 connection.socket, server_side=True, do_handshake_on_connect=False
             )
-        tls.shake_hands(connection.socket, seconds=self.limits.request_seconds)
+        tls.handshake(connection.socket, seconds=self.limits.request_seconds)
         return True
 
     def extra_headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the headers that the web configuration adds to every answer."""
+        """Return the headers that the web configuration adds to every response."""
         return self._config.current().headers if self._config else ()
 
     def begin_waiting(self, connection: Connection) -> bool:
-        """Note that a connection waits for a request; false where it shall not."""
+        """Record that a connection waits for a request; return False where it is to be closed instead."""
         with self._changed:
             if connection not in self._connections:
                 return False
@@ -128,7 +128,7 @@ class Server:
             return True
 
     def begin_working(self, connection: Connection) -> None:
-        """Note that a request is being answered: from here to the next `begin_waiting` nobody ends the connection."""
+        """Record that a request is being answered: the connection is not ended until the next `begin_waiting`."""
         with self._changed:
             connection.is_due = False
             connection.waiting_since = None
@@ -144,23 +144,23 @@ class Server:
                     if key.fileobj is not self._woken:
                         self._take(key.fileobj)  # type: ignore[arg-type]  # what was registered
         for listener in self._listeners:
-            # Whoever connected before we stopped listening is served.
+            # Clients that connected before the stop are served.
             for _ in range(BACKLOG):
                 if not self._take(listener):
                     break
             listener.close()
 
     def _take(self, listener: socket.socket) -> bool:
-        """Accept a connection and start its thread; false where there is none, or no room."""
+        """Accept a connection and start its thread; return False where there is none, or no room for it."""
         try:
             accepted, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return False
-        except OSError as error:  # out of descriptors or memory: somebody makes room, and the client waits
+        except OSError as error:  # out of descriptors or memory: close an idle connection, and let this client wait
             with self._changed:
                 self._end_longest_waiting()
-            self._tell_full(f"{error.strerror}")
-            time.sleep(_BREATH_SECONDS)
+            self._log_refusal(f"{error.strerror}")
+            time.sleep(_ACCEPT_RETRY_SECONDS)
             return False
         connection = Connection(accepted, address)
         if not self._admit(connection):
@@ -168,8 +168,8 @@ class Server:
             return False
         try:
             threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True).start()
-        except RuntimeError as error:  # no thread to be had
-            self._tell_full(str(error))
+        except RuntimeError as error:  # the system is out of threads
+            self._log_refusal(str(error))
             self._close(connection)
             return False
         return True
@@ -177,13 +177,14 @@ class Server:
     def _admit(self, connection: Connection) -> bool:
         with self._changed:
             if len(self._connections) >= self.limits.connections and not self._end_longest_waiting():
-                self._tell_full(f"all {self.limits.connections} are busy")
+                self._log_refusal(f"all {self.limits.connections} are busy")
                 return False
             self._connections.add(connection)
             self._full = False
             return True
 
-    def _tell_full(self, reason: str) -> None:
+    def _log_refusal(self, reason: str) -> None:
+        """Log that connections are refused, once until one is accepted again."""
         if not self._full:
             self._full = True
             _log.warning("connections refused: reason=%r limit=%d", reason, self.limits.connections)
@@ -191,15 +192,15 @@ class Server:
     def _serve(self, connection: Connection) -> None:
         try:
             Handler(connection, self).run()
-        except (OSError, EOFError) as error:  # the client went away, or its handshake failed
+        except (OSError, EOFError) as error:  # the client closed or was too slow, or its handshake failed
             _log.debug("connection failed: client=%s error=%r", connection.address, error)
-        except Exception:  # noqa: BLE001 -- one connection's; the others go on
+        except Exception:  # noqa: BLE001 -- an error of one connection is logged; the others go on
             _log.exception("connection failed: client=%s", connection.address)
         finally:
             self._close(connection)
 
     def _close(self, connection: Connection) -> None:
-        with suppress(OSError):  # the client was faster
+        with suppress(OSError):  # the client closed it first
             connection.socket.shutdown(socket.SHUT_WR)
         connection.socket.close()
         with self._changed:

@@ -1,61 +1,53 @@
-"""A client's socket as a file whose reads end in time."""
+"""A client's socket whose reads end at a deadline, however slowly the bytes arrive."""
 
-import io
 import socket
 import time
-from typing import Any
+
+PIECE_BYTES = 16 << 10
+"""The most that one read returns."""
 
 
-class RequestTooLargeError(OSError):
-    """A client sent more than it is allowed."""
+class Stream:
+    """The bytes of one connection.
 
+    It reads the socket itself rather than through `io.BufferedReader`, whose buffer has another size in each version of
+    Python (128 KiB in 3.14): a limit on what is read must not depend on that.
 
-class Stream(io.RawIOBase):
-    """A socket whose reads end at a deadline, however slowly the bytes drip in, and after a number of bytes.
-
-    Attributes:
-        ended: whether the client, or the server's `stop`, ended the reading.
+    Args:
+        connection: the client's socket, encrypted or not.
+        write_seconds: how long a client may take to receive one response.
     """
+
+    __slots__ = ("_connection", "_deadline", "_write_seconds")
 
     def __init__(self, connection: socket.socket, *, write_seconds: float) -> None:
         self._connection = connection
         self._write_seconds = write_seconds
         self._deadline = 0.0
-        self._allowance = 0
-        self.ended = False
 
-    def expect(self, *, seconds: float, size: int) -> None:
-        """Allow reading for so long from now, and so many bytes."""
+    def set_deadline(self, *, seconds: float) -> None:
+        """End reads so many seconds from now."""
         self._deadline = time.monotonic() + seconds
-        self._allowance = size
 
-    def allow(self, size: int) -> None:
-        """Allow so many bytes more, until the same deadline."""
-        self._allowance += size
+    def receive(self) -> bytes:
+        """Return the bytes that arrived, `PIECE_BYTES` at most; empty once the client or `Server.stop` ended reading.
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what has arrived into a buffer, and return how many bytes that are; 0 at the end."""
+        Raises:
+            TimeoutError: the deadline passed.
+            OSError: the connection failed.
+        """
         remaining = self._deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
-        if self._allowance <= 0:
-            raise RequestTooLargeError
         self._connection.settimeout(remaining)
-        count = self._connection.recv_into(buffer)
-        self._allowance -= count
-        self.ended = count == 0
-        return count
+        return self._connection.recv(PIECE_BYTES)
 
-    def write(self, data: Any) -> int:
-        """Send everything, and return how many bytes that are."""
+    def send(self, data: bytes) -> None:
+        """Send all of `data`.
+
+        Raises:
+            TimeoutError: the client did not receive it in time.
+            OSError: the connection failed.
+        """
         self._connection.settimeout(self._write_seconds)
         self._connection.sendall(data)
-        return len(data)

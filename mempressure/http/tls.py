@@ -1,4 +1,4 @@
-"""TLS as `tls_server_config` of a web configuration asks for it."""
+"""TLS settings of a web configuration (`tls_server_config`), and the context and handshake made from them."""
 
 import ipaddress
 import os
@@ -32,7 +32,7 @@ _SUITES = MappingProxyType(
         )
     }
 )
-"""Suites up to TLS 1.2, as Go names them and as OpenSSL does."""
+"""OpenSSL's name of each cipher suite up to TLS 1.2, by Go's."""
 _CURVES = MappingProxyType(
     {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 )
@@ -40,7 +40,7 @@ _CURVES = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSSettings:
-    """The section's values, checked one by one and against each other; names of files are whole paths."""
+    """The values of `tls_server_config`, each valid and consistent with the others; names of files are absolute."""
 
     cert: str = ""
     key: str = ""
@@ -58,7 +58,7 @@ class TLSSettings:
 
     @classmethod
     def of(cls, section: Mapping[str, Any], *, folder: str) -> "TLSSettings | None":
-        """Return the settings of a section, or None where it is empty.
+        """Return the settings of a section, or None where it is empty; file names in it are relative to `folder`.
 
         Raises:
             ValueError: a key is unknown, or a value cannot be used; the message names both.
@@ -76,16 +76,16 @@ class TLSSettings:
             if values.get(key):
                 values[key] = os.path.join(folder, values[key])
         settings = cls(**values)
-        settings.require_sense()
+        settings.require_consistent()
         return settings
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Return the files that are read."""
+        """Return the paths of the files that the settings name."""
         return tuple(path for path in (self.cert_file, self.key_file, self.client_ca_file) if path)
 
-    def require_sense(self) -> None:
-        """Raise ValueError where values contradict each other, or ask for what this server does not do."""
+    def require_consistent(self) -> None:
+        """Raise ValueError where values contradict each other, or ask for something that this server does not do."""
         for inline in ("cert", "key", "client_ca"):
             file, both = getattr(self, f"{inline}_file"), f"tls_server_config.{inline}_file"
             if file and getattr(self, inline):
@@ -110,9 +110,9 @@ class TLSSettings:
                 f"tls_server_config.curve_preferences={', '.join(self.curve_preferences)} are more than Python's ssl "
                 "can set; send one, or none for OpenSSL's own order"
             )
-        self._require_sensible_client_auth()
+        self._require_consistent_client_auth()
 
-    def _require_sensible_client_auth(self) -> None:
+    def _require_consistent_client_auth(self) -> None:
         auth = f"tls_server_config.client_auth_type={self.client_auth_type!r}"
         if self.client_auth_type in _UNCHECKED_AUTH:
             raise ValueError(
@@ -135,15 +135,15 @@ class TLSSettings:
 
     @property
     def ciphers(self) -> str:
-        """Return the suites up to TLS 1.2, as OpenSSL lists them."""
+        """Return the cipher suites up to TLS 1.2 as OpenSSL takes them: its names, joined by colons."""
         return ":".join(_SUITES[suite] for suite in self.cipher_suites if suite in _SUITES)
 
 
 class TLS:
-    """What connections are secured with.
+    """An SSL context with the configured certificate and authorities, and the check of clients' names.
 
     Args:
-        settings: what was asked for.
+        settings: the web configuration's.
 
     Raises:
         ValueError: a file cannot be read or used; the message names it.
@@ -152,7 +152,7 @@ class TLS:
     def __init__(self, settings: TLSSettings) -> None:
         self._allowed = frozenset(_normal(san) for san in settings.client_allowed_sans)
         context = self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # Older than TLS 1.2 neither Python nor OpenSSL offers any more; of 1.3 all suites are always on.
+        # Neither Python nor OpenSSL offers less than TLS 1.2; the suites of TLS 1.3 are all enabled, always.
         only_newest = settings.cipher_suites and not settings.ciphers
         context.minimum_version = _VERSIONS["TLS13" if only_newest else settings.min_version]
         context.maximum_version = _VERSIONS[settings.max_version]
@@ -167,11 +167,11 @@ class TLS:
         _load_authority(context, settings)
         context.verify_mode = _CLIENT_AUTH[settings.client_auth_type]
 
-    def shake_hands(self, connection: ssl.SSLSocket, *, seconds: float) -> None:
-        """Do the server's part of a handshake, in the time given.
+    def handshake(self, connection: ssl.SSLSocket, *, seconds: float) -> None:
+        """Do the server's part of a handshake, within `seconds`.
 
         Raises:
-            OSError: it failed, took too long, or the client's certificate bears no allowed name.
+            OSError: it failed or took too long, or the client's certificate has none of the allowed names.
         """
         connection.settimeout(seconds)
         connection.do_handshake()
@@ -208,7 +208,7 @@ def _load_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:
         for name, path in (("cert", cert), ("key", key)):
             _require_readable(f"tls_server_config.{name}_file", path)
         try:
-            # Without a password of our own, OpenSSL would ask for one on the terminal.
+            # Without a password given here, OpenSSL would ask for one on the terminal.
             context.load_cert_chain(cert, key, password=lambda: b"")
         except ssl.SSLError as error:
             shown = f"{settings.cert_file or 'cert'!r} and key_file={settings.key_file or 'key'!r}"
@@ -245,7 +245,7 @@ def _require_readable(key: str, path: str) -> None:
 
 @contextmanager
 def _as_file(text: str, path: str) -> Iterator[str]:
-    """Yield the path of what OpenSSL takes from files only; of an inline text, one in memory."""
+    """Yield a path for OpenSSL, which reads certificates from files only; an inline text becomes a file in memory."""
     if path:
         yield path
         return
@@ -258,7 +258,7 @@ def _as_file(text: str, path: str) -> Iterator[str]:
 
 
 def _normal(name: str) -> str:
-    """Return an alternative name as it is compared: IP addresses are written in several ways."""
+    """Return a subject alternative name in the form that is compared: an IP address has several spellings."""
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:

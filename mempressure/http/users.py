@@ -1,8 +1,8 @@
 """Users with bcrypt-hashed passwords, and HTTP's basic authentication.
 
-A check at cost 10 takes 70 to 135 ms of a core. So what was verified is remembered, one password a user; an unknown
-user costs a check like anybody else's, so that the time tells no names; and few checks wait at once, so that whoever
-guesses keeps nobody out whose password is remembered.
+A check at cost 10 takes 70 to 135 ms of a core. Therefore a verified password is remembered, one for each user. An
+unknown user costs a check as a known one does, so that response times do not reveal names. At most `MAX_WAITING` checks
+wait at once, so that guessing does not delay users whose password is remembered.
 """
 
 import base64
@@ -20,23 +20,23 @@ import bcrypt
 from mempressure.http.messages import Answer, Request, Response, plain
 
 CHALLENGE = 'Basic realm="mempressure", charset="UTF-8"'
-"""What a client is asked for."""
+"""The `WWW-Authenticate` header of a 401."""
 MAX_WAITING = 8
-"""Checks that may wait for the one that is made."""
+"""Checks that may wait or run at once; they run one after the other."""
 MAX_COST = 18
-"""2^18 rounds take some 20 s."""
+"""2^18 rounds take about 20 s."""
 
 _HASH = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _MAX_PASSWORD_BYTES = 72
-"""More than these bcrypt has never looked at."""
+"""bcrypt has always ignored the rest."""
 
 
 class BusyError(Exception):
-    """Too many passwords wait to be checked."""
+    """Too many passwords are waiting to be checked."""
 
 
 class Users:
-    """Who may enter.
+    """The users of a web configuration, and the check of their passwords.
 
     Args:
         hashes: bcrypt hash by user name.
@@ -65,7 +65,7 @@ class Users:
         """Return whether the password is the user's.
 
         Raises:
-            BusyError: too many others are being checked.
+            BusyError: too many others are waiting to be checked.
         """
         secret = password.encode(errors="surrogatepass")
         digest = self._digest(b"password", secret)
@@ -79,7 +79,7 @@ class Users:
         return True
 
     def _hash_of(self, name: str) -> bytes:
-        """Return the user's hash, or for an unknown user somebody's, always the same one."""
+        """Return the user's hash; for an unknown user another user's, always the same one."""
         chosen = int.from_bytes(self._digest(b"name", name.encode(errors="surrogatepass"))[:8], "big")
         own: bytes | None = self._hashes.get(name)
         return own or self._all[chosen % len(self._all)]
@@ -90,7 +90,7 @@ class Users:
         try:
             with self._checking:
                 return bcrypt.checkpw(secret[:_MAX_PASSWORD_BYTES], hashed)
-        except ValueError:  # a password with a NUL, which bcrypt takes for none
+        except ValueError:  # a password with a NUL, which bcrypt refuses
             return False
         finally:
             self._waiting.release()
@@ -100,7 +100,7 @@ class Users:
 
 
 def users_only(answer: Answer, users: Callable[[], Users | None]) -> Answer:
-    """Return what answers the requests of the users of the moment; everybody's where there are none."""
+    """Return a function that answers requests of authenticated users only, or all requests where `users` gives None."""
 
     def guarded(request: Request) -> Response:
         allowed = users()
@@ -111,14 +111,16 @@ def users_only(answer: Answer, users: Callable[[], Users | None]) -> Answer:
             if given is not None and allowed.accept(*given):
                 return answer(request)
         except BusyError:
-            return plain(HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"), reason="too many passwords to check")
+            return plain(
+                HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"), reason="too many passwords are being checked"
+            )
         return plain(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", CHALLENGE))
 
     return guarded
 
 
 def basic_credentials(authorization: str) -> tuple[str, str] | None:
-    """Return name and password of an Authorization header, or None where it has none (RFC 7617)."""
+    """Return name and password of an Authorization header of basic authentication (RFC 7617), or None."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None

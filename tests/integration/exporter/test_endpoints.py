@@ -6,8 +6,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
-from mempressure.http.headers import Headers
-from mempressure.http.messages import Request
+from mempressure.http.messages import Headers, Request
 from mempressure_exporter.http import endpoints
 from tests.support.exporter_process import DEADLINE
 
@@ -70,7 +69,8 @@ def test_a_scrape_can_select_collectors(start):
 
 def test_idle_and_slow_clients_do_not_block_others(exporter):
     with ExitStack() as stack:
-        for sends in (b"", b"GET /metrics HTTP/1.1\r\nX-Slow: ", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\na"):
+        slow_body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na"
+        for sends in (b"", b"GET /metrics HTTP/1.1\r\nX-Slow: ", slow_body):
             for _ in range(20):
                 stack.enter_context(exporter.connect(sends))
         began = time.monotonic()
@@ -132,7 +132,7 @@ def test_too_many_concurrent_scrapes_are_answered_503():
 
 
 def test_the_exposition_is_compressed_on_request(exporter):
-    with exporter.connect(b"GET /metrics HTTP/1.1\r\nAccept-Encoding: br, gzip;q=0.5\r\n\r\n") as connection:
+    with exporter.connect(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: br, gzip;q=0.5\r\n\r\n") as connection:
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         body = answer.read()

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.http.headers import Headers
-from mempressure.http.messages import Request, Response
+from mempressure.http.messages import Headers, Request, Response
 from mempressure_exporter.exposition import Format
 from mempressure_exporter.http import accepts_gzip, compressed, preferred_format
 

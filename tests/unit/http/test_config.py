@@ -184,7 +184,7 @@ def test_an_encrypted_key_is_refused_instead_of_asking_for_its_password(write, f
 
 
 class Watched:
-    """A configuration and the errors that it told of."""
+    """A configuration and the errors that it reported."""
 
     def __init__(self, path):
         self.errors = []
@@ -254,7 +254,7 @@ def test_a_file_that_is_just_being_written_lets_nobody_in(write, text):
     watched = Watched(write({"basic_auth_users": {"ann": HASH}}))
     write(text)
     assert watched.config.current().users.accept("ann", "correct horse")
-    assert "basic_auth_users was removed: everybody could enter; restart for that" in str(watched.errors[0])
+    assert "basic_auth_users was removed: authentication would be off; restart for that" in str(watched.errors[0])
     write({"basic_auth_users": {"bob": HASH}})
     assert watched.config.current().users.accept("bob", "correct horse")
     assert not watched.config.current().users.accept("ann", "correct horse")

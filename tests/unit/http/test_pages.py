@@ -1,5 +1,4 @@
-from mempressure.http.headers import Headers
-from mempressure.http.messages import Request, Response
+from mempressure.http.messages import Headers, Request, Response
 from mempressure.http.pages import serve_pages
 
 

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.http.headers import Headers
-from mempressure.http.messages import Request, Response
+from mempressure.http.messages import Headers, Request, Response
 from mempressure.http.rate import RateLimit, parse_duration, rate_limited
 
 

@@ -19,6 +19,7 @@ from tests.support.waiting import until
 DEADLINE = 10.0
 LOOPBACK = ListenAddress("127.0.0.1", 0)
 GET = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = GET.replace(b"GET", b"POST")
 
 
 class Gate:
@@ -119,7 +120,7 @@ def test_many_requests_on_one_connection(start, client):
     one = client(start())
     assert one.ask()[::2] == (200, b"hello ")
     assert one.ask(GET.replace(b"/hello", b"/hello?you"))[::2] == (200, b"hello you")
-    assert one.ask(b"GET /header HTTP/1.1\r\nAccept: some/thing\r\n\r\n")[2] == b"some/thing"
+    assert one.ask(b"GET /header HTTP/1.1\r\nHost: x\r\nAccept: some/thing\r\n\r\n")[2] == b"some/thing"
     one.socket.sendall(GET + GET)
     assert [one.response()[0], one.response()[0]] == [200, 200]
 
@@ -157,7 +158,7 @@ def test_who_keeps_a_connection(start, client):
     server = start()
     for request, kept in (
         (GET, True),
-        (b"GET /hello HTTP/1.1\r\nConnection: x, Close\r\n\r\n", False),
+        (GET.replace(b"\r\n\r\n", b"\r\nConnection: x, Close\r\n\r\n"), False),
         (b"GET /hello HTTP/1.0\r\n\r\n", False),
         (b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
     ):
@@ -192,18 +193,19 @@ def test_only_the_exact_path_is_found(start, client, path):
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET /hello\r\n\r\n", 400),
-        (b"GET /a b HTTP/1.1\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\nA : b\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\nno header\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\nA: b\rC: d\r\n\r\n", 400),
-        (b"GET /hello HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
+        (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nA: b\rC: d\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
         (b"GET /hello HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
         (b"GET /hello HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /hello HTTP/1.1\r\n\r\n", 400),
         (b"GET /hello HTTP/7.0\r\n\r\n", 505),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),
-        (b"GET / HTTP/1.1\r\nA: " + b"b" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 70_000, 431),
     ],
 )
 def test_what_is_no_request_is_refused_and_the_connection_ended(start, client, request_, status):
@@ -258,10 +260,10 @@ def test_headers_that_drip_are_ended_in_time_and_block_nobody(start, client):
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("length", [b"Content-Length: 3000000", b"Transfer-Encoding: chunked", b"Content-Length: x"])
-def test_a_body_that_drips_or_is_large_is_not_waited_for(start, client, length):
+@pytest.mark.parametrize("length", [b"Content-Length: 3000000", b"Transfer-Encoding: chunked"])
+def test_a_body_that_arrives_slowly_or_is_large_is_not_waited_for(start, client, length):
     server = start()
-    one = client(server, b"POST /hello HTTP/1.1\r\nExpect: 100-continue\r\n" + length + b"\r\n\r\nabc")
+    one = client(server, POST.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n" + length + b"\r\n\r\nabc"))
     status, headers, _ = one.response()
     assert (status, headers["connection"]) == (405, "close")
     with_body = client(server, GET.replace(b"\r\n\r\n", b"\r\n" + length + b"\r\n\r\n" + b"a" * 200_000))
@@ -270,16 +272,16 @@ def test_a_body_that_drips_or_is_large_is_not_waited_for(start, client, length):
     assert with_body.has_ended()
 
 
-@pytest.mark.parametrize("lengths", [(b"0", b"39"), (b"39", b"0"), (b"00",)])
-def test_no_request_hides_in_a_body_whose_length_is_told_twice(start, client, lengths):
+@pytest.mark.parametrize("lengths", [(b"0", b"39"), (b"39", b"0"), (b"x",)])
+def test_no_request_hides_in_a_body_of_doubtful_length(start, client, lengths):
     fields = b"".join(b"Content-Length: " + length + b"\r\n" for length in lengths)
     one = client(start(), GET.replace(b"\r\n\r\n", b"\r\n" + fields + b"\r\n") + GET.replace(b"/hello", b"/header"))
-    assert one.response()[0] == 200
+    assert one.response()[0] == 400
     assert one.has_ended()
 
 
 def test_a_client_that_still_sends_its_body_gets_the_answer_and_no_reset(start, client):
-    one = client(start(), b"POST /hello HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000))
+    one = client(start(), POST.replace(b"\r\n\r\n", b"\r\nContent-Length: 300000\r\n\r\n") + bytes(100_000))
     assert one.response()[0] == 405
     assert one.file.read() == b""  # the server has nothing more to say
     for _ in range(20):

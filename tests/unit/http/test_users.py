@@ -5,8 +5,7 @@ import bcrypt
 import pytest
 
 from mempressure.http import users as users_module
-from mempressure.http.headers import Headers
-from mempressure.http.messages import Request, Response
+from mempressure.http.messages import Headers, Request, Response
 from mempressure.http.users import MAX_WAITING, BusyError, Users, basic_credentials, users_only
 from tests.support.certificates import HASH, PASSWORD
 from tests.support.waiting import until
