@@ -43,7 +43,7 @@ need-bench-engines:
 	@scripts/install-engines redis-server prometheus-node-exporter earlyoom
 
 need-test-engines:
-	@scripts/install-engines redis-server chromium docker-compose prometheus-node-exporter
+	@scripts/install-engines redis-server chromium docker-compose prometheus-node-exporter zsh
 
 .venv/.demo: requirements/demo.txt scripts/make-venv
 	@scripts/make-venv demo

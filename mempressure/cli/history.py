@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from mempressure import units
-from mempressure.cli import actuator, options
+from mempressure.cli.options import add_actuator_arguments, moment, settings_and_actuator
 from mempressure.cli.progress import console
 from mempressure.mechanisms import NAMES
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{flag}",
             metavar="TIME",
-            type=options.moment,
+            type=moment,
             help=f"{meaning}: how long ago (90s, 15m, 2h, 7d), or a time (2026-11-22T20:15)",
         )
     parser.add_argument("--app", metavar="NAME", help="what concerned this app")
@@ -44,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=("acted", "skipped"), help="only where something was tried, or nothing was")
     parser.add_argument("--before", metavar="NUMBER", type=int, help="the page after one that ended with this number")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    actuator.add_arguments(parser)
+    add_actuator_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the cycles; return the exit status."""
-    _, asked = actuator.settings_and_actuator(options)
+    _, asked = settings_and_actuator(options)
     wanted = {name: value for name in PARAMETERS if (value := getattr(options, name)) is not None}
     answer = asked.get(f"/api/packages/memory/history?{urlencode(wanted)}")
     if options.json:

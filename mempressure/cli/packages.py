@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 from mempressure import units
-from mempressure.cli import actuator, run_records
+from mempressure.cli import run_records
+from mempressure.cli.options import add_actuator_arguments, settings_and_actuator
 from mempressure.cli.progress import console
 from mempressure.cli.source import Inventory, Node
 from mempressure.config.configuration import load_configuration
@@ -34,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", metavar="APP", help="only of this application")
     parser.add_argument("--observed", action="store_true", help="what the newest mempressure run observed instead")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    actuator.add_arguments(parser)
+    add_actuator_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the packages; return the exit status."""
     if options.observed:
         return _show_observed(as_json=options.json)
-    node = Node(*actuator.settings_and_actuator(options))
+    node = Node(*settings_and_actuator(options))
     inventory = node.inventory()
     if options.app is not None:
         inventory["apps"] = [app for app in inventory["apps"] if app["app"] == options.app]

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mempressure import units
-from mempressure.cli import actuator, packages
-from mempressure.cli.options import seconds
+from mempressure.cli import packages
+from mempressure.cli.options import add_actuator_arguments, seconds, settings_and_actuator
 from mempressure.cli.progress import console
 from mempressure.cli.source import Inventory, Node, SettingsInForce
 from mempressure.cli.thresholds import lines as threshold_lines
@@ -52,12 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=WATCH_SECONDS,
         help=f"again and again until Ctrl-C (every {WATCH_SECONDS:g} seconds unless told)",
     )
-    actuator.add_arguments(parser)
+    add_actuator_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the status, once or again and again; return the exit status."""
-    node = Node(*actuator.settings_and_actuator(options))
+    node = Node(*settings_and_actuator(options))
     if options.watch is not None:
         _watch(node, options)
     pressure, inventory, settings = _look(node)

@@ -9,7 +9,7 @@ import math
 import sys
 
 from mempressure import units
-from mempressure.cli import actuator
+from mempressure.cli.options import add_actuator_arguments, settings_and_actuator
 from mempressure.cli.source import Node, SettingsInForce
 from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
 from mempressure.control.actuator_client import ActuatorError
@@ -38,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a ratio up to 1 for {', '.join(THRESHOLD_NAMES)}; the others stay",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    actuator.add_arguments(parser)
+    add_actuator_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Show or set the thresholds; return the exit status."""
-    configuration, asked = actuator.settings_and_actuator(options)
+    configuration, asked = settings_and_actuator(options)
     node = Node(configuration, asked)
     if (options.act == "set") != bool(options.values):
         wanted = "send such as warning=0.6" if options.act == "set" else "send set to change something"

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from mempressure import units
-from mempressure.cli import actuator
+from mempressure.cli.options import add_actuator_arguments, settings_and_actuator
 
 UNLOADED = 0
 LEFT_ALONE = 1
@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", metavar="APP", default="", help="only in this application")
     parser.add_argument("--force", action="store_true", help="even if it was used recently or is to be kept loaded")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    actuator.add_arguments(parser)
+    add_actuator_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Have the package unloaded and print what that brought; return the exit status."""
-    _, asked = actuator.settings_and_actuator(options)
+    _, asked = settings_and_actuator(options)
     answer = asked.post(options.package, "unload", body={"app": options.app, "force": options.force})
     results = answer["results"]
     if options.json:

@@ -204,6 +204,13 @@ def test_without_rich_the_remedy_is_named_and_json_works(mempressure, folder):
     assert mempressure("check", "heavy", "--json", "--cycles", "2", PYTHONPATH=path(folder)).returncode == 0
 
 
+def test_without_shtab_the_remedy_of_completion_is_named(mempressure, folder):
+    (folder / "shtab.py").write_text("raise ImportError('not here')\n")
+    done = mempressure("completion", "bash", PYTHONPATH=path(folder))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("shtab, which makes the script, is not installed; pip install 'mempressure[cli]'\n")
+
+
 EXERCISES = """
 def pandas():
     import pandas

@@ -1,25 +1,30 @@
-"""Completion, as the real bash carries it out."""
+"""Completion, carried out by the real shells."""
 
 import subprocess
 
 import pytest
 
-from mempressure.cli import argument_parser
-from mempressure.cli.completion import run, script
+from mempressure.cli import SUBCOMMANDS, argument_parser
+from mempressure.cli.completion import SHELLS, run, script
+from stack.engines import find_program
 
 ASK = """
 source /dev/stdin <<< "$1"; shift
+complete -p mempressure
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-_mempressure
+_shtab_mempressure
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
 def completed(*words, folder="."):
-    command = ["bash", "--norc", "-c", ASK, "bash", script(argument_parser()), "mempressure", *words]
+    text = script(argument_parser(), "bash")
+    command = ["bash", "--norc", "-c", ASK, "bash", text, "mempressure", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    registered, *found = done.stdout.split("\n")
+    assert "-F _shtab_mempressure mempressure" in registered
     assert done.stderr == ""
-    return done.stdout.split()
+    return "\n".join(found).split()
 
 
 @pytest.mark.parametrize(
@@ -30,17 +35,18 @@ def completed(*words, folder="."):
         (["status", "--w"], ["--watch"]),
         (["status", "--json", "--s"], ["--settings"]),
         (["thresholds", "s"], ["set"]),
-        (["completion", ""], ["-h", "--help", "bash", "zsh"]),
+        (["completion", ""], ["bash", "zsh"]),
+        (["completion", "--h"], ["--help"]),
         (["history", "--st"], []),
-        (["nothing", "--h"], []),
+        (["nothing", "--w"], []),
     ],
 )
-def test_commands_and_flags_are_completed(words, expected):
+def test_commands_and_options_are_completed(words, expected):
     assert completed(*words) == expected
 
 
 def test_every_command_is_completed():
-    assert {"status", "packages", "unload", "thresholds", "history", "check"} <= set(completed(""))
+    assert set(completed("")) >= SUBCOMMANDS.keys()
 
 
 def test_a_path_is_completed_with_what_is_there(tmp_path):
@@ -48,10 +54,22 @@ def test_a_path_is_completed_with_what_is_there(tmp_path):
     assert completed("unload", "pandas", "--token-file", "my", folder=tmp_path) == ["my-token"]
 
 
-def test_zsh_reads_the_same_through_its_own_bridge_to_it(capsys):
-    """Tried with zsh 5.9: `mempressure sta` and a tab, `status --w`, `thresholds s`."""
+def test_zsh_reads_its_script_and_registers_it():
+    zsh = find_program("zsh")
+    if zsh is None:
+        pytest.fail("zsh is not on this machine; run: make need-test-engines")
+    register = 'compdef() { print -- registered "$@"; }; eval "$1"; print -l -- $_shtab_mempressure_status_options'
+    command = [zsh, "-f", "-c", register, "zsh", script(argument_parser(), "zsh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    registered, *options = done.stdout.splitlines()
+    assert registered == "registered _shtab_mempressure -N mempressure"
+    assert any(option.startswith("--watch") for option in options)
+    assert any(option.startswith("--token-file") and option.endswith(":_files") for option in options)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_script_is_printed(shell, capsys):
     parser = argument_parser()
-    assert run(parser.parse_args(["completion", "bash"])) == 0
-    assert capsys.readouterr().out == script(parser)
-    assert run(parser.parse_args(["completion", "zsh"])) == 0
-    assert capsys.readouterr().out == "autoload -U +X bashcompinit && bashcompinit\n" + script(parser)
+    assert run(parser.parse_args(["completion", shell])) == 0
+    assert capsys.readouterr().out == script(argument_parser(), shell)
