@@ -16,9 +16,7 @@ _BARE = re.compile(r"[\w./:@+-]+", re.ASCII)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--log.level` and `--log.format`, whose values `set_up` takes."""
-    parser.add_argument(
-        "--log.level", dest="log_level", choices=LEVELS, default="info", help="the lowest level logged"
-    )
+    parser.add_argument("--log.level", dest="log_level", choices=LEVELS, default="info", help="the lowest level logged")
     parser.add_argument(
         "--log.format", dest="log_format", choices=FORMATS, default="logfmt", help="how lines are written"
     )

@@ -34,7 +34,7 @@ def refused(environment):
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_in_order(exporter, stop):
-    with exporter.connect(b"GET /metrics HTTP/1.1\r\n\r\n") as idle:
+    with exporter.connect(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") as idle:
         idle.recv(1)
         exporter.process.send_signal(stop)
         while idle.recv(1 << 16):
