@@ -96,7 +96,7 @@ def framed_by_h11(content):
         if event is h11.NEED_DATA:
             return requests, "cut off"
         headers = [(name.decode(), value.decode("latin-1")) for name, value in request.headers.raw_items()]
-        requests.append((request.method.decode(), request.target.decode(), headers, body))
+        requests.append((request.method.decode(), request.target.decode().removesuffix("?"), headers, body))
         content = bytes(parser.trailing_data[0])
         options = b",".join(value.lower() for name, value in request.headers if name == b"connection").split(b",")
         kept = {option.strip() for option in options}
@@ -122,7 +122,7 @@ def framed_by_us(content, sizes):
     requests = []
 
     def answer(request):
-        target = f"{request.path}?{request.query}" if request.query else request.path
+        target = f"{request.path}?{request.query}".removesuffix("?")
         requests.append((request.method, target, list(request.headers.items()), request.body))
         return Response(200, "text/plain", b"")
 
