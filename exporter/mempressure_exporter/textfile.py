@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
-from contextlib import suppress
 
+from mempressure.config.paths import atomic_write
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.exposition import Exposition
 from mempressure_exporter.metrics import FAMILIES
@@ -31,16 +31,5 @@ def write(path: str, text: bytes) -> None:
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         # As root this would replace a device such as /dev/null.
         raise OSError(errno.EINVAL, "it is not a regular file")
-    folder, name = os.path.split(path)
-    # In the same directory, so that it can be renamed; not named *.prom, or node_exporter would read it.
-    new = os.path.join(folder, f".{name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(text)
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
+    # The temporary file beside it is not named *.prom, or node_exporter would read it.
+    atomic_write(path, text, mode=0o644, sync=False)

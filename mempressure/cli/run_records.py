@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mempressure import units
-from mempressure.config.paths import make_private
+from mempressure.config.paths import atomic_write, make_private
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
 from mempressure.state.reader import StateError, decode
@@ -207,9 +207,7 @@ def _advice(rows: list[ObservedPackage]) -> "list[RenderableType]":
 
 
 def _write(directory: Path, note: dict[str, Any]) -> None:
-    new = directory / f"{_NOTE}.new"
-    new.write_text(json.dumps(note))
-    os.replace(new, directory / _NOTE)
+    atomic_write(directory / _NOTE, json.dumps(note).encode(), mode=0o600, sync=False)
 
 
 def _note(directory: Path) -> dict[str, Any]:

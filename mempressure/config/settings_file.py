@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mempressure.config.paths import make_private
+from mempressure.config.paths import atomic_write, make_private
 from mempressure.config.runtime_settings import SWITCHES, Settings, with_switch, with_thresholds
 from mempressure.config.thresholds import Thresholds
 from mempressure.errors import ConfigurationError, MempressureError
@@ -79,24 +79,8 @@ class SettingsFile:
             # Another writer's file may have got a freed inode within one tick of the clock: look again, always.
             self._seen = None
             settings = change(self.read())
-            self._replace(json.dumps(_as_json(settings), indent=2))
+            atomic_write(self._path, json.dumps(_as_json(settings), indent=2).encode())
         return settings
-
-    def _replace(self, text: str) -> None:
-        new = self._path.with_suffix(".json.new")
-        # Made with its mode, not changed to it: with a umask of 0 there would be a moment to open it for writing.
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(new, self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)  # or a power cut brings the old name back
-        finally:
-            os.close(directory)
 
     def _parsed(self, data: bytes) -> Settings:
         self.problem = None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from mempressure.config.paths import atomic_write
 from mempressure.state.records import WorkerState, encode
 
 
@@ -14,16 +15,8 @@ def publish(state: WorkerState, path: Path) -> None:
     Raises:
         OSError: the directory is gone, full or not writable.
     """
-    data = encode(state)
-    new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    try:
-        os.fchmod(descriptor, 0o644)  # whatever the umask
-        if os.write(descriptor, data) != len(data):
-            raise OSError(f"{new}: written short, the file system is full")
-    finally:
-        os.close(descriptor)
-    os.replace(new, path)
+    # Not forced to the disk: a state lives a second, and the directory is on tmpfs where there is one.
+    atomic_write(path, encode(state), mode=0o644, sync=False)
 
 
 def withdraw(path: Path) -> None:

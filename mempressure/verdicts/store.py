@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from mempressure.config.paths import make_private, require_private
+from mempressure.config.paths import atomic_write, make_private, require_private
 from mempressure.errors import UnsafeDirectoryError
 from mempressure.verdicts.verdict import Verdict, VerdictError, VerdictKey, as_json, from_json, reason_invalid
 
@@ -84,18 +84,7 @@ def store_verdict(verdict: Verdict, *, cache: Path) -> None:
 
     directory = make_private(make_private(cache, mode=0o700) / "verdicts", mode=0o700)
     path = directory / _file_name(verdict.package, verdict.key.exercise)
-    new = path.with_name(f".{os.getpid()}.new")  # a name of its own: two checks may run at once
-    data = json.dumps(as_json(verdict), indent=1).encode()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(new, path)
-    except BaseException:
-        os.unlink(new)
-        raise
+    atomic_write(path, json.dumps(as_json(verdict), indent=1).encode(), mode=0o600)
 
 
 def forget_verdict(package: str, *, exercise: str, cache: Path) -> None:

@@ -10,6 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from mempressure.config.paths import atomic_write
 from mempressure.errors import ConfigurationError
 
 _MIN_LENGTH = 16
@@ -49,20 +50,8 @@ def load_token(path: Path) -> Token:
 def _create(path: Path) -> None:
     """Write a new token atomically; a file that appears meanwhile stays."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with suppress(FileNotFoundError):  # left by a killed actuator of the same pid, as in a container
-        os.unlink(new)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(new, path)
-    finally:
-        os.unlink(new)
+    with suppress(FileExistsError):
+        atomic_write(path, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600, replace=False)
 
 
 def _is_credential(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import time
 from collections import deque
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mempressure.config.paths import make_private
+from mempressure.config.paths import atomic_write, make_private
 from mempressure.config.thresholds import Thresholds
 from mempressure.control.records import Cycle
 from mempressure.decide.plan import Skip
@@ -151,7 +150,7 @@ class BlackBox:
         when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(report["detected"]))
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{report['scope']}-{report['app']}".rstrip("-"))[:60]
         path = folder / f"oom-{when}-{int(report['detected'] * 1000) % 1000:03d}-{name}.json"
-        _replace(path, json.dumps(report, indent=2), sync=True)
+        atomic_write(path, json.dumps(report, indent=2).encode(), mode=0o600)
         self._metrics.oom_reports.inc()
         for old in sorted(folder.glob("oom-*.json"))[:-MAX_REPORTS]:
             old.unlink(missing_ok=True)
@@ -171,7 +170,7 @@ class BlackBox:
             "held": self._held,
             "usages": {name: list(usages) for name, usages in self._usages.items()},
         }
-        _replace(self._directory / KEPT, json.dumps(content), sync=False)
+        atomic_write(self._directory / KEPT, json.dumps(content).encode(), mode=0o600, sync=False)
 
     def _restore(self) -> None:
         """Load the readings that an actuator wrote earlier in the same boot."""
@@ -219,19 +218,6 @@ def _entry(report: Mapping[str, Any]) -> Cycle:
         outcome="reported",
         skips=tuple(Skip(report["app"], "", line) for line in report["why"]),
     )
-
-
-def _replace(path: Path, text: str, *, sync: bool) -> None:
-    new = path.with_name(f".{path.name}.new")
-    with suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        if sync:
-            file.flush()
-            os.fsync(descriptor)
-    os.replace(new, path)
 
 
 def _boot_id(proc: str) -> str:

@@ -141,7 +141,7 @@ def test_a_change_that_fails_leaves_what_was(file, path):
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match="warning=2 is out of range"):
         file.update(lambda s: with_thresholds(s, {**OTHERS, "warning": 2}))
-    (path.parent / "settings.json.new").mkdir()
+    (path.parent / f".settings.json.{os.getpid()}.new").mkdir()
     with pytest.raises(IsADirectoryError):
         file.update(loud)
     assert path.read_bytes() == before

@@ -54,7 +54,7 @@ def test_only_files_of_dead_workers_are_removed(directory, publish_worker):
 
 
 def test_files_of_workers_that_cannot_be_looked_up_are_removed_by_age(directory, publish_worker):
-    stale = {"1-4026532999.sock", "3-4026532999.sock", "5-4026532999.new", ".7-4026532999.state.new"}
+    stale = {"1-4026532999.sock", "3-4026532999.sock", "5-4026532999.new", ".7-4026532999.state.7.new"}
     stale |= {"9-4026532999.spare", f"{os.getpid()}.sock"}  # which its worker, if alive, creates again
     fresh = {"2-4026532999.sock", "4-4026532999.sock", "6-4026532999.new", "8-4026532999.spare"}
     for name in stale | fresh:
@@ -69,7 +69,7 @@ def test_files_of_workers_that_cannot_be_looked_up_are_removed_by_age(directory,
     assert {path.name for path in directory.iterdir()} == {*fresh, "2-4026532999.state"}
 
 
-@pytest.mark.parametrize("name", ["{}.sock", "{}.new", ".{}.state.new", "{}.spare"])
+@pytest.mark.parametrize("name", ["{}.sock", "{}.new", ".{}.state.1.new", "{}.spare"])
 def test_other_files_of_dead_workers_are_removed(directory, name):
     alive, gone = (name.format(file_stem(pid, pid_namespace())) for pid in (os.getpid(), 1 << 22))
     for each in (alive, gone):
