@@ -141,9 +141,7 @@ class LazyLoader:
         """
         options = {
             **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
-            "start_timeout": checked_start_timeout(
-                start_timeout, default=self._configuration.mempressure_process_start_timeout
-            ),
+            "start_timeout": checked_start_timeout(start_timeout, default=self._configuration.process_start_timeout),
             "on_unload": on_unload,
         }
         allow_imported = checked_flag("allow_imported", allow_imported)
@@ -280,9 +278,7 @@ class LazyLoader:
 
     def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
         return {
-            "timeout": checked_timeout(
-                timeout, default=self._configuration.lazy_loading_unloading_memory_pressure_timeout
-            ),
+            "timeout": checked_timeout(timeout, default=self._configuration.package_timeout),
             "priority": checked_priority(priority),
             "keep_loaded": checked_flag("keep_loaded", keep_loaded),
         }

@@ -58,7 +58,7 @@ class Actuator:
     ) -> None:
         self.configuration = configuration
         self.node: str = configuration.node
-        self.dry_run: tuple[str, ...] = configuration.mempressure_dry_run
+        self.dry_run: tuple[str, ...] = configuration.dry_run
         state_directory = make_private(configuration.state_directory)
         self.metrics = Metrics(
             node=self.node,
@@ -68,7 +68,7 @@ class Actuator:
         )
         self.store = Store(
             configuration.state_directory / STORE_NAME,
-            keep_seconds=configuration.mempressure_history_days * 86400,
+            keep_seconds=configuration.history_days * 86400,
             on_damage=self.metrics.problems.inc,
         )
         self.settings = OperatorSettings(
@@ -79,7 +79,7 @@ class Actuator:
         )
         self._monitor_lock = threading.Lock()
         self._monitor = MemoryMonitor(
-            thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.mempressure_alert_cooldown
+            thresholds=configuration.thresholds, proc=proc, cooldown_seconds=configuration.alert_cooldown
         )
         self.usage = UsageHistory()
         self._reader = NodeReader(configuration.runtime_directory, proc=proc, count_problem=self.metrics.problems.inc)
@@ -97,7 +97,7 @@ class Actuator:
         self._machine = machine = GuardedMachine(
             Executor(self._reader.read),
             dry_run=self.dry_run,
-            recycles_per_minute=configuration.mempressure_recycles_per_minute,
+            recycles_per_minute=configuration.recycles_per_minute,
             recycled=recent_recycles(
                 self._history(HistoryQuery(limit=REMEMBERED_CYCLES, mechanism="recycle")), now=time.time()
             ),
@@ -121,7 +121,7 @@ class Actuator:
                 rules=self.settings.rules,
                 record=self._record,
                 progress=self._keep,
-                critical_ratio=configuration.mempressure_critical_ratio,
+                critical_ratio=configuration.critical_ratio,
             ),
             snapshot=self._snapshot,
             custom_actions=self._custom.consider,
@@ -165,7 +165,7 @@ class Actuator:
 
     def leases(self) -> list[Lease]:
         """Return the leases that have not expired."""
-        seconds = self.configuration.mempressure_lease
+        seconds = self.configuration.lease
         return list(live(self.store.leases, now=time.time(), seconds=seconds).values())
 
     def evaluate(self) -> tuple[NodeReading, Observation]:

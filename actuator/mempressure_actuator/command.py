@@ -154,11 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _actions(configuration: Configuration) -> tuple[CustomAction, ...]:
-    if not configuration.mempressure_actions_file:
+    if not configuration.actions_file:
         return ()
     from mempressure_actuator.custom.actions_file import load_actions  # YAML, needed for this file only
 
-    return load_actions(Path(configuration.mempressure_actions_file))
+    return load_actions(configuration.actions_file)
 
 
 def _checked(configuration: Configuration, actions: Sequence[CustomAction]) -> int:

@@ -66,7 +66,7 @@ class OperatorSettings:
         def change(settings: Settings) -> Settings:
             changed = with_thresholds(settings, values)
             try:
-                require_floor(changed.thresholds, floor=self._configuration.mempressure_threshold_floor)
+                require_floor(changed.thresholds, floor=self._configuration.threshold_floor)
             except ConfigurationError:
                 self._metrics.brakes.labels("threshold_floor").inc()
                 raise

@@ -32,7 +32,7 @@ def settings_and_actuator(options: argparse.Namespace) -> tuple[Configuration, A
     """
     configuration = load_configuration(flags={"mempressure_actuator": options.actuator or ""})
     path = options.token_file or configuration.state_directory / "token"
-    return configuration, Actuator(configuration.mempressure_actuator, token=lambda: read_token(path))
+    return configuration, Actuator(configuration.actuator_url, token=lambda: read_token(path))
 
 
 def read_token(path: Path) -> str:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigurationError(f"what is observed cannot be kept: {error}; set MEMPRESSURE_CACHE_DIR") from error
     try:
-        status = run_command(command, environ=environment(command, directory, app=configuration.mempressure_app))
+        status = run_command(command, environ=environment(command, directory, app=configuration.given_app))
     except CannotRunError:
         run_records.discard(directory)
         raise

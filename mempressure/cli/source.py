@@ -98,7 +98,7 @@ class _Machine:
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._file = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
-        self._monitor = MemoryMonitor(cooldown_seconds=configuration.mempressure_alert_cooldown)
+        self._monitor = MemoryMonitor(cooldown_seconds=configuration.alert_cooldown)
         self._told: set[str] = set()
 
     def inventory(self) -> Inventory:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 _SIZE_UNITS = {"": 1, "b": 1} | {
     unit + suffix: base**power
@@ -99,11 +100,11 @@ def label(text: str) -> str:
     return text
 
 
-def directory(text: str) -> str:
+def directory(text: str) -> Path:
     """Return an absolute path; a relative one would name another directory in each process."""
     if not os.path.isabs(text) or "\0" in text:
         raise ValueError("an absolute path, such as /run/mempressure")
-    return text
+    return Path(text)
 
 
 def url(text: str) -> str:

@@ -21,6 +21,8 @@ ALERT_LEVELS: dict[str, AlertLevel] = dict(zip(THRESHOLD_NAMES, get_args(AlertLe
 """The level of the alert that each threshold raises."""
 
 DEFAULT_HYSTERESIS = 0.05
+DEFAULT_CRITICAL_RATIO = 0.95
+"""The usage from which the strategy is critical."""
 
 
 class ThresholdsDict(TypedDict):
@@ -46,7 +48,7 @@ def pressure_level(usage: float) -> PressureLevel:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Four ratios in (0, 1], strictly ascending, each above the hysteresis.
+    """Four ratios in (0, 1], strictly ascending, each above the hysteresis; the defaults are decided here alone.
 
     Raises:
         ConfigurationError: a value is no finite ratio, out of order, or not above the hysteresis.

@@ -25,7 +25,7 @@ class ThresholdsInForce:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self._url: str = configuration.mempressure_actuator
+        self._url: str = configuration.actuator_url
         self._state_directory = configuration.state_directory
         self._defaults = configuration.thresholds
         self._file = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
@@ -123,7 +123,7 @@ class Watch:
 
                 self._monitor = MemoryMonitor(
                     thresholds=thresholds,
-                    cooldown_seconds=self._configuration.mempressure_alert_cooldown,
+                    cooldown_seconds=self._configuration.alert_cooldown,
                     packages=self._packages,
                     app=self._configuration.app,
                 )

@@ -11,8 +11,8 @@ def rules(configuration: Configuration, settings: Settings, thresholds: Threshol
     return Rules(
         thresholds=thresholds,
         keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
-        recycle_from=configuration.mempressure_recycle,
-        recycle_min_lifetime=configuration.mempressure_recycle_min_lifetime,
-        unloading_enabled=configuration.lazy_loading_unloading_enable_memory_pressure_unloading,
-        usage_pattern=configuration.lazy_loading_unloading_enable_usage_pattern_unloading,
+        recycle_from=configuration.recycle,
+        recycle_min_lifetime=configuration.recycle_min_lifetime,
+        unloading_enabled=configuration.unloading_enabled,
+        usage_pattern=configuration.usage_pattern,
     )

@@ -58,7 +58,7 @@ class LeadingLoop:
         delay_seconds: float = 0.0,
     ) -> None:
         self._configuration = configuration
-        self._url: str = configuration.mempressure_actuator
+        self._url: str = configuration.actuator_url
         self._monitor = monitor
         self._settings = settings
         self._delay = delay_seconds
@@ -69,7 +69,7 @@ class LeadingLoop:
             self._machine,
             rules=self._rules,
             record=_tell,
-            critical_ratio=configuration.mempressure_critical_ratio,
+            critical_ratio=configuration.critical_ratio,
         )
         self._held: dict[Scope, float] = {}
         self._state = ""

@@ -54,7 +54,7 @@ class ManagedWorker:
         self._packages = packages
         self._find_callbacks = callbacks
         self._background = background
-        self._longest_request = configuration.mempressure_longest_request
+        self._longest_request = configuration.longest_request
         self._lookout = Lookout(
             neighbours=Siblings(configuration, baseline=lambda: self._sampler.baseline_bytes),
             at_serving=self._begin,
@@ -71,7 +71,7 @@ class ManagedWorker:
         self._agent = Agent(
             self,
             runtime=configuration.runtime_directory,
-            trusted_uids=configuration.mempressure_trusted_uids,
+            trusted_uids=configuration.trusted_uids,
             delay_seconds=delay_seconds,
         )
 

@@ -126,7 +126,7 @@ class Observer:
         if name not in self._seen:
             self._seen[name] = not self._given_way and is_third_party(name)
             if self._seen[name]:
-                timeout = self._configuration.lazy_loading_unloading_memory_pressure_timeout
+                timeout = self._configuration.package_timeout
                 self._tracker.track(name, timeout=timeout)
         return self._seen[name]
 

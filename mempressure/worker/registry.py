@@ -104,7 +104,7 @@ class Packages:
                     name,
                     on_change=self._on_change,
                     reserve=self._reserve_process,
-                    message_limit=self._configuration.mempressure_message_limit or sys.maxsize,
+                    message_limit=self._configuration.message_limit or sys.maxsize,
                     **options,
                 )
                 self.isolated[name] = package
@@ -184,7 +184,7 @@ class Packages:
             self.tracker.after_fork()
 
     def _make_room(self) -> "Room | None":
-        if not self._configuration.mempressure_admission or PACKAGE_PROCESS_VARIABLE in os.environ:
+        if not self._configuration.admission or PACKAGE_PROCESS_VARIABLE in os.environ:
             return None
         from mempressure.worker.admission_control import Room  # off by default, and then nobody need pay for it
         from mempressure.worker.memory_view import Surroundings

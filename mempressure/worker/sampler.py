@@ -38,7 +38,7 @@ class WorkerSampler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = configuration.app
-        self._budget = configuration.mempressure_budget
+        self._budget = configuration.budget
         self._lookout = lookout
         self._cgroup = cgroup
         self._clock = clock

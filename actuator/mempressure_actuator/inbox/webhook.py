@@ -113,7 +113,7 @@ def _store(actuator: Actuator, stored: Iterable[tuple[Alert, Classified]], press
         RequestError: the disk does not take them.
     """
     now = time.time()
-    seconds = actuator.configuration.mempressure_lease
+    seconds = actuator.configuration.lease
 
     def change(leases: Mapping[Key, Lease]) -> Mapping[Key, Lease]:
         return changed(leases, pressures, now=now, seconds=seconds)

@@ -59,10 +59,10 @@ class LoopThread:
         self._control = control
         self._snapshot = snapshot
         self._custom_actions = custom_actions
-        self.heartbeats = Heartbeats(configuration.mempressure_heartbeat_interval)
+        self.heartbeats = Heartbeats(configuration.heartbeat_interval)
         self._futility_brake = FutilityBrake(
-            most=configuration.mempressure_futile_cycles,
-            pause=configuration.mempressure_futile_pause,
+            most=configuration.futile_cycles,
+            pause=configuration.futile_pause,
             metrics=metrics,
         )
         self._metrics = metrics

@@ -34,7 +34,7 @@ class SettingsCollector:
         for name in THRESHOLD_NAMES:
             yield "mempressure_threshold_ratio", (name, "enter"), settings.thresholds.enter(name)
             yield "mempressure_threshold_ratio", (name, "exit"), settings.thresholds.exit(name)
-        unloading = self._configuration.lazy_loading_unloading_enable_memory_pressure_unloading
+        unloading = self._configuration.unloading_enabled
         yield "mempressure_alerts_enabled", (), settings.alerts_enabled
         yield "mempressure_suggestions_enabled", (), settings.suggestions_enabled
         yield "mempressure_unloading_enabled", (), unloading

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mempressure import LazyLoader
-from mempressure.config.configuration import load_configuration
+from mempressure.config.configuration import SETTINGS, load_configuration
 from mempressure.config.thresholds import ALERT_LEVELS, PRESSURE_LEVELS, Thresholds, pressure_level
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.decide.eligibility import choose_strategy
@@ -415,9 +415,11 @@ def test_the_four_variables_and_their_keys(tmp_path):
     path.write_text(block("json", "Configuration File").text)
     for environ, origin in ((VARIABLES, "environment variable"), ({"MEMPRESSURE_CONFIG": str(path)}, str(path))):
         configuration = load_configuration(environ=environ)
-        for key, value in values.items():
-            assert getattr(configuration, key) == value
-            assert origin in configuration.origins[key]
+        settings = [setting for setting in SETTINGS if setting.key in values]
+        assert len(settings) == len(values)
+        for setting in settings:
+            assert getattr(configuration, setting.name) == values[setting.key]
+            assert origin in configuration.origin(setting.name)
 
 
 @pytest.mark.parametrize("way", ["variables", "file"])

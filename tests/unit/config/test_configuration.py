@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mypy import api
 
 from mempressure.config import configuration
 from mempressure.config.configuration import DRY_RUN_CHOICES, RECYCLE_CHOICES, SETTINGS, load_configuration
@@ -18,7 +19,7 @@ RATIO = ([("0.7", 0.7), ("0.75", 0.75), ("0.82", 0.82)], "1.5", "a number from 0
 SECONDS = ([("70", 70.0), ("80.5", 80.5), ("90", 90.0)], "-1", "a number from 0 to 86400")
 SWITCH = ([("false", False), ("on", True), ("0", False)], "maybe", "true or false")
 NAME = ([("shop", "shop"), ("shop 2", "shop 2"), ("läden", "läden")], "a\tb", "a name of 1 to 100 printable characters")
-FOLDER = ([("/a", "/a"), ("/b c", "/b c"), ("/d", "/d")], "relative", "an absolute path")
+FOLDER = ([("/a", Path("/a")), ("/b c", Path("/b c")), ("/d", Path("/d"))], "relative", "an absolute path")
 EXAMPLES = {
     "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": RATIO,
     "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": SECONDS,
@@ -74,7 +75,6 @@ EXAMPLES = {
 
 DERIVED_DEFAULTS = {
     "MEMPRESSURE_APP": "the main program's name",
-    "MEMPRESSURE_ACTIONS_FILE": "none",
     "MEMPRESSURE_NODE": "this machine's host name",
     "MEMPRESSURE_RUNTIME_DIR": "`/run/mempressure` as root, else `$XDG_RUNTIME_DIR/mempressure`, "
     "else `/tmp/mempressure-UID`",
@@ -121,9 +121,9 @@ def test_flag_then_environment_then_file_then_default(setting, write_file):
         ({"environ": file | {setting.variable: ""}, "flags": {setting.key: ""}}, filed, f"{setting.key} in "),
     ):
         loaded = load_configuration(**sources)
-        assert getattr(loaded, setting.key) == value
-        assert loaded.origins[setting.key].startswith(origin)
-        assert {loaded.origins[other.key] for other in SETTINGS if other is not setting} == {"default"}
+        assert getattr(loaded, setting.name) == value
+        assert loaded.origin(setting.name).startswith(origin)
+        assert {loaded.origin(other.name) for other in SETTINGS if other is not setting} == {"default"}
 
 
 @every_setting
@@ -142,13 +142,13 @@ def test_an_error_names_variable_value_source_and_what_to_send(setting, write_fi
 
 @every_setting
 def test_defaults_could_have_been_sent(setting):
-    if setting.default not in ("", ()):
+    if setting.default not in ("", (), None):
         assert setting.convert(str(setting.default)) == setting.default
 
 
 def test_environment_is_that_of_the_process(monkeypatch):
     monkeypatch.setenv("MEMPRESSURE_BUDGET", "1MiB")
-    assert load_configuration().mempressure_budget == 1 << 20
+    assert load_configuration().budget == 1 << 20
 
 
 JSON = """\
@@ -175,23 +175,24 @@ mempressure_runtime_dir: ~
 def test_yaml_and_json(write_file, name, text):
     loaded = load_configuration(environ=write_file(text, name))
     assert loaded.thresholds.unload_packages == 0.7
-    assert loaded.lazy_loading_unloading_enable_memory_pressure_unloading is False
-    assert loaded.mempressure_budget == 512 << 20
-    assert loaded.mempressure_trusted_uids == (1000, 1001)
+    assert loaded.unloading_enabled is False
+    assert loaded.budget == 512 << 20
+    assert loaded.trusted_uids == (1000, 1001)
     assert loaded.app == "shop"
-    assert loaded.origins["mempressure_node"] == loaded.origins["mempressure_runtime_dir"] == "default"
+    assert loaded.origin("node") == loaded.origin("runtime_directory") == "default"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "{}"])
 def test_an_empty_file_sets_nothing(write_file, text):
-    assert set(load_configuration(environ=write_file(text)).origins.values()) == {"default"}
+    loaded = load_configuration(environ=write_file(text))
+    assert {loaded.origin(setting.name) for setting in SETTINGS} == {"default"}
 
 
 def test_the_default_file_is_read_and_named(tmp_path):
     (tmp_path / "default.yml").write_text("mempressure_lease: 5")
     loaded = load_configuration(environ={})
-    assert loaded.mempressure_lease == 5.0
-    assert loaded.origins["mempressure_lease"] == f"mempressure_lease in {tmp_path / 'default.yml'}"
+    assert loaded.lease == 5.0
+    assert loaded.origin("lease") == f"mempressure_lease in {tmp_path / 'default.yml'}"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 def test_yaml_without_pyyaml_says_what_to_install(write_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert load_configuration(environ=write_file('{"mempressure_lease": 5}')).mempressure_lease == 5
+    assert load_configuration(environ=write_file('{"mempressure_lease": 5}')).lease == 5
     with pytest.raises(ConfigurationError, match="to read YAML: pip install PyYAML"):
         load_configuration(environ=write_file("mempressure_lease: 5"))
 
@@ -296,11 +297,25 @@ def test_directories_follow_fhs_and_xdg(monkeypatch, uid, environ, runtime, stat
     assert str(load_configuration(environ={"MEMPRESSURE_CACHE_DIR": "/c"}).cache_directory) == "/c"
 
 
-def test_no_such_setting():
+@every_setting
+def test_a_value_cannot_be_changed(setting):
     loaded = load_configuration(environ={})
-    with pytest.raises(AttributeError, match=r"no setting 'budget'; there are .*mempressure_budget"):
-        _ = loaded.budget
-    assert copy.copy(loaded).mempressure_budget == loaded.mempressure_budget
+    with pytest.raises(AttributeError):
+        setattr(loaded, setting.name, setting.default)
+    with pytest.raises(AttributeError):
+        loaded.mempressure_budget = 5
+    assert getattr(copy.copy(loaded), setting.name) == setting.default
+
+
+def test_mypy_knows_the_type_of_each_value(tmp_path):
+    source = tmp_path / "values.py"
+    reveals = [f"reveal_type(c.{setting.name})" for setting in SETTINGS]
+    header = "from mempressure.config.configuration import load_configuration"
+    source.write_text("\n".join([header, "c = load_configuration()", *reveals]))
+    answer, errors, _ = api.run([str(source), "--config-file", str(PAGE.parents[1] / "pyproject.toml")])
+    revealed = re.findall(r'Revealed type is "([^"]+)"', answer)
+    assert len(revealed) == len(SETTINGS), answer + errors
+    assert not {"Any", "object"} & set(revealed)
 
 
 def _documented():
@@ -311,7 +326,7 @@ def _documented():
 def _as_documented(setting):
     if setting.variable in DERIVED_DEFAULTS:
         return DERIVED_DEFAULTS[setting.variable]
-    if setting.default == ():
+    if setting.default in ((), None):
         return "none"
     if isinstance(setting.default, bool):
         return f"`{str(setting.default).lower()}`"
@@ -339,7 +354,7 @@ def test_the_page_says_key_default_and_meaning(setting):
     ],
 )
 def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hint, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_told", set())
+    monkeypatch.setattr(configuration, "_logged", set())
     (tmp_path / "none.json").write_text("{}")
     environ = {name: "1", "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"), "MEMPRESSURE_APP": "a", "LAZY_OTHER": "1"}
     for _ in range(3):
@@ -348,6 +363,6 @@ def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hi
 
 
 def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_told", set())
+    monkeypatch.setattr(configuration, "_logged", set())
     load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_PROCESS": "pandas"})
     assert caplog.messages == []
