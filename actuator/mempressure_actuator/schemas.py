@@ -10,7 +10,7 @@ import msgspec
 
 from mempressure.act.mechanisms import mechanisms
 from mempressure.config.effective_settings import SettingDict
-from mempressure.config.thresholds import ThresholdsDict
+from mempressure.config.thresholds import Thresholds, ThresholdsDict
 from mempressure.decide.alerts import AlertCounts, AlertDict
 from mempressure.decide.inventory import AppDict
 from mempressure.mechanisms import NAMES
@@ -45,7 +45,7 @@ HistoryKind = Literal["acted", "skipped"]
 class ThresholdsBody(msgspec.Struct, forbid_unknown_fields=True):
     """The four thresholds: strictly ascending, each above the hysteresis."""
 
-    EXAMPLE: ClassVar = {"warning": 0.6, "unload_packages": 0.8, "aggressive_unload": 0.85, "emergency": 0.9}
+    EXAMPLE: ClassVar = Thresholds().as_dict()
 
     warning: _Ratio
     unload_packages: _Ratio

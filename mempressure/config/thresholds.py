@@ -1,4 +1,4 @@
-"""Pressure levels, thresholds and the deadband between entering and leaving one: pure functions of a usage.
+"""The thresholds with their defaults, the deadband between entering and leaving one, and the levels of a usage.
 
 A usage is a ratio 0-1 of memory in use, (total - available) / total.
 """

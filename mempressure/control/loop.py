@@ -11,7 +11,7 @@ from typing import Protocol
 
 from mempressure.act.executor import Outcome
 from mempressure.act.mechanisms import mechanism, mechanisms
-from mempressure.config.thresholds import relieved
+from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
 from mempressure.decide.eligibility import Experience, Rules, Strategy, choose_strategy
 from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
@@ -74,7 +74,7 @@ class ControlLoop:
         rules: Callable[[], Rules],
         record: Callable[[Cycle], None],
         progress: Callable[[Cycle], None] = lambda _: None,
-        critical_ratio: float = 0.95,
+        critical_ratio: float = DEFAULT_CRITICAL_RATIO,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

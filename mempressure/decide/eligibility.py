@@ -6,7 +6,7 @@ Also the operator's rules and the strategy, normal, high or critical, that this 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mempressure.config.thresholds import Thresholds
+from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason
 from mempressure.decide.ranking import Ageing, Held
@@ -34,7 +34,7 @@ class Strategy:
 
 
 def choose_strategy(
-    usage: float, thresholds: Thresholds, *, critical_ratio: float = 0.95, increasing: bool = False
+    usage: float, thresholds: Thresholds, *, critical_ratio: float = DEFAULT_CRITICAL_RATIO, increasing: bool = False
 ) -> Strategy:
     """Return the strategy for a usage: normal, high from aggressive_unload on, critical from `critical_ratio` on."""
     if usage >= critical_ratio:

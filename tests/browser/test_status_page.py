@@ -7,12 +7,13 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
+from mempressure.config.thresholds import Thresholds
 from tests.browser.accessibility import obstacles
 from tests.browser.conftest import HOSTILE, MIB
 from tests.support import waiting
 
 until = partial(waiting.until, seconds=20)
-DEFAULTS = {"warning": 0.6, "unload_packages": 0.8, "aggressive_unload": 0.85, "emergency": 0.9}
+DEFAULTS = Thresholds().as_dict()
 PHONE = {"width": 360, "height": 740}
 
 

@@ -1,5 +1,7 @@
+import ast
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from mempressure.config.thresholds import (
 )
 from mempressure.errors import ConfigurationError
 
+ROOT = Path(__file__).parents[3]
 BAD_VALUES = [True, False, "0.8", None, [0.8], math.nan, math.inf, -math.inf, -0.1, 1.0001, 10**400, -(10**400)]
 
 usages = st.floats(0, 1.2)
@@ -62,6 +65,47 @@ def test_defaults():
     }
     assert [Thresholds().exit(name) for name in THRESHOLD_NAMES] == [0.55, 0.75, 0.80, 0.85]
     assert list(ALERT_LEVELS.values()) == ["warning", "medium", "high", "emergency"]
+
+
+NAMED = {*THRESHOLD_NAMES, "hysteresis", "critical_ratio"}
+
+
+def _given_names(tree):
+    """Yield each name with the node of its value: in calls, defaults, assignments and dictionaries."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.keyword(arg=name, value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value):
+                yield name, value
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.Dict():
+                yield from (
+                    (getattr(key, "value", ""), value) for key, value in zip(node.keys, node.values, strict=True)
+                )
+            case ast.arguments():
+                last = [*node.posonlyargs, *node.args][len(node.posonlyargs) + len(node.args) - len(node.defaults) :]
+                names = [each.arg for each in (*last, *node.kwonlyargs)]
+                yield from zip(names, (*node.defaults, *node.kw_defaults), strict=True)
+
+
+def _decided(tree):
+    """Return the names of thresholds that are given a number."""
+    return {
+        name
+        for name, value in _given_names(tree)
+        if name in NAMED and isinstance(value, ast.Constant) and type(value.value) in (int, float)
+    }
+
+
+def test_a_default_is_decided_nowhere_else():
+    folders = [ROOT / name for name in ("mempressure", "actuator", "exporter", "stack", "app")]
+    found = {
+        path.relative_to(ROOT).as_posix(): decided
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if (decided := _decided(ast.parse(path.read_text())))
+    }
+    assert found == {"mempressure/config/thresholds.py": set(THRESHOLD_NAMES)}
 
 
 @pytest.mark.parametrize("value", BAD_VALUES)

@@ -4,6 +4,7 @@ from html import unescape
 import pytest
 
 from mempressure.config.configuration import load_configuration
+from mempressure.config.thresholds import Thresholds
 from mempressure.control.records import ActionRecord, Cycle
 from mempressure.state.records import PackageState
 from mempressure_actuator.actuator import Actuator
@@ -82,7 +83,7 @@ def thresholds(actuator):
     return list(actuator.settings.current().thresholds.as_dict().values())
 
 
-DEFAULTS = [0.6, 0.8, 0.85, 0.9]
+DEFAULTS = list(Thresholds().as_dict().values())
 
 
 # What is shown
