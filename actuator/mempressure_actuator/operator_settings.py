@@ -1,6 +1,5 @@
 """Settings that people change while the actuator runs: thresholds, switches and preferences, in `settings.json`."""
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,10 +10,9 @@ from mempressure.config.settings_file import SettingsFile
 from mempressure.control.rules import rules
 from mempressure.decide.eligibility import Rules
 from mempressure.errors import ConfigurationError
+from mempressure.log_once import LogOnce
 from mempressure_actuator.loop.brakes import require_floor
 from mempressure_actuator.metrics import Metrics
-
-_log = logging.getLogger(__name__)
 
 
 class OperatorSettings:
@@ -36,18 +34,17 @@ class OperatorSettings:
         self._file = SettingsFile(directory, defaults=configuration.thresholds, on_damage=metrics.problems.inc)
         self._lock = threading.Lock()
         self._last = Settings(thresholds=configuration.thresholds)
-        self._problem = ""
+        self._once = LogOnce(__name__)
 
     def current(self) -> Settings:
         """Return the settings; if the file cannot be read, those that were read last, so that the loop goes on."""
         with self._lock:
             try:
-                self._last, self._problem = self._file.read(), ""
+                self._last = self._file.read()
+                self._once.over("settings")
             except OSError as error:
                 self._metrics.problems.inc()
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    _log.error("settings not read, those read last stay in force: reason=%s", error)
+                self._once.error("settings", "settings not read, those read last stay in force: reason=%s", error)
             return self._last
 
     def rules(self) -> Rules:

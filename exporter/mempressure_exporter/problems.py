@@ -5,10 +5,10 @@ import re
 
 from mempressure.config.settings_file import SettingsError
 from mempressure.errors import MempressureError, UnsafeDirectoryError, WebConfigError
+from mempressure.log_once import LogOnce
 from mempressure.measure.memory import MeasureError
 from mempressure.state.reader import StateError
 
-_MAX_REMEMBERED_MESSAGES = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -23,9 +23,7 @@ class Problems:
         # From 0 on, so that Prometheus sees the first one as an increase.
         kinds = (MeasureError, SettingsError, StateError, UnsafeDirectoryError, WebConfigError)
         self.counts = {_kind(error): 0 for error in kinds}
-        self._logged: set[str] = set()
-        self._failing: set[str] = set()
-        self._missing: dict[str, str] = {}
+        self._once = LogOnce(__name__)
 
     def count(self, problem: Exception) -> None:
         """Count a problem by its kind."""
@@ -35,32 +33,25 @@ class Problems:
     def record(self, problem: Exception) -> None:
         """Count a problem that left something out of the scrape, and log each distinct message once."""
         self.count(problem)
-        message = str(problem)
-        if message not in self._logged:
-            if len(self._logged) >= _MAX_REMEMBERED_MESSAGES:
-                self._logged.clear()
-            self._logged.add(message)
-            _log.warning("left out: kind=%s problem=%s", _kind(type(problem)), message)
+        self._once.warning(str(problem), "left out: kind=%s problem=%s", _kind(type(problem)), problem)
 
     def log_missing(self, feature: str, reason: str) -> None:
         """Log a feature that this machine lacks, once while the reason stays the same; empty: it is there."""
-        if reason and self._missing.get(feature) != reason:
-            _log.info("not supported here: feature=%s reason=%r", feature, reason)
-        self._missing[feature] = reason
+        if reason:
+            self._once.info(("feature", feature), "not supported here: feature=%s reason=%r", feature, reason)
+        else:
+            self._once.over(("feature", feature))
 
     def log_failure(self, collector: str, error: Exception) -> None:
-        """Log a collector's failure, once until it recovers."""
-        if collector not in self._failing:
-            self._failing.add(collector)
-            expected = isinstance(error, MempressureError | OSError)
-            _log.error(
-                "collector failed: collector=%s error=%s", collector, error, exc_info=None if expected else error
-            )
+        """Log a collector's failure, once until it recovers or fails otherwise."""
+        traceback = None if isinstance(error, MempressureError | OSError) else error
+        self._once.error(
+            ("collector", collector), "collector failed: collector=%s error=%s", collector, error, exc_info=traceback
+        )
 
     def log_recovery(self, collector: str) -> None:
         """Log that a collector that failed works again."""
-        if collector in self._failing:
-            self._failing.remove(collector)
+        if self._once.over(("collector", collector)):
             _log.info("collector works again: collector=%s", collector)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mempressure.config.thresholds import ALERT_LEVELS
 from mempressure.errors import ConfigurationError
+from mempressure.log_once import LogOnce
 from mempressure.measure.process import process_memory
 
 CALLBACK_SECONDS = 5.0
@@ -32,8 +33,7 @@ class PressureCallbacks:
         self._callbacks: list[tuple[str, Callable[[str], object]]] = []
         self._hanging: set[int] = set()
         """Identities: a callback need not be hashable."""
-        self._logged: dict[str, str] = {}
-        """The problem of each callback that was logged last."""
+        self._once = LogOnce(__name__)
 
     def add(self, level: str, callback: Callable[[str], object]) -> None:
         """Register a callback.
@@ -56,7 +56,9 @@ class PressureCallbacks:
             if _LEVELS.index(own) <= _LEVELS.index(level):
                 problem = self._call_one(callback, level, min(CALLBACK_SECONDS, deadline - time.monotonic()))
                 if problem:
-                    problems.append(self._logged_once(_name(callback), problem))
+                    problems.append(self._failed(_name(callback), problem))
+                else:
+                    self._once.over(_name(callback))
         return problems
 
     def _call_one(self, callback: Callable[[str], object], level: str, seconds: float) -> str:
@@ -87,14 +89,10 @@ class PressureCallbacks:
             return f"still runs after {seconds:.2g} s; not called again until it ends"
         return failures[0] if failures else ""
 
-    def _logged_once(self, name: str, problem: str) -> str:
+    def _failed(self, name: str, problem: str) -> str:
         self.failures += 1
         text = f"on_pressure callback {name} {problem}"
-        if self._logged.get(name) != problem:
-            self._logged[name] = problem
-            import logging  # deferred: most workers never come here
-
-            logging.getLogger(__name__).warning("%s", text)
+        self._once.warning(name, "%s", text)
         return text
 
 

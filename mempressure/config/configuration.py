@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mempressure.config.converters import boolean, choice, directory, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
+from mempressure.log_once import LogOnce
 from mempressure.mechanisms import NAMES
 
 if TYPE_CHECKING:
@@ -302,17 +303,15 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
         return
     names = {name for name in environ if name.startswith(("MEMPRESSURE_", _UNLOADING))}
     known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
-    for name in sorted(names - known - _logged):
-        _logged.add(name)
-        import difflib  # both deferred: usually there is no such variable
-        import logging
+    for name in sorted(names - known):
+        import difflib  # deferred: usually there is no such variable
 
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "docs/configuration.md lists those that are"
-        logging.getLogger(__name__).warning("environment variable %s is not one of mempressure's: %s", name, hint)
+        _once.warning(name, "environment variable %s is not one of mempressure's: %s", name, hint)
 
 
-_logged: set[str] = set()
+_once = LogOnce(__name__)
 
 
 def _file_texts(environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ from mempressure.config.settings_file import SettingsFile
 from mempressure.config.thresholds import Thresholds
 from mempressure.control.actuator_probe import answers
 from mempressure.errors import ConfigurationError
+from mempressure.log_once import LogOnce
 from mempressure.state.records import PackageState
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class ThresholdsInForce:
         self._defaults = configuration.thresholds
         self._file = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
         self._lock = threading.Lock()
-        self._problem = ""
+        self._once = LogOnce(__name__)
         self._own: Thresholds | None = None
 
     def now(self) -> Thresholds:
@@ -41,12 +42,14 @@ class ThresholdsInForce:
         """Return what was set for the node, as far as this process may read it."""
         with self._lock:
             try:
-                return self._file.read()
+                settings = self._file.read()
             except OSError as error:
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    _log.warning("settings of the node not read, the configuration's hold: reason=%s", error)
+                self._once.warning(
+                    "settings", "settings of the node not read, the configuration's hold: reason=%s", error
+                )
                 return Settings(thresholds=self._defaults)
+            self._once.over("settings")
+            return settings
 
     def set(self, values: Mapping[str, object], *, for_the_node: bool = True) -> Thresholds:
         """Set the four thresholds and return them: for the node where an actuator answers, else for this process.

@@ -24,6 +24,7 @@ from mempressure.control.rules import rules
 from mempressure.decide.eligibility import Rules
 from mempressure.decide.plan import Action
 from mempressure.errors import MempressureError
+from mempressure.log_once import LogOnce
 from mempressure.state.node import NodeReading
 from mempressure.state.node_reader import read_node
 
@@ -73,7 +74,7 @@ class LeadingLoop:
         )
         self._held: dict[Scope, float] = {}
         self._state = ""
-        self._problem = ""
+        self._once = LogOnce(__name__)
         self._thread = threading.Thread(target=self._run, name="mempressure-control", daemon=True)
 
     def start(self) -> None:
@@ -132,13 +133,11 @@ class LeadingLoop:
                 began = time.monotonic()
                 try:
                     self.turn()
-                    self._problem = ""
+                    self._once.over("turn")
                 except Exception as error:  # noqa: BLE001 -- no failure of one turn may end the loop
-                    if repr(error) != self._problem:
-                        self._problem = repr(error)
-                        expected = isinstance(error, MempressureError | OSError)
-                        words = "turn of the control loop failed, the next one comes: reason=%s"
-                        _log.error(words, error, exc_info=None if expected else error)
+                    expected = isinstance(error, MempressureError | OSError)
+                    words = "turn of the control loop failed, the next one comes: reason=%s"
+                    self._once.error("turn", words, error, exc_info=None if expected else error)
                 self._stopping.wait(max(0.0, began + TICK_SECONDS - time.monotonic()))
         finally:
             self._lock.release()
@@ -156,7 +155,7 @@ class _Machine:
         self._runtime = configuration.runtime_directory
         self._may_act = may_act
         self._executor = Executor(self.look)
-        self._logged: set[str] = set()
+        self._once = LogOnce(__name__)
 
     def look(self) -> NodeReading:
         reading = read_node(self._runtime, on_problem=self._skipped)
@@ -185,9 +184,7 @@ class _Machine:
         return outcome
 
     def _skipped(self, problem: MempressureError) -> None:
-        if str(problem) not in self._logged:
-            self._logged = {*list(self._logged)[-100:], str(problem)}
-            _log.warning("state ignored: reason=%s", problem)
+        self._once.warning(str(problem), "state ignored: reason=%s", problem)
 
 
 def _tell(cycle: Cycle) -> None:

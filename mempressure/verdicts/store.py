@@ -18,13 +18,12 @@ from typing import Any
 
 from mempressure.config.paths import atomic_write, make_private, require_private
 from mempressure.errors import UnsafeDirectoryError
+from mempressure.log_once import LogOnce
 from mempressure.verdicts.verdict import Verdict, VerdictError, VerdictKey, as_json, from_json, reason_invalid
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NAME_BYTES = 200
 """Most bytes of package and exercise together: file systems allow 255 for a file's name."""
-
-_MAX_LOGGED = 1000
 
 
 def load_verdict(package: str, *, cache: Path | None = None) -> Verdict | None:
@@ -167,15 +166,8 @@ def _configured_cache() -> Path:
     return load_configuration().cache_directory
 
 
-_logged: set[str] = set()
+_once = LogOnce(__name__)
 
 
 def _log_once(problem: str) -> None:
-    if problem in _logged:
-        return
-    if len(_logged) >= _MAX_LOGGED:
-        _logged.clear()
-    _logged.add(problem)
-    import logging
-
-    logging.getLogger(__name__).warning("verdict ignored: %s", problem)
+    _once.warning(problem, "verdict ignored: %s", problem)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mempressure.config.paths import own_runtime_directory, socket_path
 from mempressure.errors import MempressureError
+from mempressure.log_once import LogOnce
 from mempressure.state import files
 from mempressure.state.liveness import remove_dead
 from mempressure.state.records import WorkerState
@@ -78,7 +79,7 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._stop_lock = threading.RLock()
-        self._problem = ""
+        self._once = LogOnce(__name__)
 
     def start(self) -> bool:
         """Start the thread; return False, having logged why, where the runtime directory cannot be used."""
@@ -174,16 +175,14 @@ class Agent:
         self._orders.close_idle(now)
         self._publish(thorough=thorough)
         self._orders.ensure()
-        self._problem = ""
+        self._once.over("step")
 
     def _survive(self, step: Callable[[], None]) -> None:
         """Do a step; whatever it raises is logged, once while it stays the same, and the thread lives on."""
         try:
             step()
         except Exception as error:  # noqa: BLE001 -- a worker whose agent has died can never be relieved again
-            if repr(error) != self._problem:
-                self._problem = repr(error)
-                _log.warning("agent: state=%s reason=%r", self._state_path, str(error) or repr(error))
+            self._once.warning("step", "agent: state=%s reason=%r", self._state_path, str(error) or repr(error))
 
     def _publish(self, *, thorough: bool) -> None:
         sample = self._subject.sample(thorough=thorough)

@@ -10,6 +10,7 @@ from mempressure.config.configuration import Configuration
 from mempressure.decide.admission import Scope
 from mempressure.decide.ranking import freeable_bytes
 from mempressure.errors import MempressureError
+from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.measure.memory import host_memory
 from mempressure.measure.process import pid_namespace
@@ -47,7 +48,7 @@ class Surroundings:
         self._app = configuration.app
         self._runtime = configuration.runtime_directory
         self._sampler = WorkerSampler(configuration, lookout=Lookout(), cgroup=own_cgroup())
-        self._problem = ""
+        self._once = LogOnce(__name__)
 
     def measure(self, hosts: Mapping[str, int | None]) -> View:
         """Look around; `hosts` are the pids of this process' package processes."""
@@ -60,26 +61,26 @@ class Surroundings:
         try:
             host = host_memory()
             scopes.append(Scope("the host", host.total, host.used))
+            self._once.over("host")
         except MempressureError as problem:
-            self._tell(problem)
+            self._not_measured("host", problem)
         return View(tuple(scopes), worker, memory, _costs(others))
 
     def _others(self) -> list[WorkerState]:
         try:
             reading = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
         except (MempressureError, OSError) as problem:  # this process counts all the same
-            self._tell(problem)
+            self._not_measured("workers", problem)
             return []
+        self._once.over("workers")
         app: AppReading | None = reading.apps.get(self._app)
         if app is None or app.uid != os.geteuid():
             return []
         own = (pid_namespace(), os.getpid())
         return [worker for worker in app.workers if (worker.pid_namespace, worker.pid) != own]
 
-    def _tell(self, problem: Exception) -> None:
-        if str(problem) != self._problem:
-            self._problem = str(problem)
-            _log.warning("room for loads not fully measured: reason=%s", problem)
+    def _not_measured(self, what: str, problem: Exception) -> None:
+        self._once.warning(what, "room for loads not fully measured: reason=%s", problem)
 
 
 def _costs(workers: list[WorkerState]) -> dict[tuple[str, bool], int]:

@@ -1,19 +1,17 @@
 """Measuring a worker from within: its own memory, its package processes', its supervisor's and its cgroup's."""
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 
 from mempressure.act.supervisors import Lookout
 from mempressure.config.configuration import Configuration
+from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import Cgroup
 from mempressure.measure.memory import MeasureError
 from mempressure.measure.process import ProcessMemory, pid_namespace, process_memory, start_ticks
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import WorkerState
-
-_log = logging.getLogger(__name__)
 
 MOST_OF_THE_TIME = 0.01
 """Share of the time that may go into measuring unasked: reading a process of 1 GB takes the kernel 13 ms."""
@@ -49,7 +47,7 @@ class WorkerSampler:
         self._hosts: dict[str, tuple[int, ProcessMemory]] = {}
         self._own = ProcessMemory(0, 0)
         self._supervisor_bytes = 0
-        self._cgroup_problem = ""
+        self._once = LogOnce(__name__)
         self.baseline_bytes = UNKNOWN
         self.measures_memory = True
 
@@ -107,10 +105,9 @@ class WorkerSampler:
         try:
             reading = self._cgroup.read() if self._cgroup is not None else None
         except MeasureError as error:  # the rest of the worker is still worth publishing
-            if str(error) != self._cgroup_problem:
-                self._cgroup_problem = str(error)
-                _log.warning("cgroup not measured: reason=%r", self._cgroup_problem)
+            self._once.warning("cgroup", "cgroup not measured: reason=%r", str(error))
             return
+        self._once.over("cgroup")
         if reading is None:
             return
         state.cgroup_id = reading.identity

@@ -15,7 +15,13 @@ PACKAGES = {
 }
 MOST_MODULES = 14
 """Of a folder, its `__init__` and `__main__` not counted."""
-BELOW_ALL = ("mempressure.errors", "mempressure.mechanisms", "mempressure.units", "mempressure.__init__")
+BELOW_ALL = (
+    "mempressure.errors",
+    "mempressure.log_once",
+    "mempressure.mechanisms",
+    "mempressure.units",
+    "mempressure.__init__",
+)
 """Top-level modules of the library that any folder may import."""
 IMPURE = {
     "io",

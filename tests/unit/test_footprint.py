@@ -20,6 +20,7 @@ IDLE = {
     "mempressure.errors",
     "mempressure.loader",
     "mempressure.mechanisms",
+    "mempressure.log_once",
     "mempressure.measure",
     "mempressure.measure.cgroup",
     "mempressure.measure.memory",

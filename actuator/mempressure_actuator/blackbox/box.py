@@ -16,6 +16,7 @@ from mempressure.control.records import Cycle
 from mempressure.decide.plan import Skip
 from mempressure.decide.summary import Observation
 from mempressure.errors import MempressureError
+from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import Cgroup
 from mempressure.state.node import NodeReading
 from mempressure_actuator.blackbox.kills import MAX_CGROUPS, Kills, Rise, read_kills, risen
@@ -71,19 +72,17 @@ class BlackBox:
         self._held: dict[str, Any] | None = None
         self._usages: dict[str, deque[Usage]] = {}
         self._written = 0.0
-        self._last_error = ""
+        self._once = LogOnce(__name__)
         self._restore()
 
     def look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
         """Report kills since the last snapshot, then keep this one; errors are logged and counted, none is raised."""
         try:
             self._look(reading, observation, cgroups)
-            self._last_error = ""
+            self._once.over("write")
         except (OSError, MempressureError) as error:
             self._metrics.store_errors.inc()
-            if str(error) != self._last_error:
-                self._last_error = str(error)
-                _log.error("black box not written: reason=%s", error)
+            self._once.error("write", "black box not written: reason=%s", error)
 
     def _look(self, reading: NodeReading, observation: Observation, cgroups: Mapping[Cgroup, str]) -> None:
         # Cgroups that lost their last worker stay: it may have been killed.

@@ -16,14 +16,13 @@ from mempressure.act.mechanisms import mechanism
 from mempressure.control.loop import Machine
 from mempressure.decide.plan import Action
 from mempressure.errors import MempressureError, UnsafeDirectoryError
+from mempressure.log_once import LogOnce
 from mempressure.measure.memory import host_memory
 from mempressure.state.node import NodeReading
 from mempressure.state.node_reader import read_node
 from mempressure_actuator.loop.brakes import reason_not_to_recycle, recent
 
 _log = logging.getLogger(__name__)
-
-_MAX_REMEMBERED_PROBLEMS = 1000
 
 
 class NodeReader:
@@ -39,8 +38,7 @@ class NodeReader:
         self._runtime = runtime
         self._proc = proc
         self._count_problem = count_problem
-        self._logged: set[str] = set()
-        self._directory_problem = ""
+        self._once = LogOnce(__name__)
 
     def read(self) -> NodeReading:
         """Return the node as it is now; without apps if the runtime directory is writable by others.
@@ -52,24 +50,15 @@ class NodeReader:
             reading = read_node(self._runtime, proc=self._proc, on_problem=self._on_problem)
         except (UnsafeDirectoryError, OSError) as error:
             self._count_problem()
-            if str(error) != self._directory_problem:
-                self._directory_problem = str(error)
-                _log.error("runtime directory not used, no worker is managed: reason=%s", error)
+            self._once.error("directory", "runtime directory not used, no worker is managed: reason=%s", error)
             return NodeReading(time.time(), host_memory(proc=self._proc), {})
-        if self._directory_problem:
-            self._directory_problem = ""
+        if self._once.over("directory"):
             _log.info("runtime directory used again: path=%s", self._runtime)
         return reading
 
     def _on_problem(self, problem: MempressureError) -> None:
         self._count_problem()
-        text = str(problem)
-        if text in self._logged:
-            return
-        if len(self._logged) >= _MAX_REMEMBERED_PROBLEMS:
-            self._logged.clear()
-        self._logged.add(text)
-        _log.warning("state file ignored: reason=%s", text)
+        self._once.warning(str(problem), "state file ignored: reason=%s", problem)
 
 
 class GuardedMachine:

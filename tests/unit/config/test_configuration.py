@@ -11,6 +11,7 @@ from mypy import api
 from mempressure.config import configuration
 from mempressure.config.configuration import DRY_RUN_CHOICES, RECYCLE_CHOICES, SETTINGS, load_configuration
 from mempressure.errors import ConfigurationError
+from mempressure.log_once import LogOnce
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
@@ -354,7 +355,7 @@ def test_the_page_says_key_default_and_meaning(setting):
     ],
 )
 def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hint, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_logged", set())
+    monkeypatch.setattr(configuration, "_once", LogOnce(configuration.__name__))
     (tmp_path / "none.json").write_text("{}")
     environ = {name: "1", "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"), "MEMPRESSURE_APP": "a", "LAZY_OTHER": "1"}
     for _ in range(3):
@@ -363,6 +364,6 @@ def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hi
 
 
 def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_logged", set())
+    monkeypatch.setattr(configuration, "_once", LogOnce(configuration.__name__))
     load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_PROCESS": "pandas"})
     assert caplog.messages == []

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from mempressure.log_once import LogOnce
 from mempressure.verdicts import store
 from mempressure.verdicts.store import MAX_FILE_BYTES, forget_verdict, load_rehearsed, load_verdict, store_verdict
 from mempressure.verdicts.verdict import MechanismResult
@@ -18,7 +19,7 @@ def cache(tmp_path):
 
 @pytest.fixture(autouse=True)
 def nothing_logged_yet(monkeypatch):
-    monkeypatch.setattr(store, "_logged", set())
+    monkeypatch.setattr(store, "_once", LogOnce(store.__name__))
 
 
 @pytest.fixture

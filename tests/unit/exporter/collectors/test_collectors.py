@@ -1,8 +1,7 @@
 import logging
 import os
 
-from mempressure import __version__
-from mempressure_exporter import problems
+from mempressure import __version__, log_once
 from mempressure_exporter.collectors import COLLECTORS, Collectors, host
 from mempressure_exporter.metrics import FAMILIES
 from tests.support.samples import series_of, succeeded
@@ -59,7 +58,7 @@ def test_a_damaged_state_file_leaves_out_its_own_worker_only(scrape, proc, publi
 
 
 def test_remembered_messages_are_limited(scrape, publish_worker, runtime_dir, caplog, monkeypatch):
-    monkeypatch.setattr(problems, "_MAX_REMEMBERED_MESSAGES", 3)
+    monkeypatch.setattr(log_once, "_MOST_REMEMBERED", 3)
     directory = runtime_dir / str(os.geteuid())
     directory.mkdir(mode=0o755)
     for number in range(10):
