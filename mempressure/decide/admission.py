@@ -10,7 +10,7 @@ from math import ceil
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ScopeMemory:
     """The memory of the host or of one app."""
 
     name: str
@@ -33,13 +33,15 @@ class Admission:
 
     admitted: bool
     unload: tuple[str, ...]
-    tightest: Scope | None
+    tightest: ScopeMemory | None
     """The scope with the least room; None where nothing was measured."""
     free: int
     """What may be loaded in it; negative where it is in emergency already."""
 
 
-def decide(cost: int, *, scopes: Iterable[Scope], reserved: int, emergency: float, idle: Sequence[Idle]) -> Admission:
+def decide(
+    cost: int, *, scopes: Iterable[ScopeMemory], reserved: int, emergency: float, idle: Sequence[Idle]
+) -> Admission:
     """Return whether a load of `cost` bytes leaves every scope below `emergency`, and what would make room for it.
 
     Args:
@@ -59,7 +61,7 @@ def decide(cost: int, *, scopes: Iterable[Scope], reserved: int, emergency: floa
     return Admission(admitted=admitted, unload=chosen, tightest=tightest, free=free)
 
 
-def free_bytes(scope: Scope, *, reserved: int, emergency: float) -> int:
+def free_bytes(scope: ScopeMemory, *, reserved: int, emergency: float) -> int:
     """Return the most that may be added to a scope without entering `emergency`, which is entered at its value."""
     return ceil(emergency * scope.total) - 1 - scope.used - reserved
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mempressure.act.supervisors import Lookout
 from mempressure.config.configuration import Configuration
-from mempressure.decide.admission import Scope
+from mempressure.decide.admission import ScopeMemory
 from mempressure.decide.ranking import freeable_bytes
 from mempressure.errors import MempressureError
 from mempressure.log_once import LogOnce
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class View:
     """One look around; sizes in bytes."""
 
-    scopes: tuple[Scope, ...]
+    scopes: tuple[ScopeMemory, ...]
     worker: WorkerState
     """This process as measured now, without its packages."""
     hosts: Mapping[str, int]
@@ -57,10 +57,10 @@ class Surroundings:
         scopes = []
         app = app_memory([worker, *others])
         if app is not None:
-            scopes.append(Scope(f"app {self._app!r}", app.total, app.used))
+            scopes.append(ScopeMemory(f"app {self._app!r}", app.total, app.used))
         try:
             host = host_memory()
-            scopes.append(Scope("the host", host.total, host.used))
+            scopes.append(ScopeMemory("the host", host.total, host.used))
             self._once.over("host")
         except MempressureError as problem:
             self._not_measured("host", problem)

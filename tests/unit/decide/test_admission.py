@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.decide.admission import Idle, Scope, decide, free_bytes
+from mempressure.decide.admission import Idle, ScopeMemory, decide, free_bytes
 
-SHOP = Scope("app 'shop'", 1000, 600)
-HOST = Scope("the host", 10_000, 5000)
+SHOP = ScopeMemory("app 'shop'", 1000, 600)
+HOST = ScopeMemory("the host", 10_000, 5000)
 IDLE = (Idle("a", 100), Idle("b", 50), Idle("c", 300))
 
 
@@ -22,7 +22,7 @@ def test_a_load_may_take_what_is_left_below_emergency_and_unreserved(cost, reser
 
 
 def test_every_scope_must_have_room():
-    full = Scope("the host", 10_000, 8950)
+    full = ScopeMemory("the host", 10_000, 8950)
     admission = decided(100, scopes=(full, SHOP))
     assert (admission.admitted, admission.tightest, admission.free) == (False, full, 49)
     assert not decided(100, scopes=(SHOP, full)).admitted
@@ -54,7 +54,7 @@ def test_as_few_go_as_make_room_and_none_where_all_would_not(cost, unload):
 
 
 sizes = st.integers(0, 2000)
-scopes = st.lists(st.builds(Scope, st.just("x"), st.integers(1, 5000), st.integers(0, 6000)), max_size=3)
+scopes = st.lists(st.builds(ScopeMemory, st.just("x"), st.integers(1, 5000), st.integers(0, 6000)), max_size=3)
 idles = st.lists(st.builds(Idle, st.sampled_from("abcdef"), sizes), max_size=6, unique_by=lambda idle: idle.name)
 
 
@@ -77,5 +77,5 @@ def test_what_no_decision_ever_does(cost, scopes, reserved, emergency, idle):
 
 @given(st.integers(1, 10**6), st.integers(0, 10**6), st.floats(0.01, 1))
 def test_what_is_free_stays_below_emergency_and_a_byte_more_does_not(total, used, emergency):
-    free = free_bytes(Scope("x", total, used), reserved=0, emergency=emergency)
+    free = free_bytes(ScopeMemory("x", total, used), reserved=0, emergency=emergency)
     assert used + free < emergency * total <= used + free + 1

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mempressure.config.configuration import load_configuration
-from mempressure.decide.admission import Scope
+from mempressure.decide.admission import ScopeMemory
 from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolation.function import IsolatedFunction
 from mempressure.loader import LazyLoader
@@ -68,7 +68,7 @@ class FakeProcess:
 
     def measure(self, hosts):
         memory = {name: self.packages[name].size for name, pid in hosts.items() if pid}
-        view = View((Scope("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs)
+        view = View((ScopeMemory("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs)
         if self.seconds:  # in which others would decide on the same memory
             self.measuring.wait(self.seconds)
         return view
@@ -188,7 +188,7 @@ def test_the_refusal_says_what_it_takes_what_is_free_and_what_to_do():
     package = FakePackage("idle", 10 * MIB)
     package.load()
     process = FakeProcess(package)
-    scope = Scope("app 'shop'", 512 * MIB, 400 * MIB)
+    scope = ScopeMemory("app 'shop'", 512 * MIB, 400 * MIB)
     process.room._measure = lambda _: View((scope,), WORKER, {"idle": 10 * MIB}, {})
     with pytest.raises(MemoryBudgetExceeded) as refusal:
         process.room.for_process("pandas", 120 * MIB)
