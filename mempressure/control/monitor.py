@@ -16,8 +16,8 @@ from mempressure.decide.alerts import DEFAULT_COOLDOWN_SECONDS, AlertDict, Alert
 from mempressure.decide.suggestions import PackageMemory, SuggestionDict
 from mempressure.decide.summary import (
     SCOPE_GAP_SECONDS,
-    Held,
     Observation,
+    OwnedPackage,
     PressureSummary,
     Process,
     ScopeReport,
@@ -161,7 +161,7 @@ class MemoryMonitor:
         ]
         return self._observed(reading, held, whole_node=True)
 
-    def _observed(self, reading: NodeReading, held: list[Held] | None, *, whole_node: bool) -> Observation:
+    def _observed(self, reading: NodeReading, held: list[OwnedPackage] | None, *, whole_node: bool) -> Observation:
         with self._lock:
             scopes = self._scope_reports(reading, whole_node=whole_node)
             new = tuple(report.alert for report in scopes if report.alert and self._history.add(report.alert))
@@ -206,7 +206,7 @@ class MemoryMonitor:
             reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series))
         return tuple(reports)
 
-    def _package_memories(self, held: list[Held], now: float) -> dict[str, tuple[PackageMemory, ...]]:
+    def _package_memories(self, held: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:
         known, self._processes = self._processes, {}
         sizes: dict[tuple[str, str], float] = {}
         processes: dict[tuple[str, str], list[tuple[Sample, ...]]] = {}

@@ -22,10 +22,12 @@ from mempressure.state.records import PackageState
 SCOPE_GAP_SECONDS = 5.0
 """Samples of a scope's series are this far apart at least."""
 
-Held = tuple[str, int, int, PackageState]
-"""A package in a worker: the app, the worker's pid and its start in ticks."""
+OwnedPackage = tuple[str, int, int, PackageState]
+"""A package with its app and its worker's pid and start in ticks; in the process at hand the last two are 0."""
 Process = tuple[str, int, int, str, float]
-"""A package's own process: the same, the package, and which load it is, since one that starts again starts anew."""
+"""A package process: app, the worker's pid and its start in ticks, package, and number of the load.
+
+A process that is started again is another one: its series begins anew."""
 
 
 class SystemMemory(TypedDict):
