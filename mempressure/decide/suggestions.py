@@ -202,7 +202,7 @@ def by_priority(suggestions: Iterable[Suggestion]) -> list[Suggestion]:
     )
 
 
-def growth(samples: Sequence[Sample]) -> tuple[float, float]:
+def steady_growth(samples: Sequence[Sample]) -> tuple[float, float]:
     """Return by how many bytes a process grew over `samples`, and from how many; (0, 0) where it did not grow steadily.
 
     Both come from the line with the Theil-Sen slope through the median, so outliers move neither. Steadily: either half
@@ -257,7 +257,7 @@ def _on_available(memory: MemoryReading) -> Iterator[_Found]:
 def _worst_growth(processes: Iterable[Sequence[Sample]]) -> tuple[SuggestionType, float]:
     leaks, increases = [0.0], [0.0]
     for samples in processes:
-        grown, start = growth(samples)
+        grown, start = steady_growth(samples)
         if grown >= LEAK_BYTES and grown >= LEAK_RATIO * start:
             leaks.append(grown)
         elif grown >= INCREASE_BYTES and grown >= INCREASE_RATIO * start:

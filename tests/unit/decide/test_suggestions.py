@@ -11,9 +11,9 @@ from mempressure.decide.suggestions import (
     PackageMemory,
     Suggestion,
     by_priority,
-    growth,
     package_suggestions,
     scope_suggestions,
+    steady_growth,
 )
 from mempressure.measure import trend
 from mempressure.measure.reading import MemoryReading
@@ -179,7 +179,7 @@ def test_nothing_is_said_of_fewer_than_ten_samples():
 )
 def test_what_does_not_grow_steadily_is_no_leak(values):
     samples = [(1e9 + 10 * i, value * MIB) for i, value in enumerate(values)]
-    assert growth(samples) == (0.0, 0.0)
+    assert steady_growth(samples) == (0.0, 0.0)
     assert on_package(MIB, samples) == []
 
 
@@ -281,7 +281,7 @@ def test_whatever_is_measured_the_suggestions_are_in_order_and_fit_json(
     seconds=st.floats(0.1, 1000),
 )
 def test_growth_of_a_straight_line_is_what_it_grew(start, grown, samples, seconds):
-    found, began = growth(line(start, grown, samples=samples, seconds=seconds))
+    found, began = steady_growth(line(start, grown, samples=samples, seconds=seconds))
     if grown < 4 * MIB:
         assert (found, began) == (0.0, 0.0)
     else:
