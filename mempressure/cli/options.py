@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mempressure.config.configuration import Configuration, load_configuration
-from mempressure.control.actuator_client import Actuator, checked_token, token_in
+from mempressure.control.actuator_client import ActuatorClient, checked_token, token_in
 from mempressure.errors import ConfigurationError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -24,7 +24,7 @@ def add_actuator_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_and_actuator(options: argparse.Namespace) -> tuple[Configuration, Actuator]:
+def settings_and_actuator(options: argparse.Namespace) -> tuple[Configuration, ActuatorClient]:
     """Return the configuration, and a client of the actuator that it, or an option, names.
 
     Raises:
@@ -32,7 +32,7 @@ def settings_and_actuator(options: argparse.Namespace) -> tuple[Configuration, A
     """
     configuration = load_configuration(flags={"mempressure_actuator": options.actuator or ""})
     path = options.token_file or configuration.state_directory / "token"
-    return configuration, Actuator(configuration.actuator_url, token=lambda: read_token(path))
+    return configuration, ActuatorClient(configuration.actuator_url, token=lambda: read_token(path))
 
 
 def read_token(path: Path) -> str:

@@ -10,7 +10,7 @@ from mempressure.config.effective_settings import SettingDict, settings_in_force
 from mempressure.config.runtime_settings import Settings
 from mempressure.config.settings_file import SettingsFile
 from mempressure.config.thresholds import ThresholdsDict
-from mempressure.control.actuator_client import Actuator, NoActuatorError
+from mempressure.control.actuator_client import ActuatorClient, NoActuatorError
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.decide.inventory import AppDict, inventory
 from mempressure.decide.summary import PressureSummary
@@ -44,7 +44,7 @@ class Node:
         actuator: that is asked first.
     """
 
-    def __init__(self, configuration: Configuration, actuator: Actuator) -> None:
+    def __init__(self, configuration: Configuration, actuator: ActuatorClient) -> None:
         self._actuator = actuator
         self._machine = _Machine(configuration)
         self.answered_by_actuator = False

@@ -46,7 +46,7 @@ class NoActuatorError(ActuatorError):
     """No actuator answers at its address."""
 
 
-class Actuator:
+class ActuatorClient:
     """One actuator.
 
     Args:

@@ -74,11 +74,9 @@ class ThresholdsInForce:
         self._lock = threading.Lock()
 
     def _send(self, thresholds: Thresholds) -> None:
-        from mempressure.control.actuator_client import (
-            Actuator,
-        )  # http.client, only where an actuator answers
+        from mempressure.control.actuator_client import ActuatorClient  # http.client, only where an actuator answers
 
-        actuator = Actuator(self._url, token=lambda: self._token(self._state_directory / "token"))
+        actuator = ActuatorClient(self._url, token=lambda: self._token(self._state_directory / "token"))
         actuator.post("memory", "pressure-thresholds", body=thresholds.as_dict())
 
     def _token(self, path: Path) -> str:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from mempressure.control import actuator_client as module
-from mempressure.control.actuator_client import Actuator, ActuatorError, NoActuatorError
+from mempressure.control.actuator_client import ActuatorClient, ActuatorError, NoActuatorError
 
 TOKEN = "a-token-of-sixteen"  # noqa: S105 -- of this test's own server
 
@@ -49,7 +49,7 @@ def server():
 
 
 def asking(server, token=lambda: TOKEN):
-    return Actuator(f"http://127.0.0.1:{server.server_port}", token=token)
+    return ActuatorClient(f"http://127.0.0.1:{server.server_port}", token=token)
 
 
 def no_token():
@@ -130,13 +130,13 @@ def test_nobody_answers_and_the_token_is_not_asked_for():
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(NoActuatorError, match=r"Connection refused.*start it with mempressure-actuator"):
-        Actuator(f"http://127.0.0.1:{port}", token=no_token).post("pandas", "unload", body={})
+        ActuatorClient(f"http://127.0.0.1:{port}", token=no_token).post("pandas", "unload", body={})
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "READ_SECONDS", 0.05)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        client = Actuator(f"http://127.0.0.1:{listener.getsockname()[1]}", token=no_token)
+        client = ActuatorClient(f"http://127.0.0.1:{listener.getsockname()[1]}", token=no_token)
         with pytest.raises(ActuatorError, match="did not answer in time; whether it acted is not known"):
             client.get("/api/packages")
 
@@ -152,4 +152,4 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch):
     ],
 )
 def test_what_is_on_this_machine(url, here):
-    assert Actuator(url, token=no_token).is_here is here
+    assert ActuatorClient(url, token=no_token).is_here is here
