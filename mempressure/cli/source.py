@@ -46,7 +46,7 @@ class Node:
 
     def __init__(self, configuration: Configuration, actuator: ActuatorClient) -> None:
         self._actuator = actuator
-        self._machine = _Machine(configuration)
+        self._machine = _LocalNode(configuration)
         self.answered_by_actuator = False
         """Who answered last."""
 
@@ -92,7 +92,7 @@ class Node:
         return answer
 
 
-class _Machine:
+class _LocalNode:
     """This machine, read without asking anybody."""
 
     def __init__(self, configuration: Configuration) -> None:

@@ -65,7 +65,7 @@ class LeadingLoop:
         self._delay = delay_seconds
         self._lock = LockFile(configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
         self._stopping = threading.Event()
-        self._machine = _Machine(configuration, may_act=self._may_act)
+        self._machine = _OwnApps(configuration, may_act=self._may_act)
         self._control = ControlLoop(
             self._machine,
             rules=self._rules,
@@ -148,7 +148,7 @@ def _host_first(held: tuple[Scope, float]) -> tuple[bool, str]:
     return scope != "host", app
 
 
-class _Machine:
+class _OwnApps:
     """Looks at this user's applications, and acts on them for as long as it may."""
 
     def __init__(self, configuration: Configuration, *, may_act: Callable[[], bool]) -> None:
