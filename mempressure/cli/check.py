@@ -12,7 +12,7 @@ from mempressure.cli.options import seconds
 from mempressure.cli.progress import Progress, progress
 from mempressure.config.configuration import load_configuration
 from mempressure.errors import ConfigurationError, UnsafeDirectoryError
-from mempressure.rehearsal.rehearsal import CYCLES, STEP_SECONDS, Outcome, Rehearsal
+from mempressure.rehearsal.rehearsal import CYCLES, STEP_SECONDS, CheckOutcome, Rehearsal
 from mempressure.rehearsal.trial import RehearsalError
 from mempressure.verdicts.store import MAX_NAME_BYTES, forget_verdict, load_rehearsed, store_verdict
 from mempressure.verdicts.verdict import as_json
@@ -77,12 +77,12 @@ def run(options: argparse.Namespace) -> int:
     return _status(answers)
 
 
-def _checked(package: str, options: argparse.Namespace, shown: Progress) -> Outcome:
+def _checked(package: str, options: argparse.Namespace, shown: Progress) -> CheckOutcome:
     cache = load_configuration().cache_directory
     if not options.refresh and not options.no_cache:
         verdict = load_rehearsed(package, exercise=options.exercise, cache=cache)
         if verdict is not None and max(result.cycles for result in verdict.results) >= options.cycles:
-            return Outcome(package, verdict, cached=True)
+            return CheckOutcome(package, verdict, cached=True)
     rehearsal = Rehearsal(
         package,
         exercise=options.exercise,
@@ -95,22 +95,22 @@ def _checked(package: str, options: argparse.Namespace, shown: Progress) -> Outc
     except RehearsalError as error:
         if not options.no_cache:  # whatever was found before does not hold any more
             forget_verdict(package, exercise=options.exercise, cache=cache)
-        return Outcome(package, status=error.kind, message=str(error))
+        return CheckOutcome(package, status=error.kind, message=str(error))
     if not options.no_cache:
         try:
             store_verdict(verdict, cache=cache)
         except (OSError, UnsafeDirectoryError) as error:
             shown.say(f"the verdict on {package} is not kept: {error}")
-    return Outcome(package, verdict)
+    return CheckOutcome(package, verdict)
 
 
-def _status(answers: list[Outcome]) -> int:
+def _status(answers: list[CheckOutcome]) -> int:
     if any(answer.verdict is None for answer in answers):
         return NOT_REHEARSED
     return ALL_WORK if all(answer.verdict and answer.verdict.mechanism for answer in answers) else SOME_DO_NOT
 
 
-def _as_json(answer: Outcome) -> dict[str, Any]:
+def _as_json(answer: CheckOutcome) -> dict[str, Any]:
     verdict = answer.verdict
     return {
         "package": answer.package,

@@ -12,12 +12,12 @@ from mempressure.verdicts.verdict import MechanismResult, ModuleCost, Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mempressure.rehearsal.rehearsal import Outcome
+    from mempressure.rehearsal.rehearsal import CheckOutcome
 
 _RESULTS = {True: "equal", False: "different", None: "-"}
 
 
-def show(answers: "Iterable[Outcome]") -> None:
+def show(answers: "Iterable[CheckOutcome]") -> None:
     """Print what came of each package.
 
     Raises:

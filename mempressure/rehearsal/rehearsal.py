@@ -18,7 +18,7 @@ STEP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckOutcome:
     """What came of one package: its verdict, or what kept it from being rehearsed."""
 
     package: str
