@@ -1,1 +1,1 @@
-"""Settings, where each value comes from, and the directories that files live in."""
+"""Settings, the sources of their values, and the directories and files that processes share."""

@@ -1,7 +1,7 @@
-"""The configuration: one table of settings, and their values from flags, the environment, a file, or their defaults.
+"""The configuration: the table of all settings, and their values from flags, the environment, a file or defaults.
 
-Every setting is an environment variable; its lower-case name is its key in the file that `MEMPRESSURE_CONFIG` names
-(YAML or JSON). What people set through the API at run time is kept elsewhere, in `mempressure.config.runtime_settings`.
+Every setting is an environment variable. Its lower-case name is its key in the file that `MEMPRESSURE_CONFIG` names
+(YAML or JSON). Settings made through the API at run time are separate: `mempressure.config.runtime_settings`.
 """
 
 import os
@@ -31,7 +31,7 @@ DRY_RUN_CHOICES = (*NAMES, "custom")
 _T = TypeVar("_T")
 _UNLOADING = "LAZY_LOADING_UNLOADING_"
 _FLAGS = {"MEMPRESSURE_ACTIONS_FILE": "--actions.file"}
-"""Flags that are named otherwise, as those of Prometheus' exporters are."""
+"""Flags with names of their own, in the style of Prometheus exporters."""
 
 
 class Setting(Generic[_T]):
@@ -79,7 +79,7 @@ class Setting(Generic[_T]):
 
     @property
     def flag(self) -> str:
-        """Return its flag, where a program takes it as one."""
+        """Return its command line flag, for programs that have one."""
         return _FLAGS.get(self.variable) or "--" + self.key.removeprefix("mempressure_").replace("_", "-")
 
 
@@ -89,7 +89,7 @@ def _main_program() -> str:
     name = name.removesuffix(".py")
     if name == "__main__":
         name = os.path.basename(folder)
-    # `python -c` leaves "-c"; and a name of undecodable bytes could be shown nowhere.
+    # With `python -c` it is "-c"; a name with undecodable bytes cannot be displayed.
     return name[:100] if name.strip() and not name.startswith("-") and name.isprintable() else "python"
 
 
@@ -98,7 +98,7 @@ def _default_runtime_directory() -> Path:
         return Path("/run/mempressure")
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(base, "mempressure")
-    return Path(f"/tmp/mempressure-{os.geteuid()}")  # noqa: S108 -- what XDG leaves; owner and mode are checked
+    return Path(f"/tmp/mempressure-{os.geteuid()}")  # noqa: S108 -- without XDG; owner and mode are checked
 
 
 def _default_state_directory() -> Path:
@@ -233,7 +233,7 @@ class Configuration:
 
     @property
     def app(self) -> str:
-        """Return the application's name: as set, else the main program's."""
+        """Return the application's name: `given_app`, else the main program's name."""
         return self.given_app or _main_program()
 
     @property
@@ -280,7 +280,7 @@ def load_configuration(
     path, in_file = _file_texts(environment)
     given = {}
     for setting in SETTINGS:
-        # An empty variable is an unset one, as compose files and unit files write it.
+        # An empty text counts as not set: compose files and unit files write unset variables so.
         if text := (flags or {}).get(setting.key):
             origin = f"flag {setting.flag}"
         elif text := environment.get(setting.variable):
@@ -298,8 +298,8 @@ def load_configuration(
 
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    """Log variables that begin like settings and are none, once each: a misspelt one would be ignored in silence."""
-    if PACKAGE_PROCESS_VARIABLE in environ:  # its worker has logged them
+    """Log once each variable that is named like a setting and is none: a misspelt one would be ignored silently."""
+    if PACKAGE_PROCESS_VARIABLE in environ:  # the worker has logged them
         return
     names = {name for name in environ if name.startswith(("MEMPRESSURE_", _UNLOADING))}
     known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
@@ -317,6 +317,8 @@ _once = LogOnce(__name__)
 def _file_texts(environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Return the path of the configuration file, and the texts in it by key; none where the default file is absent."""
     path = environ.get("MEMPRESSURE_CONFIG") or DEFAULT_FILE
+    if path == os.devnull:  # an empty file, and reading it would load modules that a worker has no other use for
+        return path, {}
     if not environ.get("MEMPRESSURE_CONFIG"):
         try:
             os.stat(path)

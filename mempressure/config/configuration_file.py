@@ -38,23 +38,23 @@ def _parsed(path: str, text: str) -> Any:
         return parse_json(text or "{}")
     except ValueError as error:
         if path.endswith(".json"):
-            raise ConfigurationError(f"{path} is no JSON: {error}") from None
+            raise ConfigurationError(f"{path} is not JSON: {error}") from None
     try:
         content = parse_yaml(text)
     except ImportError:
-        raise ConfigurationError(f"{path} is no JSON; to read YAML: pip install PyYAML") from None
+        raise ConfigurationError(f"{path} is not JSON; to read YAML: pip install PyYAML") from None
     except ValueError as error:
         raise ConfigurationError(f"{path} is neither JSON nor YAML: {error}") from None
     return {} if content is None else content
 
 
 def _as_text(value: Any, origin: str) -> str:
-    if value is None:  # `key:` with nothing behind it is unset, as an empty variable is
+    if value is None:  # `key:` without a value counts as not set, like an empty variable
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
         return ",".join(_as_text(part, origin) for part in value)
     if isinstance(value, dict):
-        raise ConfigurationError(f"{origin} holds keys and values of its own; send one value")
+        raise ConfigurationError(f"{origin} has keys and values of its own; send one value")
     return str(value)

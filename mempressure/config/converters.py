@@ -1,4 +1,4 @@
-"""How the text of a setting is read: each conversion returns the value, or raises ValueError saying what to send."""
+"""Converters from a setting's text to its value; each raises ValueError with what to send instead."""
 
 import os
 from collections.abc import Callable
@@ -12,11 +12,11 @@ _SIZE_UNITS = {"": 1, "b": 1} | {
 _BOOLEANS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 _LARGEST_SIZE = 2**62
 _LARGEST_UID = 2**32 - 2
-"""The kernel keeps the last one, (uid_t) -1, for "no user"."""
+"""The number above it, (uid_t) -1, means "no user" to the kernel."""
 
 
 def boolean(text: str) -> bool:
-    """Return what a word such as true, no, on or 0 says."""
+    """Return the boolean for true, 1, yes, on, false, 0, no or off, in any case."""
     try:
         return _BOOLEANS[text.strip().lower()]
     except KeyError:
@@ -24,7 +24,7 @@ def boolean(text: str) -> bool:
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """Return a conversion to a number from `low` to `high`, both allowed."""
+    """Return a converter to a number from `low` to `high`, both included."""
 
     def convert(text: str) -> float:
         try:
@@ -39,7 +39,7 @@ def number(low: float, high: float) -> Callable[[str], float]:
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return a conversion to a whole number from `low` to `high`, both allowed."""
+    """Return a converter to a whole number from `low` to `high`, both included."""
     to_number = number(low, high)
 
     def convert(text: str) -> int:
@@ -55,7 +55,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def size(text: str) -> int:
-    """Return bytes; k, M, G and T mean powers of 1024, as do KiB to TiB, while kB to TB mean powers of 1000."""
+    """Return a size in bytes; k, M, G, T and KiB to TiB are powers of 1024, kB to TB are powers of 1000."""
     stripped = text.strip().lower()
     digits = stripped.rstrip("bikmgt ")
     unit = stripped[len(digits) :].strip()
@@ -69,7 +69,7 @@ def size(text: str) -> int:
 
 
 def choice(*names: str) -> Callable[[str], str]:
-    """Return a conversion that takes one of `names` as it is."""
+    """Return a converter that accepts one of `names`, unchanged."""
 
     def convert(text: str) -> str:
         if text not in names:
@@ -80,7 +80,7 @@ def choice(*names: str) -> Callable[[str], str]:
 
 
 def subset(*names: str) -> Callable[[str], tuple[str, ...]]:
-    """Return a conversion to some of `names`, separated by commas or spaces; true means all of them, false none."""
+    """Return a converter to some of `names`, separated by commas or spaces; true means all of them, false none."""
 
     def convert(text: str) -> tuple[str, ...]:
         parts = text.replace(",", " ").split()
@@ -94,14 +94,14 @@ def subset(*names: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def label(text: str) -> str:
-    """Return a name that can be shown on a terminal and be a label's value."""
+    """Return a name of printable characters, which can be displayed on a terminal and used as a metric label."""
     if not text.strip() or len(text) > 100 or not text.isprintable():
         raise ValueError("a name of 1 to 100 printable characters")
     return text
 
 
 def directory(text: str) -> Path:
-    """Return an absolute path; a relative one would name another directory in each process."""
+    """Return an absolute path; a relative one would mean another directory in each process."""
     if not os.path.isabs(text) or "\0" in text:
         raise ValueError("an absolute path, such as /run/mempressure")
     return Path(text)
@@ -109,7 +109,7 @@ def directory(text: str) -> Path:
 
 def url(text: str) -> str:
     """Return the address of a server as http://HOST:PORT; HOST:PORT alone means http."""
-    import re  # only the command line's own setting is one
+    import re  # deferred: most workers have no such setting
 
     scheme, found, rest = text.strip().rpartition("://")
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})/?", rest, re.ASCII)
@@ -119,7 +119,7 @@ def url(text: str) -> str:
 
 
 def uids(text: str) -> tuple[int, ...]:
-    """Return numeric user ids, given with commas or spaces between them."""
+    """Return numeric user ids, separated by commas or spaces in the text."""
     parts = text.replace(",", " ").split()
     if not all(part.isascii() and part.isdecimal() and len(part) <= 10 for part in parts):
         raise ValueError(f"numeric user ids from 0 to {_LARGEST_UID}, separated by commas")

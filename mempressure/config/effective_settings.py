@@ -11,7 +11,7 @@ DEFAULT = "default"
 
 
 class SettingDict(TypedDict):
-    """One setting: `value` as it would be written in the environment, `origin` where it came from."""
+    """One setting: `value` as text for an environment variable, `origin` the source of the value."""
 
     name: str
     value: str

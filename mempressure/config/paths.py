@@ -1,6 +1,6 @@
-"""Directories and files that processes share: where they are, when they can be trusted, and how a file is replaced.
+"""Directories and files that processes share: their names, the checks of owner and mode, and atomic replacement.
 
-Layout of the runtime directory (agents' state files and sockets, short-lived):
+Layout of the runtime directory (state files and sockets of the workers' agents, short-lived):
 
     <runtime>/<uid>/<pid>.state      0644, replaced at each tick
     <runtime>/<uid>/<pid>.sock       0600
@@ -18,28 +18,28 @@ from mempressure.errors import UnsafeDirectoryError
 from mempressure.measure.process import pid_namespace
 
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
-"""As the kernel names it everywhere (PROC_PID_INIT_INO)."""
+"""The kernel's fixed name of the machine's first PID namespace (PROC_PID_INIT_INO)."""
 
 
 def file_stem(pid: int, namespace: str) -> str:
-    """Return what a worker's files are called: its pid, with its PID namespace where that is not the machine's first.
+    """Return the stem of a worker's file names: its pid, with its PID namespace unless that is the machine's first.
 
-    Containers that share a runtime directory, and a user, have workers of the same pids.
+    Workers in containers that share a runtime directory and a user can have the same pid.
     """
     return str(pid) if namespace in ("", _FIRST_PID_NAMESPACE) else f"{pid}-{namespace.strip('pid:[]')}"
 
 
 def socket_path(directory: Path, pid: int, *, namespace: str | None = None) -> Path:
-    """Return where the agent of worker `pid` listens; `namespace` is its PID namespace, this process' by default."""
+    """Return the path of the socket of worker `pid`; `namespace` is its PID namespace, by default this process'."""
     return directory / f"{file_stem(pid, pid_namespace() if namespace is None else namespace)}.sock"
 
 
 def make_private(path: Path, *, mode: int = 0o755) -> Path:
-    """Make a directory that nobody but its owner can write to, and return it.
+    """Create a directory that only its owner can write to, if it is missing, and return it.
 
     Raises:
-        UnsafeDirectoryError: it is there, and somebody else owns it or can write to it.
-        OSError: it cannot be made.
+        UnsafeDirectoryError: it exists, and another user owns it or can write to it.
+        OSError: it cannot be created.
     """
     _make(path, mode=mode)
     require_private(path, owner=os.geteuid())
@@ -47,11 +47,11 @@ def make_private(path: Path, *, mode: int = 0o755) -> Path:
 
 
 def own_runtime_directory(runtime: Path) -> Path:
-    """Make and return this user's subdirectory of the runtime directory.
+    """Create this user's subdirectory of the runtime directory, if it is missing, and return it.
 
     Raises:
-        UnsafeDirectoryError: the runtime directory or the subdirectory is open to others.
-        OSError: one of them cannot be made; where that is not permitted the message says how it can be.
+        UnsafeDirectoryError: other users could write to the runtime directory or the subdirectory.
+        OSError: one of them cannot be created; if that is not permitted, the message says what root has to run.
     """
     own = runtime / str(os.geteuid())
     try:
@@ -61,7 +61,7 @@ def own_runtime_directory(runtime: Path) -> Path:
     except PermissionError as error:
         raise PermissionError(
             error.errno,
-            f"{own} cannot be made: {error.strerror}; have root run `mkdir -p -m 1777 {runtime}`, "
+            f"{own} cannot be created: {error.strerror}; have root run `mkdir -p -m 1777 {runtime}`, "
             f"or set MEMPRESSURE_RUNTIME_DIR to a directory of uid {os.geteuid()}",
         ) from error
 
@@ -69,12 +69,14 @@ def own_runtime_directory(runtime: Path) -> Path:
 def user_directories(
     runtime: Path, *, on_problem: Callable[[UnsafeDirectoryError], None]
 ) -> Iterator[tuple[int, Path]]:
-    """Yield (uid, directory) for every user whose agents can be believed; tell of the others and skip them.
+    """Yield (uid, directory) for every user whose directory only that user can write to, in the order of uids.
 
-    Users come in the order of their uids, root and the system's own first.
+    Args:
+        runtime: the runtime directory.
+        on_problem: called for each directory that is skipped.
 
     Raises:
-        UnsafeDirectoryError: the runtime directory itself is open to others.
+        UnsafeDirectoryError: other users could replace what is in the runtime directory itself.
     """
     try:
         require_trustworthy_parent(runtime)
@@ -86,7 +88,7 @@ def user_directories(
         directory = _user_directory(runtime, uid)
         try:
             require_private(directory, owner=uid)
-        except FileNotFoundError:  # its user's last worker has just ended
+        except FileNotFoundError:  # the user's last worker has just ended
             continue
         except UnsafeDirectoryError as problem:
             on_problem(problem)
@@ -96,19 +98,19 @@ def user_directories(
 
 @lru_cache(maxsize=64)
 def _user_directory(runtime: Path, uid: int) -> Path:
-    # A path that was used knows its text: a new one costs a scrape 20 us.
+    # A path object caches its text: a new one would cost a scrape 20 us.
     return runtime / str(uid)
 
 
 def require_private(path: Path, *, owner: int) -> None:
-    """Check that `path` is a real directory of `owner` that no one else can write to.
+    """Check that `path` is a directory, not a link, that belongs to `owner` and that only the owner can write to.
 
     Raises:
-        UnsafeDirectoryError: it is not; the message says how to mend it.
+        UnsafeDirectoryError: it is not; the message says how to correct it.
     """
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise UnsafeDirectoryError(f"{path} is no directory; remove it")
+        raise UnsafeDirectoryError(f"{path} is not a directory; remove it")
     if status.st_uid != owner:
         raise UnsafeDirectoryError(f"{path} belongs to uid {status.st_uid}, not {owner}; remove it or chown it")
     if status.st_mode & 0o022:
@@ -118,14 +120,16 @@ def require_private(path: Path, *, owner: int) -> None:
 
 
 def require_trustworthy_parent(path: Path) -> None:
-    """Check that no stranger can replace what lies in `path`: root's or one's own, closed to others or sticky.
+    """Check that no other user but root can replace entries of directory `path`.
+
+    It must belong to root or this process' user, and be writable by its owner alone or have the sticky bit.
 
     Raises:
-        UnsafeDirectoryError: it is not; the message says how to mend it.
+        UnsafeDirectoryError: others can; the message says how to correct it.
     """
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
-        raise UnsafeDirectoryError(f"{path} is no directory; remove it")
+        raise UnsafeDirectoryError(f"{path} is not a directory; remove it")
     if status.st_uid not in (0, os.geteuid()):
         raise UnsafeDirectoryError(
             f"{path} belongs to uid {status.st_uid}, neither root nor {os.geteuid()}; set MEMPRESSURE_RUNTIME_DIR"
@@ -140,21 +144,21 @@ def require_trustworthy_parent(path: Path) -> None:
 def atomic_write(
     path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, sync: bool = True, replace: bool = True
 ) -> None:
-    """Write a file in one step: a reader sees what was there before or all of `data`, never a part.
+    """Replace a file atomically: a reader sees the old content or all of `data`, never a part.
 
-    The new file is written beside it, under a name of its own for each process, and renamed. Each worker publishes its
-    state through this every second: 33 us without `sync` on tmpfs.
+    The new file is written beside it, under a temporary name of this process' own, and renamed. Every worker does this
+    each second with its state, in 33 us on tmpfs; hence no `pathlib` and, without `sync`, no wait for the disk.
 
     Args:
-        path: of the file. Two threads of one process must not write the same one at once; two processes may.
-        data: its whole new content.
-        mode: its permission bits, whatever the umask.
-        sync: have file and directory on the disk before it returns, so that both survive a power cut.
-        replace: whether a file that is there is replaced; otherwise it stays.
+        path: of the file. Several processes may write the same file at once, several threads of one must not.
+        data: the whole new content.
+        mode: the permission bits, whatever the umask.
+        sync: wait until file and directory are on the disk, so that the change survives a power cut.
+        replace: whether an existing file is replaced.
 
     Raises:
-        FileExistsError: there is a file, and it is not to be replaced.
-        OSError: the directory is gone, full or not to be written to. What was there stays; nothing is left beside it.
+        FileExistsError: the file exists, and `replace` is False.
+        OSError: the directory is missing, full or not writable. The old file stays, and no temporary file is left.
     """
     folder, name = os.path.split(path)
     new = os.path.join(folder, f".{name}.{os.getpid()}.new")
@@ -182,12 +186,12 @@ def atomic_write(
 
 
 def _created(path: str, mode: int) -> int:
-    """Return the descriptor of a new file: never one that somebody else made, linked or holds open."""
-    # Made with its mode, not changed to it: with a umask of 0 there would be a moment to open it for writing.
+    """Create a file and return its descriptor; an existing one, which others may hold open, is never reused."""
+    # Created with its mode, not only changed to it: with a umask of 0 others could open it for writing in between.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags, mode)
-    except FileExistsError:  # left by a process of the same pid that was killed: in a container all have the same
+    except FileExistsError:  # left by a killed process with the same pid, as in containers
         os.unlink(path)
         return os.open(path, flags, mode)
 
@@ -195,23 +199,23 @@ def _created(path: str, mode: int) -> int:
 def _sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)  # or a power cut brings the old name back
+        os.fsync(descriptor)  # or a power cut could bring the old file back
     finally:
         os.close(descriptor)
 
 
 def _make(path: Path, *, mode: int) -> None:
-    """Make a directory of exactly `mode`, whatever the umask; gunicorn's is 0, and a service's may be 0077."""
-    # Not mkdir(parents=True): it ignores `mode` for the parents, and a umask of 0 leaves them open to everyone.
+    """Create a directory with exactly `mode`, whatever the umask: gunicorn's is 0, and a service's may be 0077."""
+    # Not mkdir(parents=True): it ignores `mode` for the parents, which a umask of 0 would make writable by everyone.
     for parent in reversed(path.parents):
         if not parent.exists():
             with suppress(FileExistsError):
                 parent.mkdir(mode=0o755)
     try:
         path.mkdir(mode=mode)
-    except FileExistsError:  # what it is, is the caller's to check
+    except FileExistsError:  # the caller checks it
         return
-    # By descriptor: between the two calls a link may have come to lie there, where the parent is open to others.
+    # By descriptor: if others can write to the parent, a link may have replaced the directory between the two calls.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchmod(descriptor, mode)

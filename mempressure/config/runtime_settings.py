@@ -1,8 +1,4 @@
-"""What people set at run time: thresholds, switches and preferences, kept in `settings.json`.
-
-The actuator writes the file, the exporter and the workers read it. It is replaced whole, so a reader never sees half of
-it; writers take a lock file in turn, so two at once lose nothing. A damaged file is kept aside and the defaults hold.
-"""
+"""Settings made at run time through the API: thresholds, switches and preferences. `settings_file` stores them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,20 +12,20 @@ SWITCHES: tuple[Switch, ...] = get_args(Switch)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The run-time settings. `preferences` maps (app, package) to `keep_loaded`; the app "" means every app."""
+    """The run-time settings; `preferences` maps (app, package) to `keep_loaded`, where the app "" means every app."""
 
     thresholds: Thresholds
     alerts_enabled: bool = True
     suggestions_enabled: bool = True
     preferences: Mapping[tuple[str, str], bool] = field(default_factory=dict)
     chosen: frozenset[str] = field(default=frozenset(), compare=False)
-    """Which of thresholds, alerts_enabled and suggestions_enabled people set.
+    """Which of thresholds, alerts_enabled and suggestions_enabled were set through the API.
 
-    These hold whatever the configuration says, and they alone are stored.
+    They override the configuration, and only they are stored.
     """
 
     def keep_loaded(self, app: str, package: str, *, declared: bool) -> bool:
-        """Return whether a package is to stay loaded: as set for the app, for every app, or as `declared`."""
+        """Return whether a package is to stay loaded: as set for the app, else for every app, else as `declared`."""
         for key in ((app, package), ("", package)):
             if key in self.preferences:
                 return self.preferences[key]

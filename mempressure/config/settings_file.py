@@ -1,7 +1,7 @@
-"""`settings.json`: the file that keeps the settings that people make at run time.
+"""`settings.json` in the state directory: the file of the settings made at run time.
 
-The actuator writes it; the exporter and the workers read it. It is replaced whole, so a reader never sees half of
-it; writers take a lock file in turn, so two at once lose nothing. A damaged file is kept aside and the defaults hold.
+The actuator writes it; the exporter and the workers read it. It is replaced atomically, and writers take turns by a
+lock file, so no change is lost. A damaged file is renamed, and the defaults apply.
 """
 
 import fcntl
@@ -25,20 +25,20 @@ _log = logging.getLogger(__name__)
 
 
 _DAMAGE = (ValueError, TypeError, KeyError, RecursionError)
-"""What reading a file of any content can raise."""
+"""The exceptions that parsing arbitrary content can raise."""
 
 
 class SettingsError(MempressureError):
-    """The settings file is damaged; the defaults hold until something is set anew."""
+    """The settings file is damaged; the defaults apply until something is set again."""
 
 
 class SettingsFile:
-    """The home of the run-time settings.
+    """Reads and writes the run-time settings.
 
     Args:
-        directory: the state directory; made, closed to others, at the first write.
-        defaults: thresholds and hysteresis that hold where the file says nothing.
-        on_damage: called for each damaged file that is read, for whoever counts them.
+        directory: the state directory; created at the first write, writable by its owner alone.
+        defaults: thresholds and hysteresis that apply where none are stored.
+        on_damage: called each time a damaged file is read, to count it.
     """
 
     def __init__(self, directory: Path, *, defaults: Thresholds, on_damage: Callable[[], None] = lambda: None) -> None:
@@ -48,13 +48,13 @@ class SettingsFile:
         self._seen: tuple[int, int, int] | None = None
         self._settings = self._unset = Settings(thresholds=defaults)
         self.problem: SettingsError | None = None
-        """What was wrong with the file when it was read last."""
+        """The damage found at the last reading; None if there was none."""
 
     def read(self) -> Settings:
-        """Return the current settings; one `stat` where nothing changed.
+        """Return the current settings; costs one `stat` while the file is unchanged.
 
         Raises:
-            OSError: the file is there and cannot be read.
+            OSError: the file exists and cannot be read.
         """
         try:
             if _identity(os.stat(self._path)) != self._seen:
@@ -66,17 +66,17 @@ class SettingsFile:
         return self._settings
 
     def update(self, change: Callable[[Settings], Settings]) -> Settings:
-        """Apply `change` to the current settings and store the result before returning it.
+        """Apply `change` to the current settings, store the result and return it.
 
         Raises:
-            OSError: the directory cannot be written to; what was stored before stays.
-            UnsafeDirectoryError: the directory is open to others.
+            OSError: the directory cannot be written to; the stored settings stay as they were.
+            UnsafeDirectoryError: other users can write to the directory.
         """
         make_private(self._path.parent)
         with self._locked():
             if self._path.exists():
                 self._keep_aside_if_damaged()
-            # Another writer's file may have got a freed inode within one tick of the clock: look again, always.
+            # Always read again: another writer's file may have the same inode, time stamp and size as the one before.
             self._seen = None
             settings = change(self.read())
             atomic_write(self._path, json.dumps(_as_json(settings), indent=2).encode())
@@ -118,7 +118,7 @@ def _as_json(settings: Settings) -> dict[str, Any]:
     }
     return {
         "version": 1,
-        # What nobody set is the configuration's, today's and tomorrow's.
+        # What was not set through the API is left out: it follows the configuration.
         **{name: value for name, value in values.items() if name in settings.chosen},
         "preferences": [
             {"app": app, "package": package, "keep_loaded": keep}
@@ -129,7 +129,7 @@ def _as_json(settings: Settings) -> dict[str, Any]:
 
 def _from_json(content: Any, defaults: Thresholds) -> Settings:
     if not isinstance(content, dict) or content.get("version") != 1:
-        raise ConfigurationError("no settings of version 1")
+        raise ConfigurationError("not settings of version 1")
     preferences = {
         (_of(str, row, "app"), _of(str, row, "package")): _of(bool, row, "keep_loaded")
         for row in content["preferences"]
@@ -146,7 +146,7 @@ def _from_json(content: Any, defaults: Thresholds) -> Settings:
 def _of(kind: type[_T], row: Mapping[str, Any], name: str) -> _T:
     value = row[name]
     if not isinstance(value, kind):
-        raise ConfigurationError(f"{name}={value!r:.60} is no {kind.__name__}")
+        raise ConfigurationError(f"{name}={value!r:.60} is not a {kind.__name__}")
     return value
 
 

@@ -37,7 +37,7 @@ class ThresholdsDict(TypedDict):
 def pressure_level(usage: float) -> PressureLevel:
     """Return the pressure level of a usage: low < 0.50, medium < 0.70, high <= 0.85, critical above.
 
-    The bounds are the mission document's table, "High: 70-85 %, Critical: > 85 %".
+    The levels are fixed and independent of the thresholds, which can be set.
     """
     if usage < 0.50:
         return "low"
@@ -61,7 +61,7 @@ class Thresholds:
     hysteresis: float = DEFAULT_HYSTERESIS
 
     def __post_init__(self) -> None:
-        """Refuse what could not work."""
+        """Validate the values."""
         _require_ratio("hysteresis", self.hysteresis, low=0.0, low_included=True)
         previous_name, previous = "", 0.0
         for name in THRESHOLD_NAMES:
@@ -87,9 +87,9 @@ class Thresholds:
             ConfigurationError: it is no mapping, a key is missing or unknown, or a value is not usable.
         """
         expected = ", ".join(THRESHOLD_NAMES)
-        # Whatever a client sent as JSON comes in here.
+        # `values` may be any JSON value that a client sent.
         if not isinstance(values, Mapping):
-            raise ConfigurationError(f"thresholds={values!r:.60} are no names and ratios; send {expected}")
+            raise ConfigurationError(f"thresholds={values!r:.60} are not names with ratios; send {expected}")
         if missing := [name for name in THRESHOLD_NAMES if name not in values]:
             raise ConfigurationError(f"threshold {', '.join(missing)} missing; send all of {expected}")
         if unknown := sorted(str(name) for name in values if name not in THRESHOLD_NAMES):
@@ -117,9 +117,9 @@ class Thresholds:
 
 
 def entered(usage: float, thresholds: Thresholds, *, before: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the thresholds that hold now, lowest first, given those that held `before`.
+    """Return the thresholds that are entered now, lowest first, given those that were entered `before`.
 
-    A threshold is entered at or above its enter ratio and left below its exit ratio; between the two what was, stays.
+    A threshold is entered at or above its enter ratio and left below its exit ratio; in between nothing changes.
     """
     held = frozenset(before)
     return tuple(
@@ -137,7 +137,7 @@ def relieved(usage: float, thresholds: Thresholds) -> bool:
 def _require_ratio(name: str, value: object, *, low: float, low_included: bool) -> None:
     allowed = f"a ratio in {'[' if low_included else '('}{low:g}, 1]"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{name}={value!r:.60} is no number; send {allowed}")
+        raise ConfigurationError(f"{name}={value!r:.60} is not a number; send {allowed}")
     # NaN fails every comparison, and integers of any size compare without overflow.
     if not ((low <= value if low_included else low < value) and value <= 1):
         raise ConfigurationError(f"{name}={value!r:.60} is out of range; send {allowed}")

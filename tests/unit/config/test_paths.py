@@ -78,7 +78,7 @@ def test_a_file_or_link_is_no_directory(tmp_path, make):
     dangling = tmp_path / "dangling"
     dangling.symlink_to(tmp_path / "nowhere")
     for path in (file, link, dangling):
-        with pytest.raises(UnsafeDirectoryError, match=f"{path} is no directory; remove it"):
+        with pytest.raises(UnsafeDirectoryError, match=f"{path} is not a directory; remove it"):
             make(path)
     assert not (tmp_path / "nowhere").exists()
 
@@ -139,7 +139,7 @@ def test_users_come_in_order_of_uid_and_bad_ones_are_told_of(runtime_dir):
 
     assert found == [(uid, runtime_dir / str(uid)) for uid in (0, 33, 1000)]
     assert [str(problem) for problem in problems] == [
-        f"{runtime_dir / '7'} is no directory; remove it",
+        f"{runtime_dir / '7'} is not a directory; remove it",
         f"{runtime_dir / '999'} belongs to uid 1000, not 999; remove it or chown it",
     ]
 

@@ -109,7 +109,7 @@ def section(name, content, *words):
         pytest.param("- a list\n", ["holds a list", "tls_server_config"], id="list"),
         pytest.param("a: [b\n", ["is no YAML", "line 2"], id="no YAML"),
         pytest.param("\x00", ["is no YAML"], id="NUL"),
-        pytest.param("basic_auth_users:\n  a: x\n  a: y\n", ["'a' is there twice", "line 3"], id="twice"),
+        pytest.param("basic_auth_users:\n  a: x\n  a: y\n", ["'a' appears twice", "line 3"], id="twice"),
         section("tls_config", {}, "'tls_config' is unknown", "known are tls_server_config"),
         section("tls_server_config", ["x"], "tls_server_config holds a list"),
         tls(["tls_server_config.certfile is unknown", "cert_file"], certfile="x"),

@@ -136,7 +136,7 @@ def test_a_linked_directory_is_ignored(cache, file, tmp_path, caplog, which):
     folder = {"directory": file.parent, "cache": cache}[which]
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    refused(cache, caplog, "is no directory")
+    refused(cache, caplog, "is not a directory")
 
 
 def test_a_pipe_is_ignored_and_blocks_nothing(cache, file, caplog):
