@@ -19,7 +19,7 @@ from mempressure.config.thresholds import Thresholds
 from mempressure.decide.eligibility import Rules, choose_strategy
 from mempressure.decide.plan import Action, Target, make_plan
 from mempressure.loader import LazyLoader
-from mempressure.rehearsal.rehearsal import Outcome, Rehearsal
+from mempressure.rehearsal.rehearsal import CheckOutcome, Rehearsal
 from mempressure.state.node import AppReading
 from mempressure.state.node_reader import read_node
 from mempressure.state.records import PackageState, WorkerState
@@ -84,7 +84,7 @@ def rehearsed():
     verdict = Rehearsal("sched", cycles=2).run()
     result = verdict.result("toy")
     with redirect_stdout(io.StringIO()) as text:
-        show([Outcome("sched", verdict)])
+        show([CheckOutcome("sched", verdict)])
     return [result.works, result.reclaimed_bytes, result.cycles], text.getvalue()
 
 
@@ -104,7 +104,7 @@ def shown():
         "counters": "toy" in IN_WORKER_MECHANISMS,
         "api": '"toy"' in json.dumps(describe(ENDPOINTS)),
         "command line": "toy" in helped("history"),
-        "settings": load_configuration(environ={**os.environ, "MEMPRESSURE_DRY_RUN": "toy"}).mempressure_dry_run,
+        "settings": load_configuration(environ={**os.environ, "MEMPRESSURE_DRY_RUN": "toy"}).dry_run,
     }
 
 
