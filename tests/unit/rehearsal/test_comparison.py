@@ -1,6 +1,7 @@
 import enum
 import math
 import pickle
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,6 +160,16 @@ def test_what_cannot_be_pickled_is_incomparable():
         equal_pickles(b"\x80\x05N.", b"nonsense")
 
 
+@pytest.fixture
+def usual_recursion_limit():
+    """Python's own limit: Hypothesis, in tests before, may have raised it."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("usual_recursion_limit")
 def test_what_is_nested_too_deep_is_incomparable():
     def nested(number):  # pickle itself would refuse to write it
         return b"\x80\x05" + b"]" * 5000 + b"K" + bytes([number]) + b"a" * 5000 + b"."
