@@ -31,8 +31,7 @@ class Actuator:
             # What this machine itself uses must not matter.
             "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": "0.8",
         } | environment
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMPRESSURE_")}
-        return kept | settings
+        return os.environ | settings
 
     def run(self, *flags, **environment):
         """Run the command to its end; return what it was."""

@@ -15,14 +15,11 @@ DEADLINE = 20.0
 COMMAND = [sys.executable, "-m", "mempressure_exporter"]
 
 
-def exporter_environment(runtime, state, directory):
-    """Return the environment of an exporter that reads no configuration but this: the node is called n1."""
-    empty = directory / "none.json"
-    empty.write_text("{}")
+def exporter_environment(runtime, state):
+    """Return the environment of an exporter on these directories; the node is called n1."""
     return {
-        "PATH": os.environ["PATH"],
+        **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'exporter'}",
-        "MEMPRESSURE_CONFIG": str(empty),
         "MEMPRESSURE_RUNTIME_DIR": str(runtime),
         "MEMPRESSURE_STATE_DIR": str(state),
         "MEMPRESSURE_NODE": "n1",

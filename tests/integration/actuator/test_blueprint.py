@@ -80,7 +80,6 @@ class Existing:
 @pytest.fixture
 def existing(tmp_path, runtime_dir):
     environ = {
-        "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "exporter", "actuator")),
         "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
         "MEMPRESSURE_STATE_DIR": str(tmp_path / "state"),

@@ -45,7 +45,7 @@ class Service:
         for directory in ("runtime", "state"):
             (folder / directory).mkdir(mode=0o755, exist_ok=True)
         environment = {
-            "PATH": os.environ["PATH"],
+            **os.environ,
             "PYTHONPATH": f"{ROOT}:{ROOT / 'exporter'}:{ROOT / 'actuator'}",
             "MEMPRESSURE_RUNTIME_DIR": str(folder / "runtime"),
             "MEMPRESSURE_STATE_DIR": str(folder / "state"),
@@ -335,7 +335,7 @@ def test_what_cannot_be_used_is_named_in_one_line(certificates, tmp_path, name, 
     (certificates.folder / "unknown.yml").write_text("tls_config: {}\n")
     (tmp_path / "runtime").mkdir()
     environment = {
-        "PATH": os.environ["PATH"],
+        **os.environ,
         "PYTHONPATH": f"{ROOT}:{ROOT / 'exporter'}:{ROOT / 'actuator'}",
         "MEMPRESSURE_RUNTIME_DIR": str(tmp_path / "runtime"),
         "MEMPRESSURE_STATE_DIR": str(tmp_path / "state"),

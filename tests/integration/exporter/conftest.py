@@ -14,7 +14,7 @@ LATER = 4e9
 
 @pytest.fixture
 def environment(runtime_dir, state_dir, tmp_path):
-    return exporter_environment(runtime_dir, state_dir, tmp_path)
+    return exporter_environment(runtime_dir, state_dir)
 
 
 @pytest.fixture

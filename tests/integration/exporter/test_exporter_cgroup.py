@@ -31,7 +31,7 @@ while True:
 def exporter(memory_cgroup, processes, runtime_dir, state_dir, tmp_path):
     """An exporter that has seen a worker in a cgroup of 64 MiB."""
     memory_cgroup.limit(LIMIT)
-    environment = exporter_environment(runtime_dir, state_dir, tmp_path)
+    environment = exporter_environment(runtime_dir, state_dir)
     environ = {**environment, "MEMPRESSURE_APP": "shop", "PYTHONPATH": str(ROOT)}
     processes.start("worker", memory_cgroup.command(sys.executable, "-c", WORKER), environ=environ)
     with ExporterProcess(environment=environment, log=tmp_path / "log") as exporter:

@@ -188,9 +188,8 @@ SENT = {"thresholds", "custom_thresholds"}
 
 @pytest.fixture
 def environ(tmp_path, monkeypatch):
-    """Directories of one's own, and no setting from outside."""
-    for variable in ("MEMPRESSURE_CONFIG", "PYTHONSAFEPATH"):
-        monkeypatch.delenv(variable, raising=False)
+    """Directories of the test's own."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     monkeypatch.setenv("MEMPRESSURE_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("MEMPRESSURE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("MEMPRESSURE_ACTUATOR", "127.0.0.1:1")  # nobody, whatever runs on this machine

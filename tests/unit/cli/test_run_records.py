@@ -151,7 +151,7 @@ def test_an_environment_without_mempressure_gets_it(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code],
-        env={"MEMPRESSURE_OBSERVED_IN": str(tmp_path), "MEMPRESSURE_RUNTIME_DIR": str(tmp_path / "run")},
+        env={**os.environ, "MEMPRESSURE_OBSERVED_IN": str(tmp_path), "MEMPRESSURE_RUNTIME_DIR": str(tmp_path / "run")},
         capture_output=True,
         text=True,
         check=True,
@@ -165,7 +165,8 @@ def test_a_process_that_cannot_be_observed_goes_on(tmp_path):
     (tmp_path / "mempressure" / "__init__.py").write_text("raise ValueError('broken')")
     done = subprocess.run(
         [sys.executable, "-c", "print('went on')"],
-        env={"PYTHONPATH": os.pathsep.join([str(STARTUP.parent), str(tmp_path)]), "MEMPRESSURE_OBSERVED_IN": "/x"},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(STARTUP.parent), str(tmp_path)]), "MEMPRESSURE_OBSERVED_IN": "/x"},
         capture_output=True,
         text=True,
         check=True,
