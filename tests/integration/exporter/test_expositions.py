@@ -9,11 +9,14 @@ After a change that is meant, write the files anew, and read what differs before
 
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import prometheus_client
 import pytest
+import requests
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
@@ -27,7 +30,7 @@ from mempressure.state.records import PackageState
 from mempressure.worker.sampler import WorkerSampler
 from tests.conftest import NAMESPACE, FixtureProc
 from tests.support.engines import run_tool
-from tests.support.exporter_process import ExporterProcess, exporter_environment
+from tests.support.exporter_process import DEADLINE, ExporterProcess, exporter_environment
 from tests.support.programs.exposition_trees import TREES
 
 MIB = 1 << 20
@@ -36,7 +39,8 @@ VARYING = re.compile(
     r"^(mempressure_(?:sample_timestamp_seconds|scrape_collector_duration_seconds\{\S+|exporter_build_info)).*$",
     re.MULTILINE,
 )
-OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+METRICS = "application/openmetrics-text"
+OPENMETRICS = f"{METRICS};version=1.0.0,text/plain;q=0.5"
 
 
 @pytest.fixture(scope="module", params=sorted(TREES))
@@ -45,20 +49,26 @@ def answers(request, tmp_path_factory):
     return request.param, *scraped(TREES[request.param], tmp_path_factory.mktemp(request.param))
 
 
-def scraped(tree, directory):
+@contextmanager
+def started(tree, directory):
+    """Run an exporter on a tree with two workers."""
     proc, sys, runtime, state = (directory / name for name in ("proc", "sys", "runtime", "state"))
     for path in (sys, runtime, state):
         path.mkdir()
         path.chmod(0o755)
     write_tree(tree, FixtureProc(proc), sys)
-    own = make_private(runtime / str(os.geteuid()))
+    make_private(runtime / str(os.geteuid()))
     flags = (f"--path.procfs={proc}", f"--path.sysfs={sys}")
-    environment = exporter_environment(runtime, state, directory)
-    publish_workers(tree, proc, sys, own, loads=1.0)
-    with ExporterProcess(*flags, environment=environment, log=directory / "log") as exporter:
+    publish_workers(tree, directory, loads=1.0)
+    with ExporterProcess(*flags, environment=exporter_environment(runtime, state), log=directory / "log") as exporter:
+        yield exporter
+
+
+def scraped(tree, directory):
+    with started(tree, directory) as exporter:
         assert exporter.get()[0] == 200
-        write_files(sys, tree.later)
-        publish_workers(tree, proc, sys, own, loads=3.0)
+        write_files(directory / "sys", tree.later)
+        publish_workers(tree, directory, loads=3.0)
         answers = [exporter.get(Accept=accept) for accept in ("text/plain", OPENMETRICS)]
     assert [content_type.partition(";")[0] for _, content_type, _ in answers] == [
         "text/plain",
@@ -87,11 +97,13 @@ def write_files(sys, files):
         path.write_text(text)
 
 
-def publish_workers(tree, proc, sys, directory, *, loads):
+def publish_workers(tree, directory, *, loads):
     """Publish two workers of one app, as their samplers find the tree; what they hold is made up."""
     settings = {"MEMPRESSURE_APP": "shop", "MEMPRESSURE_BUDGET": str(tree.budget)}
     sampler = WorkerSampler(
-        load_configuration(environ=settings), lookout=Lookout(), cgroup=own_cgroup(proc=str(proc), sysfs=str(sys))
+        load_configuration(environ=settings),
+        lookout=Lookout(),
+        cgroup=own_cgroup(proc=f"{directory}/proc", sysfs=f"{directory}/sys"),
     )
     sampler.measures_memory = False
     for pid in (101, 102):
@@ -110,7 +122,7 @@ def publish_workers(tree, proc, sys, directory, *, loads):
                 loads=loads,
             )
         )
-        publish(worker, directory / f"{pid}.state")
+        publish(worker, directory / "runtime" / str(os.geteuid()) / f"{pid}.state")
 
 
 def test_the_exposition_is_as_expected(answers):
@@ -137,3 +149,37 @@ def test_prometheus_client_writes_the_same_from_what_it_reads(answers):
     assert prometheus_client.generate_latest(SimpleNamespace(collect=lambda: families)).decode() == text
     families = list(read_openmetrics(metrics))
     assert openmetrics.generate_latest(SimpleNamespace(collect=lambda: families)).decode() == metrics
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory):
+    """An exporter that measures two workers."""
+    with started(TREES["v2"], tmp_path_factory.mktemp("exporter")) as exporter:
+        yield exporter
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "text/plain",
+        "text/plain;version=0.0.4",
+        f"{METRICS};version=1.0.0",
+        f"{METRICS};version=0.0.1,text/plain;version=0.0.4;q=0.5",
+        # Prometheus 2 and 3.
+        f"{METRICS};version=1.0.0,{METRICS};version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        f"{METRICS};version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    ],
+    ids=["none", "text", "text 0.0.4", "OpenMetrics 1.0.0", "OpenMetrics 0.0.1", "Prometheus 2", "Prometheus 3"],
+)
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_client_gets_what_prometheus_client_writes_for_its_headers(exporter, accept, encoding):
+    url = f"http://127.0.0.1:{exporter.port}/metrics"
+    answer = requests.get(url, headers={"Accept": accept, "Accept-Encoding": encoding}, timeout=DEADLINE)
+    assert answer.headers.get("Content-Encoding", "identity") == encoding
+    write, content_type = choose_encoder(accept)
+    # Names of metrics and labels are plain, so that no scheme of escaping changes them.
+    assert answer.headers["Content-Type"] == content_type.partition("; escaping=")[0]
+    families = list((read_openmetrics if METRICS in content_type else read_text)(answer.text))
+    assert len(families) > 40
+    assert write(SimpleNamespace(collect=lambda: families)) == answer.content
