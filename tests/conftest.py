@@ -17,7 +17,7 @@ from mempressure.verdicts import environment
 from mempressure.verdicts.verdict import MechanismResult, ModuleCost, Verdict, VerdictKey
 from tests.support import isolated_functions
 
-pytest_plugins = ("tests.support.own_directories", "tests.support.leftovers")
+pytest_plugins = ("tests.support.own_directories", "tests.support.leftovers", "tests.support.actuator_fixtures")
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("mempressure", deadline=None)

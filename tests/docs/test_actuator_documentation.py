@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from mempressure.act.executor import Outcome
-from mempressure.config.configuration import load_configuration
 from mempressure.decide.plan import Action, Target
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState
-from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.endpoint import ERRORS
 from mempressure_actuator.api.openapi import describe
@@ -24,14 +22,6 @@ from mempressure_actuator.metrics import MAX_PACKAGE_SERIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 MIB = 1 << 20
-
-
-@pytest.fixture
-def actuator(proc, runtime_dir, state_dir):
-    environ = {"MEMPRESSURE_RUNTIME_DIR": str(runtime_dir), "MEMPRESSURE_STATE_DIR": str(state_dir)}
-    made = Actuator(load_configuration(environ=environ), proc=proc.path)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

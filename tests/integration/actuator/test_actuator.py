@@ -19,38 +19,10 @@ import pytest
 from mempressure.config.configuration import DRY_RUN_CHOICES
 from tests.support import waiting
 from tests.support.actuator_process import DEADLINE, Actuator
-from tests.support.fake_worker import MIB, FakeWorker
+from tests.support.fake_worker import MIB
 from tests.support.notifications import alert, heartbeat, notification
 
 until = partial(waiting.until, seconds=DEADLINE)
-
-
-@pytest.fixture
-def runtime(tmp_path):
-    path = tmp_path / "runtime"
-    path.mkdir(mode=0o755)
-    return path
-
-
-@pytest.fixture
-def actuator(tmp_path, runtime):
-    process = Actuator(runtime, tmp_path / "state", tmp_path / "log")
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def worker(runtime):
-    made = FakeWorker(runtime)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def published(worker):
-    worker.publish()
-    worker.listen()
-    return worker
 
 
 def notify(actuator, *alerts):

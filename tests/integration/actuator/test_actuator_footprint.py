@@ -9,11 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.support import waiting
-from tests.support.actuator_process import DEADLINE, Actuator
-from tests.support.fake_worker import MIB, FakeWorker
+from tests.support.actuator_process import DEADLINE
+from tests.support.fake_worker import MIB
 from tests.support.notifications import alert, notification
 
 until = partial(waiting.until, seconds=DEADLINE)
@@ -25,22 +23,6 @@ for longer than they live show here."""
 MOST_DESCRIPTORS = 24
 """Measured at rest: 15; after a burst one more."""
 CLIENTS = 8
-
-
-@pytest.fixture
-def actuator(tmp_path, runtime_dir):
-    process = Actuator(runtime_dir, tmp_path / "state", tmp_path / "log")
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def worker(runtime_dir):
-    made = FakeWorker(runtime_dir)
-    made.publish()
-    made.listen()
-    yield made
-    made.close()
 
 
 def resident(pid):
@@ -71,14 +53,14 @@ def burst(actuator, worker):
         assert actuator.request("POST", "/api/packages/pandas/unload", {"force": True})[0] == 200
 
 
-def test_memory_and_descriptors_after_a_burst_of_work(actuator, worker):
+def test_memory_and_descriptors_after_a_burst_of_work(actuator, published):
     actuator.start()
     pid = actuator.process.pid
     until(lambda: actuator.metric("mempressure_actuator_last_turn_timestamp_seconds"), "the first turn")
     at_rest = descriptors(pid)
     sizes = []
     for _ in range(3):
-        burst(actuator, worker)
+        burst(actuator, published)
         sizes.append(resident(pid))
     until(lambda: descriptors(pid) <= at_rest + 2, "connections and files to be closed")
 

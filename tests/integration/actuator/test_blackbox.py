@@ -3,21 +3,11 @@
 import json
 import sys
 
-import pytest
-
 from stack.engines import ROOT
-from tests.support.actuator_process import Actuator
 from tests.support.waiting import until
 
 MIB = 1 << 20
 HOG = "held = []\nwhile True: held.append(bytearray(b'x') * (1 << 20))"
-
-
-@pytest.fixture
-def actuator(tmp_path, runtime_dir):
-    process = Actuator(runtime_dir, tmp_path / "state", tmp_path / "log")
-    yield process
-    process.close()
 
 
 def test_after_a_kill_a_report_says_who_held_what_and_why(actuator, memory_cgroup, processes, tmp_path, cold_file):

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from tests.support import waiting
-from tests.support.actuator_process import DEADLINE, Actuator
+from tests.support.actuator_process import DEADLINE
 from tests.support.fake_worker import FakeWorker
 from tests.support.notifications import alert, notification
 
@@ -26,13 +26,6 @@ actions:
     level: emergency
     signal: {{pid_file: {out}.pid, name: TERM}}
 """
-
-
-@pytest.fixture
-def actuator(tmp_path, runtime_dir):
-    process = Actuator(runtime_dir, tmp_path / "state", tmp_path / "log")
-    yield process
-    process.close()
 
 
 @pytest.fixture

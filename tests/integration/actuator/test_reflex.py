@@ -3,23 +3,13 @@
 import os
 import sys
 
-import pytest
-
 from mempressure.config.configuration import load_configuration
 from mempressure_actuator.actuator import Actuator as InProcess
 from stack.engines import ROOT
-from tests.support.actuator_process import Actuator
 from tests.support.waiting import until
 
 MIB = 1 << 20
 LIMIT = 256 * MIB
-
-
-@pytest.fixture
-def actuator(tmp_path, runtime_dir):
-    process = Actuator(runtime_dir, tmp_path / "state", tmp_path / "log")
-    yield process
-    process.close()
 
 
 def _stopped(cycle):

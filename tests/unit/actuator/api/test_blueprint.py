@@ -4,55 +4,17 @@ import re
 import pytest
 from flask import Flask
 
-from mempressure.config.configuration import load_configuration
 from mempressure.state.records import PackageState
-from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api import blueprint as api
 from mempressure_actuator.api import operations, routes
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.token import load_token
-from mempressure_actuator.application import PAGES, create_app
+from mempressure_actuator.application import PAGES
 from mempressure_actuator.inbox import webhook
 
 MIB = 1 << 20
 BASE = "/api/packages"
 THRESHOLDS = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
-
-
-@pytest.fixture
-def actuator(proc, runtime_dir, state_dir):
-    environ = {
-        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
-        "MEMPRESSURE_STATE_DIR": str(state_dir),
-        "MEMPRESSURE_NODE": "n1",
-    }
-    made = Actuator(load_configuration(environ=environ), proc=proc.path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def token(state_dir):
-    load_token(state_dir / "token")
-    return (state_dir / "token").read_text().strip()
-
-
-@pytest.fixture
-def client_of(actuator, state_dir, token):
-    def client(host="127.0.0.1"):
-        return create_app(actuator, access=Access(load_token(state_dir / "token"), host=host)).test_client()
-
-    return client
-
-
-@pytest.fixture
-def client(client_of):
-    return client_of()
-
-
-@pytest.fixture
-def auth(token):
-    return {"Authorization": f"Bearer {token}"}
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@ import threading
 
 import pytest
 
-from mempressure.config.configuration import load_configuration
-from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
@@ -12,18 +10,6 @@ from mempressure_actuator.store import owned_database
 from tests.support.notifications import alert, heartbeat, notification
 
 WEBHOOK = "/webhook/alertmanager"
-
-
-@pytest.fixture
-def actuator(proc, runtime_dir, state_dir):
-    environ = {
-        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
-        "MEMPRESSURE_STATE_DIR": str(state_dir),
-        "MEMPRESSURE_NODE": "n1",
-    }
-    made = Actuator(load_configuration(environ=environ), proc=proc.path)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

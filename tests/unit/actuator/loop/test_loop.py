@@ -11,20 +11,11 @@ from mempressure.config.thresholds import Thresholds
 from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.decide.eligibility import Rules
-from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.loop.loop import LoopThread
 from mempressure_actuator.loop.pressures import Snapshot
 from mempressure_actuator.metrics import Metrics
 from tests.support.fake_machine import MIB, FakeMachine, package
-
-
-@pytest.fixture
-def actuator(runtime_dir, state_dir):
-    environ = {"MEMPRESSURE_RUNTIME_DIR": str(runtime_dir), "MEMPRESSURE_STATE_DIR": str(state_dir)}
-    made = Actuator(load_configuration(environ=environ))
-    yield made
-    made.stop()
 
 
 @pytest.fixture

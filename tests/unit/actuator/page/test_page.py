@@ -20,36 +20,6 @@ HOSTILE = "<script>alert('1')</script>\"&"
 
 
 @pytest.fixture
-def actuator(proc, runtime_dir, state_dir):
-    environ = {
-        "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir),
-        "MEMPRESSURE_STATE_DIR": str(state_dir),
-        "MEMPRESSURE_NODE": "n1",
-    }
-    made = Actuator(load_configuration(environ=environ), proc=proc.path)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def token(state_dir):
-    load_token(state_dir / "token")
-    return (state_dir / "token").read_text().strip()
-
-
-@pytest.fixture
-def client_of(actuator, state_dir, token):
-    return lambda host="127.0.0.1": create_app(
-        actuator, access=Access(load_token(state_dir / "token"), host=host)
-    ).test_client()
-
-
-@pytest.fixture
-def client(client_of):
-    return client_of()
-
-
-@pytest.fixture
 def signed_in(client, token):
     assert client.post("/sign-in", data={"token": token}).status_code == 303
     return client
