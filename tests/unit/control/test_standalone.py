@@ -1,4 +1,4 @@
-"""Who leads, told by turns of the loop; `tests/integration/library/test_leading.py` has it in real processes."""
+"""Who leads, told by turns of the loop; `tests/integration/library/test_standalone.py` has it in real processes."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What the processes of test_leading run: functions of isolated packages that keep memory.
+"""What the processes of test_standalone run: functions of isolated packages that keep memory.
 
 There are several, since a package that is loaded again soon after it was unloaded is left alone for longer.
 """

@@ -26,7 +26,7 @@ class Application:
         self.log = folder / f"{name}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.programs.leading_process"],
+                [sys.executable, "-m", "tests.support.programs.standalone_process"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -5,12 +5,12 @@ import os
 import sys
 
 from mempressure import get_lazy_loader
-from tests.support.programs import leading_functions
+from tests.support.programs import standalone_functions
 
 DO = {
     "start": lambda: get_lazy_loader().start(),
     "stop": lambda: get_lazy_loader().stop(),
-    **{package: getattr(leading_functions, package) for package in leading_functions.PACKAGES},
+    **{package: getattr(standalone_functions, package) for package in standalone_functions.PACKAGES},
 }
 
 
