@@ -15,9 +15,13 @@ from mempressure.state.files import publish
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.verdicts import environment
 from mempressure.verdicts.verdict import MechanismResult, ModuleCost, Verdict, VerdictKey
-from tests.support import isolated_functions
+from tests.support.functions import isolated_functions
 
-pytest_plugins = ("tests.support.own_directories", "tests.support.leftovers", "tests.support.actuator_fixtures")
+pytest_plugins = (
+    "tests.support.plugins.own_directories",
+    "tests.support.plugins.leftovers",
+    "tests.support.plugins.actuator_fixtures",
+)
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("mempressure", deadline=None)

@@ -18,7 +18,7 @@ from stack.configuration import free_ports
 from stack.engines import find_program
 from stack.processes import Processes
 from stack.system import System, start_sample
-from tests.support.actuator_process import Actuator
+from tests.support.servers.actuator_process import Actuator
 from tests.support.waiting import until
 
 MIB = 1 << 20

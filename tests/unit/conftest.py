@@ -9,7 +9,7 @@ import pytest
 
 from mempressure.errors import ProcessDiedError
 from mempressure.isolation.process import PackageProcess
-from tests.support import isolated_functions
+from tests.support.functions import isolated_functions
 from tests.support.waiting import until
 
 

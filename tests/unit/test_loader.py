@@ -28,7 +28,7 @@ from mempressure.worker import sampler
 from tests.support.forking import in_child
 from tests.support.waiting import until
 
-MODULE = "tests.support.loaded_functions"
+MODULE = "tests.support.functions.loaded_functions"
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.actuator_process import Actuator
-from tests.support.fake_worker import FakeWorker
+from tests.support.doubles.fake_worker import FakeWorker
+from tests.support.servers.actuator_process import Actuator
 
 
 @pytest.fixture

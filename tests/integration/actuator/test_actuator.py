@@ -2,13 +2,8 @@
 
 import http.client
 import json
-import os
 import re
-import resource
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -18,9 +13,9 @@ import pytest
 
 from mempressure.config.configuration import DRY_RUN_CHOICES
 from tests.support import waiting
-from tests.support.actuator_process import DEADLINE, Actuator
-from tests.support.fake_worker import MIB
-from tests.support.notifications import alert, heartbeat, notification
+from tests.support.builders.notifications import alert, heartbeat, notification
+from tests.support.doubles.fake_worker import MIB
+from tests.support.servers.actuator_process import DEADLINE
 
 until = partial(waiting.until, seconds=DEADLINE)
 
@@ -174,66 +169,6 @@ def test_head_is_answered_as_get_without_the_body(actuator, path):
         assert (answer.status, answer.read()) == (200, b"")
 
 
-def test_what_was_acknowledged_is_acted_on_after_a_crash(actuator, worker):
-    actuator.start()
-    assert notify(actuator, alert())[0] == 202
-    assert actuator.stop(signal.SIGKILL) == -signal.SIGKILL
-    worker.publish()
-    worker.listen()
-    actuator.start()
-    until(lambda: worker.ordered("stop"), "the order after the crash")
-
-
-def test_what_cannot_be_stored_is_not_acknowledged(actuator):
-    actuator.start()
-    assert notify(actuator, alert())[0] == 202
-    limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
-    size = (actuator.state_dir / "actuator.sqlite-wal").stat().st_size
-    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (size, limits[1]))
-    status, _, content = notify(actuator, alert(app="till"))
-    assert (status, content["error"]["code"]) == (503, "not_stored")
-    assert actuator.metric("mempressure_actuator_leases") == 1
-    assert actuator.metric('mempressure_actuator_webhooks_total{result="failed"}') == 1
-    # What the loop decides meanwhile cannot be recorded either.
-    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
-    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
-    assert notify(actuator, alert(app="till"))[0] == 202
-    assert actuator.metric("mempressure_actuator_leases") == 2
-
-
-def test_settings_that_a_full_disk_does_not_take_stay_as_they_were(actuator):
-    actuator.start()
-    path = "/api/packages/memory/pressure-thresholds"
-    thresholds = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
-    assert actuator.request("POST", path, thresholds)[0] == 200
-    stored = actuator.state_dir / "settings.json"
-    before = stored.read_bytes()
-    limits = resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, (10, limits[1]))
-    status, _, content = actuator.request("POST", path, thresholds | {"emergency": 0.98})
-    assert (status, content["error"]["code"]) == (503, "not_stored")
-    assert "send it again later" in content["error"]["message"]
-    assert stored.read_bytes() == before
-    resource.prlimit(actuator.process.pid, resource.RLIMIT_FSIZE, limits)
-    assert actuator.metric("mempressure_actuator_store_errors_total") >= 1
-    assert actuator.request("POST", path, thresholds | {"emergency": 0.98})[0] == 200
-
-
-def test_damaged_settings_are_said_counted_and_kept_aside(actuator):
-    actuator.start()
-    actuator.stop()
-    stored = actuator.state_dir / "settings.json"
-    stored.write_text('{"version": 1, "thresholds":')
-    actuator.start()
-    alerts = "/api/packages/memory/pressure-summary"
-    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is True  # the default
-    assert actuator.text().count("settings file damaged, the defaults hold") == 1
-    assert actuator.metric("mempressure_actuator_problems_total") == 1
-    assert actuator.request("POST", "/api/packages/memory/pressure-alerts/false")[0] == 200
-    assert stored.with_name("settings.json.damaged").read_text().startswith('{"version": 1')
-    assert actuator.request("GET", alerts)[2]["data"]["alerts_enabled"] is False
-
-
 def test_the_log_says_when_pressure_began_and_ended(actuator, published):
     actuator.start("--log.format=json")
     notify(actuator, alert())
@@ -277,69 +212,6 @@ def test_turning_alerts_off_quiets_people_not_the_unloading(actuator, published)
     assert actuator.metric("mempressure_actuator_autonomous") == 1
     assert actuator.request("POST", "/api/packages/memory/pressure-alerts/true")[0] == 200
     until(lambda: actuator.metric("mempressure_actuator_autonomous") == 0, "the alerts' lead")
-
-
-def test_leases_and_settings_survive_a_restart(actuator):
-    actuator.start()
-    thresholds = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}
-    assert actuator.request("POST", "/api/packages/memory/pressure-thresholds", thresholds)[0] == 200
-    assert actuator.request("PUT", "/api/packages/pandas/preference", {"keep_loaded": True})[0] == 200
-    assert actuator.request("POST", "/api/packages/memory/optimization-suggestions/false")[0] == 200
-    notify(actuator, alert())
-    assert actuator.stop() == 0
-    actuator.start()
-    assert actuator.metric("mempressure_actuator_leases") == 1
-    summary = actuator.request("GET", "/api/packages/memory/pressure-summary")[2]["data"]
-    assert summary["suggestions_enabled"] is False
-    settings = json.loads((actuator.state_dir / "settings.json").read_text())
-    assert settings["thresholds"] == thresholds
-    assert settings["preferences"] == [{"app": "", "package": "pandas", "keep_loaded": True}]
-
-
-def test_sigterm_lets_a_running_request_finish_and_begins_no_other_act(actuator, published):
-    published.may_answer.clear()
-    actuator.start()
-    answers = []
-    request = threading.Thread(
-        target=lambda: answers.append(actuator.request("POST", "/api/packages/pandas/unload", {"app": "shop"}))
-    )
-    request.start()
-    until(lambda: published.ordered("stop"), "the order")
-    assert notify(actuator, alert())[0] == 202  # would be acted on next
-    actuator.process.send_signal(signal.SIGTERM)
-    until(lambda: refused(actuator.address), "the end of listening")
-    signalled = time.monotonic()
-    until(lambda: time.monotonic() > signalled + 0.5, "a request that takes its time")
-    published.may_answer.set()
-    request.join(DEADLINE)
-    assert actuator.process.wait(DEADLINE) == 0
-    status, _, content = answers[0]
-    assert status == 200
-    assert content["data"]["results"][0]["reclaimed_bytes"] == 30 * MIB
-    assert [order["op"] for order in published.orders if order["op"] != "measure"] == ["stop"]
-    assert actuator.text().rstrip().endswith("msg=stopped")
-    assert not (actuator.state_dir / "actuator.sqlite-wal").exists()
-
-
-def refused(address):
-    host, port = address.split(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=DEADLINE).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-def test_sigterm_in_a_cycle_ends_it_between_two_acts(actuator, published):
-    published.may_answer.clear()
-    actuator.start()
-    notify(actuator, alert())
-    until(lambda: published.ordered("trim"), "the first order")
-    actuator.process.send_signal(signal.SIGTERM)
-    until(lambda: "msg=stopping" in actuator.text(), "the signal")
-    published.may_answer.set()
-    assert actuator.process.wait(DEADLINE) == 0
-    assert published.ordered("stop") == []
 
 
 def test_a_runtime_directory_open_to_others_is_said_once_and_the_host_goes_on(actuator, published):
@@ -413,89 +285,6 @@ def test_an_unload_through_the_api_waits_for_the_cycle(actuator, published):
     # The cycle's stop came first, so nothing was left to do.
     assert answers[0][2]["data"]["results"][0]["skipped_reason"] == "is not loaded"
     assert len(published.ordered("stop")) == 1
-
-
-def test_a_second_actuator_on_the_same_state_is_refused(actuator, tmp_path):
-    actuator.start()
-    second = Actuator(actuator.runtime, actuator.state_dir, tmp_path / "log2")
-    second.process = None
-    environment = {"MEMPRESSURE_RUNTIME_DIR": str(actuator.runtime), "MEMPRESSURE_STATE_DIR": str(actuator.state_dir)}
-    refused = run("--web.listen-address=127.0.0.1:0", **environment)
-    assert refused.returncode == 2
-    assert "another actuator holds" in one_line(refused)
-
-
-def run(*flags, **environment):
-    command = [sys.executable, "-m", "mempressure_actuator", *flags]
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
-
-
-def one_line(finished):
-    (line,) = finished.stderr.splitlines()
-    return line
-
-
-@pytest.mark.parametrize(
-    ("flags", "environment", "named"),
-    [
-        (["--web.listen-address=nonsense"], {}, "'nonsense'"),
-        (["--web.listen-address=127.0.0.1:99999"], {}, "127.0.0.1:99999"),
-        (["--path.procfs=/nowhere"], {}, "--path.procfs=/nowhere cannot be used: /nowhere/meminfo cannot be read"),
-        (["--log.level=loud"], {}, "loud"),
-        (["--log.format=xml"], {}, "xml"),
-        (["--nonsense"], {}, "--nonsense"),
-        (["--dry"], {}, "--dry"),
-        ([], {"MEMPRESSURE_LEASE": "soon"}, "MEMPRESSURE_LEASE='soon'"),
-        ([], {"MEMPRESSURE_CONFIG": "/nowhere.yml"}, "/nowhere.yml"),
-        ([], {"LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_THRESHOLD": "0.5"}, "MEMORY_PRESSURE_THRESHOLD=0.5"),
-    ],
-)
-def test_bad_input_is_named_in_one_line(flags, environment, named, tmp_path):
-    flags = flags if any("listen" in flag for flag in flags) else [*flags, "--web.listen-address=127.0.0.1:0"]
-    finished = run(*flags, **{"MEMPRESSURE_STATE_DIR": str(tmp_path / "state")} | environment)
-    assert finished.returncode == 2
-    assert named in one_line(finished)
-    assert finished.stdout == ""
-
-
-def test_a_port_in_use_is_named_in_one_line(tmp_path):
-    with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
-        finished = run(f"--web.listen-address={address}", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
-    assert finished.returncode == 1
-    assert one_line(finished).endswith(f"cannot listen on --web.listen-address={address}: Address already in use")
-
-
-def test_an_address_of_another_machine_is_named_in_one_line(tmp_path):
-    finished = run("--web.listen-address=192.0.2.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
-    assert finished.returncode == 1
-    assert "192.0.2.1:0" in one_line(finished)
-
-
-def test_a_token_file_that_others_can_read_is_refused(tmp_path):
-    path = tmp_path / "token"
-    path.write_text("x" * 43)
-    path.chmod(0o644)
-    finished = run(
-        f"--token-file={path}", "--web.listen-address=127.0.0.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state")
-    )
-    assert finished.returncode == 2
-    assert f"chmod 600 {path}" in one_line(finished)
-
-
-def test_a_state_directory_open_to_others_is_refused(tmp_path):
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state").chmod(0o777)
-    finished = run("--web.listen-address=127.0.0.1:0", MEMPRESSURE_STATE_DIR=str(tmp_path / "state"))
-    assert finished.returncode == 2
-    assert "chmod go-w" in one_line(finished)
-
-
-def test_version():
-    finished = run("--version")
-    assert (finished.returncode, finished.stdout.split()[0]) == (0, "mempressure-actuator")
 
 
 def test_the_token_is_in_no_log_and_in_no_answer(actuator, published):

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.support import waiting
-from tests.support.actuator_process import DEADLINE
-from tests.support.fake_worker import MIB
-from tests.support.notifications import alert, notification
+from tests.support.builders.notifications import alert, notification
+from tests.support.doubles.fake_worker import MIB
+from tests.support.servers.actuator_process import DEADLINE
 
 until = partial(waiting.until, seconds=DEADLINE)
 MOST_RESIDENT_MIB = 56

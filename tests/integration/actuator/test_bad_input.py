@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.actuator_process import DEADLINE, Actuator
+from tests.support.servers.actuator_process import DEADLINE, Actuator
 
 MEMORY = "/api/packages/memory"
 THRESHOLDS = {"warning": 0.5, "unload_packages": 0.7, "aggressive_unload": 0.8, "emergency": 0.97}

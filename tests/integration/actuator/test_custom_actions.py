@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from tests.support import waiting
-from tests.support.actuator_process import DEADLINE
-from tests.support.fake_worker import FakeWorker
-from tests.support.notifications import alert, notification
+from tests.support.builders.notifications import alert, notification
+from tests.support.doubles.fake_worker import FakeWorker
+from tests.support.servers.actuator_process import DEADLINE
 
 until = partial(waiting.until, seconds=DEADLINE)
 FILE = """

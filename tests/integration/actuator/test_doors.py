@@ -22,7 +22,7 @@ import pytest
 from stack.engines import find_program
 from stack.processes import free_port
 from tests.support import waiting
-from tests.support.certificates import HASH, PASSWORD, Certificates
+from tests.support.builders.certificates import HASH, PASSWORD, Certificates
 
 ROOT = Path(__file__).parents[3]
 DEADLINE = 20.0

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.nonsense import nonsense
 from benchmarks.storm import run_storm
-from tests.support.actuator_process import Actuator
-from tests.support.fake_worker import FakeWorker
-from tests.support.notifications import alert, heartbeat, notification
+from tests.support.builders.notifications import alert, heartbeat, notification
+from tests.support.doubles.fake_worker import FakeWorker
+from tests.support.servers.actuator_process import Actuator
 from tests.support.waiting import until
 
 WEBHOOK = "/webhook/alertmanager"

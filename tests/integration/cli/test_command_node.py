@@ -14,8 +14,8 @@ import pytest
 from mempressure.measure.process import pid_namespace, start_ticks
 from mempressure.state.node_reader import read_node
 from stack.processes import Processes, free_port
-from tests.support.actuator_process import Actuator
-from tests.support.terminal import Terminal
+from tests.support.servers.actuator_process import Actuator
+from tests.support.servers.terminal import Terminal
 from tests.support.waiting import until
 
 APPLICATION = """

@@ -14,7 +14,7 @@ from celery import Celery
 
 from mempressure.state.node_reader import read_node
 from stack.processes import free_port
-from tests.support.terminal import Terminal
+from tests.support.servers.terminal import Terminal
 from tests.support.waiting import until
 
 RUN = [sys.executable, "-m", "mempressure", "run"]

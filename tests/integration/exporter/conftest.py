@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from mempressure.state.records import PackageState
-from tests.support.exporter_process import ExporterProcess, exporter_environment
+from tests.support.servers.exporter_process import ExporterProcess, exporter_environment
 
 MIB = 1 << 20
 LATER = 4e9

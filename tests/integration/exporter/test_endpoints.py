@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from mempressure.http.messages import Headers, Request
 from mempressure_exporter.http import endpoints
-from tests.support.exporter_process import DEADLINE
+from tests.support.servers.exporter_process import DEADLINE
 
 
 def test_the_endpoints(exporter):

@@ -9,7 +9,7 @@ import pytest
 
 from mempressure.measure.psi_trigger import TriggerError, psi_trigger
 from stack.engines import ROOT
-from tests.support.exporter_process import DEADLINE, ExporterProcess, exporter_environment
+from tests.support.servers.exporter_process import DEADLINE, ExporterProcess, exporter_environment
 from tests.support.waiting import until
 
 MIB = 1 << 20

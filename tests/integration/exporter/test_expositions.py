@@ -29,9 +29,9 @@ from mempressure.state.files import publish
 from mempressure.state.records import PackageState
 from mempressure.worker.sampler import WorkerSampler
 from tests.conftest import NAMESPACE, FixtureProc
+from tests.support.builders.exposition_trees import TREES
 from tests.support.engines import run_tool
-from tests.support.exporter_process import DEADLINE, ExporterProcess, exporter_environment
-from tests.support.programs.exposition_trees import TREES
+from tests.support.servers.exporter_process import DEADLINE, ExporterProcess, exporter_environment
 
 MIB = 1 << 20
 EXPECTED = Path(__file__).with_name("expositions")

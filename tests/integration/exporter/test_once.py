@@ -7,7 +7,7 @@ import pytest
 from stack.engines import find_program
 from stack.processes import free_port
 from tests.support.engines import run_tool
-from tests.support.exporter_process import COMMAND, DEADLINE, samples_of
+from tests.support.servers.exporter_process import COMMAND, DEADLINE, samples_of
 from tests.support.waiting import until
 
 MIB = 1 << 20

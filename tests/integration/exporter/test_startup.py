@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mempressure import __version__
-from tests.support.exporter_process import COMMAND, DEADLINE
+from tests.support.servers.exporter_process import COMMAND, DEADLINE
 
 ROOT = Path(__file__).parents[3]
 

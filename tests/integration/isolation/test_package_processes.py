@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from mempressure.isolation.process import PackageProcess
-from tests.support import isolated_functions as functions
 from tests.support.forking import in_child
+from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,7 +182,7 @@ def test_a_daemonic_worker_may_have_package_processes():
     code = f"""
 import multiprocessing, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 def work():
     print(functions.factorial(5), multiprocessing.current_process().daemon, flush=True)
 if __name__ == "__main__":

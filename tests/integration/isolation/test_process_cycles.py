@@ -13,7 +13,7 @@ WORKER = f"""
 import gc, json, os
 from mempressure.measure.process import private_bytes
 from mempressure.isolation.function import IsolatedFunction
-from tests.support.held import held
+from tests.support.functions.held import held
 from tests.support.programs import isolated_numbers
 from tests.support.programs.isolated_answers import known
 from tests.support.programs.isolated_numbers import squares

@@ -9,8 +9,8 @@ import pytest
 
 from stack.engines import ROOT
 from tests.support.programs.isolated_answers import ANSWERS
+from tests.support.servers.workers import Workers
 from tests.support.waiting import until
-from tests.support.workers import Workers
 
 pytestmark = pytest.mark.timeout(600)  # its packages are imported thirty times, at the edge of their memory
 # Of what the packages took, one by one. Together, from one zygote, they hold 0.75 of it in memory of their own.

@@ -17,7 +17,7 @@ from mempressure.config.thresholds import ALERT_LEVELS, PRESSURE_LEVELS, Thresho
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.decide.eligibility import choose_strategy
 from mempressure.decide.suggestions import PRIORITIES, SUGGESTION_TYPES
-from tests.support.actuator_process import Actuator
+from tests.support.servers.actuator_process import Actuator
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs/mission.md").read_text()

@@ -11,7 +11,7 @@ import pytest
 from mempressure.state.node_reader import read_node
 from stack.engines import ROOT
 from stack.processes import free_port
-from tests.support.actuator_process import Actuator
+from tests.support.servers.actuator_process import Actuator
 from tests.support.waiting import until
 
 LEADS = "control loop of this process leads"

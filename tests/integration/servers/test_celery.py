@@ -10,8 +10,8 @@ import pytest
 import redis
 from celery import Celery
 
+from tests.support.servers.workers import Workers
 from tests.support.waiting import until
-from tests.support.workers import Workers
 
 DEADLINE = 60.0
 RECYCLES = 12

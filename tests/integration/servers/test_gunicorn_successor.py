@@ -10,9 +10,9 @@ from contextlib import closing
 import pytest
 
 from stack.processes import Processes, free_port
-from tests.support.squares import Squares
+from tests.support.servers.squares import Squares
+from tests.support.servers.workers import Workers
 from tests.support.waiting import until
-from tests.support.workers import Workers
 
 DEADLINE = 60.0
 RECYCLES = 4

@@ -20,8 +20,8 @@ from celery import Celery
 from stack.engines import ROOT
 from stack.processes import free_port
 from tests.support.programs.isolated_answers import known
+from tests.support.servers.workers import Workers, holds
 from tests.support.waiting import until
-from tests.support.workers import Workers, holds
 
 DEADLINE = 60.0
 APPS = "tests.support.programs.isolated_apps"

@@ -15,7 +15,7 @@ from mempressure.state.node_reader import read_node
 from mempressure_exporter.collectors import Collectors
 from stack.engines import ROOT
 from stack.processes import Processes, free_port
-from tests.support.samples import printed
+from tests.support.builders.samples import printed
 from tests.support.waiting import until
 
 APPLICATION = """

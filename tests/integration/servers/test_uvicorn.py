@@ -13,9 +13,9 @@ import pytest
 from app.load import Load
 from stack.engines import ROOT
 from stack.processes import Processes, free_port
-from tests.support.squares import Squares
+from tests.support.servers.squares import Squares
+from tests.support.servers.workers import Workers, holds
 from tests.support.waiting import until
-from tests.support.workers import Workers, holds
 
 DEADLINE = 60.0
 RECYCLES = 4

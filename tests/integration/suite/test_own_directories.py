@@ -11,7 +11,14 @@ import pytest
 
 from stack.engines import ROOT
 
-PLUGINS = ("-p", "tests.support.own_directories", "-p", "tests.support.leftovers", "-p", "no:cacheprovider")
+PLUGINS = (
+    "-p",
+    "tests.support.plugins.own_directories",
+    "-p",
+    "tests.support.plugins.leftovers",
+    "-p",
+    "no:cacheprovider",
+)
 BY_DEFAULT = """
 import os, subprocess, sys
 from mempressure.config.configuration import load_configuration

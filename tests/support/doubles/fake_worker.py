@@ -10,7 +10,7 @@ from mempressure.config.paths import socket_path
 from mempressure.measure.process import pid_namespace, start_ticks
 from mempressure.state.files import publish
 from mempressure.state.records import PackageState, WorkerState
-from tests.support.actuator_process import DEADLINE
+from tests.support.servers.actuator_process import DEADLINE
 
 MIB = 1 << 20
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from stack.memory_cgroup import CONTROLLER
-from tests.support import own_directories
-from tests.support.own_directories import DIRECTORIES, OwnDirectories
+from tests.support.plugins import own_directories
+from tests.support.plugins.own_directories import DIRECTORIES, OwnDirectories
 
 SETTLE_SECONDS = 5.0
 """How long what was told to end, or lost its last reference, may take to be gone."""

@@ -13,7 +13,7 @@ import sys
 import time
 
 from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
-from tests.support.held import held
+from tests.support.functions.held import held
 
 LARGE_BYTES = 64 << 20  # more than any socket takes without a reader
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.waiting import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE = 20.0
 COMMAND = [sys.executable, "-m", "mempressure_exporter"]
 

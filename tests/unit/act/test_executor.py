@@ -7,7 +7,7 @@ from mempressure.errors import AgentUnreachableError
 from mempressure.measure.reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
 
 
 class Agents:

@@ -10,7 +10,7 @@ from mempressure.config.thresholds import Thresholds
 from mempressure.control.loop import ControlLoop
 from mempressure.control.records import Pressure
 from mempressure.decide.eligibility import Rules
-from tests.support.fake_machine import MIB, TOTAL, FakeMachine, package
+from tests.support.doubles.fake_machine import MIB, TOTAL, FakeMachine, package
 
 HOST = Pressure("host", "", "webhook", 900.0, "f1")
 

@@ -18,7 +18,7 @@ from mempressure.measure.reading import MemoryReading
 from mempressure.measure.trend import SERIES_LENGTH
 from mempressure.state.node import AppReading, NodeReading, app_memory
 from mempressure.state.records import PackageState
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
 from tests.support.waiting import until
 
 KB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30

@@ -15,7 +15,7 @@ from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.standalone import LOCK_NAME, LeadingLoop
 from mempressure.loader import LazyLoader
-from tests.support.fake_machine import MIB, FakeMachine, package
+from tests.support.doubles.fake_machine import MIB, FakeMachine, package
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from mempressure.control.process_monitor import ThresholdsInForce
 from mempressure.errors import ConfigurationError
 from mempressure.loader import LazyLoader
 from stack.processes import free_port
-from tests.support.actuator_process import Actuator
+from tests.support.servers.actuator_process import Actuator
 
 MINE = {"warning": 0.5, "unload_packages": 0.6, "aggressive_unload": 0.7, "emergency": 0.8}
 OTHERS = {"warning": 0.55, "unload_packages": 0.65, "aggressive_unload": 0.75, "emergency": 0.85}

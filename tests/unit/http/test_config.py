@@ -7,7 +7,7 @@ import yaml
 from mempressure.errors import WebConfigError
 from mempressure.http import config
 from mempressure.http.config import WebConfig, load
-from tests.support.certificates import HASH, Certificates
+from tests.support.builders.certificates import HASH, Certificates
 
 TLS = {"cert_file": "server.pem", "key_file": "server.key"}
 CA = {"client_ca_file": "ca.pem"}

@@ -7,7 +7,7 @@ import pytest
 from mempressure.http import users as users_module
 from mempressure.http.messages import Headers, Request, Response
 from mempressure.http.users import MAX_WAITING, BusyError, Users, basic_credentials, users_only
-from tests.support.certificates import HASH, PASSWORD
+from tests.support.builders.certificates import HASH, PASSWORD
 from tests.support.waiting import until
 
 

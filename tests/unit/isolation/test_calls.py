@@ -13,7 +13,7 @@ import pytest
 from mempressure.errors import IsolationError
 from mempressure.isolation.calls import RemoteTraceback
 from mempressure.isolation.function import IsolatedFunction
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -188,7 +188,7 @@ def test_a_result_for_which_the_worker_has_no_memory_is_refused_and_the_process_
     code = f"""
 import os, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 from mempressure.errors import IsolationError
 package = functions.recursive_package
 large = functions.IsolatedFunction(functions.large, package=package)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until
 
 MODULE = functions.__name__

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mempressure.errors import IsolationError
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 
 ROOT = Path(__file__).resolve().parents[3]
 

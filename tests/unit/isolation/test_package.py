@@ -13,9 +13,9 @@ import pytest
 
 from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
-from tests.support import isolated_functions as functions
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
 from tests.support.forking import in_child
+from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("no_process_left")

@@ -14,7 +14,7 @@ import pytest
 
 from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.process import PackageProcess, ProcessGoneError
-from tests.support import isolated_functions as functions
+from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until
 
 MODULE = functions.__name__

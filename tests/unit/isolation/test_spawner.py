@@ -11,8 +11,8 @@ import pytest
 
 from mempressure.errors import ProcessDiedError, ProcessStartError
 from mempressure.isolation.process import PackageProcess
-from tests.support import isolated_functions as functions
 from tests.support.forking import in_child
+from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until
 
 MODULE = functions.__name__

@@ -8,7 +8,7 @@ from mempressure.measure.reading import UNKNOWN
 from mempressure.packages import tracking
 from mempressure.packages.accessed_bit import disarm
 from mempressure.packages.tracking import PackageTracker
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
 from tests.support.forking import in_child
 
 HOLDS_MEMORY = """

@@ -21,7 +21,7 @@ from mempressure.state.records import (
     WorkerState,
     encode,
 )
-from tests.support.state_file import HEADER, joined, parts
+from tests.support.builders.state_file import HEADER, joined, parts
 
 ME = os.geteuid()
 

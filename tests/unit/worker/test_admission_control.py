@@ -15,8 +15,8 @@ from mempressure.measure.process import process_memory
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.admission_control import Room
 from mempressure.worker.memory_view import Surroundings, View
-from tests.support import room_functions
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
+from tests.support.functions import room_functions
 from tests.support.waiting import until
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ from mempressure.http.users import Users
 from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.answers import RequestError, failure
 from mempressure_actuator.api.token import Token
-from tests.support.certificates import HASH, PASSWORD
+from tests.support.builders.certificates import HASH, PASSWORD
 
 SECRET = "a-token-of-sixteen"  # noqa: S105 -- of these tests
 BEARER = {"Authorization": f"Bearer {SECRET}"}

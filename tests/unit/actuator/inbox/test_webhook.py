@@ -7,7 +7,7 @@ from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import create_app
 from mempressure_actuator.inbox.webhook import MAX_AT_ONCE
 from mempressure_actuator.store import owned_database
-from tests.support.notifications import alert, heartbeat, notification
+from tests.support.builders.notifications import alert, heartbeat, notification
 
 WEBHOOK = "/webhook/alertmanager"
 

@@ -21,7 +21,7 @@ from mempressure_actuator.loop.brakes import (
     require_floor,
 )
 from mempressure_actuator.metrics import Metrics
-from tests.support.clock import Clock
+from tests.support.doubles.clock import Clock
 
 LOADS = frozenset({(1, 1, "pandas", 1.0)})
 times = st.lists(st.floats(0, 1e6), max_size=30)

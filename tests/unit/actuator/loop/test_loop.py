@@ -15,7 +15,7 @@ from mempressure_actuator.inbox.leases import Lease
 from mempressure_actuator.loop.loop import LoopThread
 from mempressure_actuator.loop.pressures import Snapshot
 from mempressure_actuator.metrics import Metrics
-from tests.support.fake_machine import MIB, FakeMachine, package
+from tests.support.doubles.fake_machine import MIB, FakeMachine, package
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from mempressure.config.configuration import load_configuration
 from mempressure.state.records import PackageState
 from mempressure_exporter.collectors import Collectors
-from tests.support.clock import Clock
-from tests.support.samples import series_of
+from tests.support.builders.samples import series_of
+from tests.support.doubles.clock import Clock
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from mempressure_exporter.collectors import Collectors
-from tests.support.samples import series_of
+from tests.support.builders.samples import series_of
 
 MIB = 1 << 20
 STARTED = 1e9

@@ -4,7 +4,7 @@ import os
 from mempressure import __version__, log_once
 from mempressure_exporter.collectors import COLLECTORS, Collectors, host
 from mempressure_exporter.metrics import FAMILIES
-from tests.support.samples import series_of, succeeded
+from tests.support.builders.samples import series_of, succeeded
 
 GIB = 1 << 30
 STARTED = 1e9

@@ -1,7 +1,7 @@
 import logging
 
 from mempressure.act import self_check
-from tests.support.samples import succeeded
+from tests.support.builders.samples import succeeded
 
 
 def supported(found):

@@ -1,7 +1,7 @@
 import pytest
 
 from mempressure_exporter.collectors import COLLECTORS
-from tests.support.samples import succeeded
+from tests.support.builders.samples import succeeded
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -14,8 +14,8 @@ from mempressure_exporter.collectors.packages import PackagesCollector
 from mempressure_exporter.counters import RETAIN_SECONDS
 from mempressure_exporter.package_series import PACKAGE_FAMILIES
 from mempressure_exporter.series_limit import SeriesLimit
-from tests.support.clock import Clock
-from tests.support.samples import series_of
+from tests.support.builders.samples import series_of
+from tests.support.doubles.clock import Clock
 
 MIB = 1 << 20
 STARTED = 1e9

@@ -1,5 +1,5 @@
 from mempressure_exporter.collectors import COLLECTORS
-from tests.support.samples import succeeded
+from tests.support.builders.samples import succeeded
 
 
 def test_without_pressure_stall_information_there_are_no_such_samples(scrape, proc):

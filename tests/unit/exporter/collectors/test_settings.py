@@ -4,7 +4,7 @@ from mempressure.config.runtime_settings import with_thresholds
 from mempressure.config.settings_file import SettingsFile
 from mempressure.errors import ConfigurationError
 from mempressure_exporter.collectors import Collectors
-from tests.support.samples import series_of, succeeded
+from tests.support.builders.samples import series_of, succeeded
 
 
 def test_thresholds_and_switches_show_at_the_next_scrape(scrape, configure, state_dir):

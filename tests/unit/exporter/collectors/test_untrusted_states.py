@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mempressure.config.configuration import load_configuration
 from mempressure.state.records import PACKAGE_VALUES, WORKER_VALUES, PackageState, encode
 from mempressure_exporter.collectors import Collectors
-from tests.support.clock import Clock
-from tests.support.samples import printed
-from tests.support.state_file import joined, parts
+from tests.support.builders.samples import printed
+from tests.support.builders.state_file import joined, parts
+from tests.support.doubles.clock import Clock
 
 STARTED = 1e9
 OPTIONS = {"mechanism": "stop", "source": "process", "timeout": 60.0}
