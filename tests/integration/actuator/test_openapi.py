@@ -20,7 +20,7 @@ from mempressure_actuator.api.routes import ENDPOINTS
 from mempressure_actuator.api.token import load_token
 from mempressure_actuator.application import PAGES, create_app
 from mempressure_actuator.inbox.webhook import ENDPOINT
-from tests.conftest import NAMESPACE, FixtureProc
+from tests.support.builders.proc_tree import NAMESPACE, FixtureProc
 
 MIB = 1 << 20
 # The same cases each time: with others, Hypothesis says once in some thousand that a case was not drawn as before, of

@@ -28,8 +28,8 @@ from mempressure.measure.cgroup import own_cgroup
 from mempressure.state.files import publish
 from mempressure.state.records import PackageState
 from mempressure.worker.sampler import WorkerSampler
-from tests.conftest import NAMESPACE, FixtureProc
 from tests.support.builders.exposition_trees import TREES
+from tests.support.builders.proc_tree import NAMESPACE, FixtureProc
 from tests.support.engines import run_tool
 from tests.support.servers.exporter_process import DEADLINE, ExporterProcess, exporter_environment
 

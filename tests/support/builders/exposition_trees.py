@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from tests.conftest import psi
+from tests.support.builders.proc_tree import psi
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from mempressure_actuator.actuator import Actuator
-    from tests.conftest import FixtureProc
+    from tests.support.builders.proc_tree import FixtureProc
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mempressure.state import files, reader
 from mempressure.worker import agent as agent_module
 from mempressure.worker.agent import Agent
 from mempressure.worker.order_socket import CONNECTIONS
-from tests.conftest import NAMESPACE
+from tests.support.builders.proc_tree import NAMESPACE
 from tests.support.forking import in_child
 from tests.support.waiting import until
 
