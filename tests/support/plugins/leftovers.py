@@ -51,7 +51,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         return
     if left := sorted(_work_tree(session.config.rootpath) - session.config.stash[WORK_TREE]):
-        session.config.get_terminal_writer().line(f"\nleft behind in the work tree: {', '.join(left)}", red=True)
+        told = f"left behind in the work tree, or made there meanwhile: {', '.join(left)}"
+        session.config.get_terminal_writer().line(f"\n{told}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
