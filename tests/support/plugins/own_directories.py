@@ -84,6 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
     _watch(defaults)
 
 
+@pytest.fixture
+def any_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test start children without the run's directories: programs that are no part of mempressure."""
+    monkeypatch.setattr(sys.modules[__name__], "INHERITED", ())
+
+
 def _default_directories() -> tuple[str, ...]:
     """Return what the user's, and root's, processes use where no variable is set."""
     found = configuration.load_configuration(environ={"MEMPRESSURE_CONFIG": os.devnull})

@@ -11,6 +11,9 @@ from tests.support.waiting import until
 CONTENT = dict.fromkeys(VARIABLES, "") | {"app": "shop; touch /tmp/x $(id) `id`\0", "usage": 0.93, "alert": None}
 
 
+pytestmark = pytest.mark.usefixtures("any_environment")  # the operator's own commands have a small one
+
+
 @pytest.fixture
 def run():
     """Run Python code as a command; `stopping` may be set meanwhile."""
