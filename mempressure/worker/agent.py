@@ -1,23 +1,16 @@
-"""The agent: one daemon thread in a worker that publishes its state each second and takes orders on a socket.
-
-Orders are carried out one after the other in threads of their own, so a slow one delays neither the state nor a
-measurement. Answers are remembered by the order's id: asking again never repeats an act.
-"""
+"""The agent: one daemon thread in a worker that publishes its state each second and takes orders on a socket."""
 
 import atexit
-import json
 import logging
 import os
 import selectors
-import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from mempressure.config.paths import own_runtime_directory, socket_path
 from mempressure.errors import MempressureError
@@ -28,34 +21,36 @@ from mempressure.state.records import WorkerState
 from mempressure.worker.order_socket import OrderSocket
 
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from mempressure.act.orders import Order
+    from mempressure.worker.order_connections import OrderConnections
+
+    class AgentSubject(Protocol):
+        """What an agent publishes and gives the orders to."""
+
+        def sample(self, *, thorough: bool) -> WorkerState | None:
+            """Measure the worker and return its state; None if it is no worker after all: the agent then ends.
+
+            `thorough` measures however recent the last measurement is.
+            """
+
+        def carry_out(self, order: Order) -> tuple[dict[str, Any], Callable[[], None] | None]:
+            """Carry out an order; return its answer without the id, and what to do once the answer is sent."""
+
 
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 PUBLISH_AT_MOST_EVERY = 0.1
 """Seconds between two publications asked for by loads and unloads: a burst of them costs ten ticks a second at most."""
-REMEMBERED_ORDERS = 256
-
-
-class AgentSubject(Protocol):
-    """What an agent speaks for: the loader."""
-
-    def sample(self, *, thorough: bool) -> WorkerState | None:
-        """Measure the worker and return its state; None if it has turned out to be no worker: the agent then ends.
-
-        `thorough` measures however recent the last measurement is.
-        """
-
-    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
-        """Carry out an order; return its answer without the id, and what to do once the answer is sent."""
 
 
 class Agent:
     """Publishes what `subject` samples, and gives it the orders that arrive.
 
     Args:
-        subject: the loader.
+        subject: measures the worker and carries out orders.
         runtime: the runtime directory.
         trusted_uids: users besides root and this process' own that may give orders.
         delay_seconds: how long to leave no trace; a forked child that only executes another program is gone by then.
@@ -63,7 +58,7 @@ class Agent:
 
     def __init__(
         self,
-        subject: AgentSubject,
+        subject: "AgentSubject",
         *,
         runtime: Path,
         trusted_uids: tuple[int, ...] = (),
@@ -74,8 +69,7 @@ class Agent:
         self._trusted = {0, os.geteuid(), *trusted_uids}
         self._delay = delay_seconds
         self._pid = 0
-        self._order_lock = threading.Lock()
-        self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._connections: OrderConnections | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._stop_lock = threading.RLock()
@@ -90,7 +84,7 @@ class Agent:
         directory = self._runtime / str(os.geteuid())
         self._socket_path = socket_path(directory, self._pid)
         self._state_path = self._socket_path.with_suffix(".state")
-        self._orders = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted, take=self._take)
+        self._socket = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted)
         if not self._delay and not self._open():
             self._close()
             return False
@@ -109,7 +103,7 @@ class Agent:
         """End the thread and remove the state file and the socket; does nothing in a forked child."""
         if os.getpid() != self._pid:
             return
-        # It may be told twice, at once too: by a server's own end, by `atexit`, and by a subject without a state.
+        # It may be called twice, at once too: by a server's own end, by `atexit`, and for a subject without a state.
         with self._stop_lock:
             thread = self._thread
             if thread is None:
@@ -134,14 +128,16 @@ class Agent:
     def _open(self) -> bool:
         try:
             remove_dead(own_runtime_directory(self._runtime))
-            self._orders.ensure()
+            self._socket.ensure()
         except (OSError, MempressureError) as error:
             _log.error("agent not started, this worker is not managed: reason=%r", str(error))
             return False
         return True
 
     def _close(self) -> None:
-        self._orders.close()
+        self._socket.close()
+        if self._connections is not None:
+            self._connections.close()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -158,12 +154,27 @@ class Agent:
                 if key.fileobj == self._wake_read:
                     soon = self._drained() or soon
                 else:
-                    self._survive(partial(self._orders.handle, key))
+                    self._survive(partial(self._handle, key))
             now = time.monotonic()
             if now >= next_tick or (soon and now >= published + PUBLISH_AT_MOST_EVERY):
                 self._survive(partial(self._tick, now, thorough=soon))
                 published, soon = now, False
                 next_tick = max(next_tick + TICK_SECONDS, now) if now >= next_tick else next_tick
+
+    def _handle(self, key: selectors.SelectorKey) -> None:
+        """Handle an event of the order socket or one of its connections."""
+        if self._connections is None:
+            from mempressure.worker.order_connections import OrderConnections  # paid for with the first connection
+
+            self._connections = OrderConnections(
+                self._socket,
+                selector=self._selector,
+                trusted=self._trusted,
+                carry_out=self._subject.carry_out,
+                publish=partial(self._publish, thorough=True),
+                publish_soon=self.publish_soon,
+            )
+        self._connections.handle(key)
 
     def _drained(self) -> bool:
         with suppress(BlockingIOError):
@@ -172,9 +183,10 @@ class Agent:
         return True
 
     def _tick(self, now: float, *, thorough: bool) -> None:
-        self._orders.close_idle(now)
+        if self._connections is not None:
+            self._connections.close_idle(now)
         self._publish(thorough=thorough)
-        self._orders.ensure()
+        self._socket.ensure()
         self._once.over("step")
 
     def _survive(self, step: Callable[[], None]) -> None:
@@ -191,48 +203,6 @@ class Agent:
             return
         try:
             files.publish(sample, self._state_path)
-        except FileNotFoundError:  # somebody cleaned the runtime directory
+        except FileNotFoundError:  # the runtime directory was cleaned
             own_runtime_directory(self._runtime)
             files.publish(sample, self._state_path)
-
-    def _take(self, connection: socket.socket, line: bytes) -> None:
-        try:
-            from mempressure.act.orders import parse_order  # 20 KB that a worker pays once it is given an order
-
-            order = parse_order(line)
-            if order.op == "measure":
-                self._publish(thorough=True)
-                _answer(connection, {"id": order.id})
-                return
-            thread = threading.Thread(
-                target=self._carry_out, args=(connection, order), name="mempressure-order", daemon=True
-            )
-            thread.start()
-        except Exception as error:  # whatever it was, whoever ordered must hear of it
-            _answer(connection, {"id": None, "error": f"{error}"})
-            if not isinstance(error, ValueError):
-                raise
-
-    def _carry_out(self, connection: socket.socket, order: "Order") -> None:
-        afterwards = None
-        with self._order_lock:
-            answer = self._answers.get(order.id)
-            if answer is None:
-                try:
-                    result, afterwards = self._subject.carry_out(order)
-                    answer = {"id": order.id, **result}
-                except Exception as error:  # noqa: BLE001 -- whatever it was, whoever ordered must hear of it
-                    _log.exception("order failed: id=%s op=%s", order.id, order.op)
-                    answer = {"id": order.id, "error": f"{type(error).__name__}: {error}"}
-                self._answers[order.id] = answer
-                while len(self._answers) > REMEMBERED_ORDERS:
-                    self._answers.popitem(last=False)
-        _answer(connection, answer)
-        if afterwards is not None:
-            afterwards()
-        self.publish_soon()
-
-
-def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:
-    with suppress(OSError), connection:  # whoever asked is gone; the answer is remembered
-        connection.sendall(json.dumps(answer).encode() + b"\n")

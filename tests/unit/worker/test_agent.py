@@ -181,7 +181,10 @@ def test_silent_connections_beyond_the_limit_make_room_for_orders_the_longest_wa
             connection.settimeout(10)
             connection.connect(str(path))
             taken = min(CONNECTIONS, number)
-            until(lambda taken=taken: len(agent._orders._connections()) == taken, "it to be taken")
+            until(
+                lambda taken=taken: agent._connections is not None and len(agent._connections.open()) == taken,
+                "it to be taken",
+            )
         assert order(path, id="through")["reclaimed_bytes"] == 10
         assert [connection.recv(1) for connection in silent[:3]] == [b""] * 3
         silent[3].sendall(b'{"id": "late", "op": "stop", "package": "json"}\n')
