@@ -1,8 +1,6 @@
 """The other workers of a worker's app, and whether there is memory for one more: for replacing the worker."""
 
 import logging
-import os
-from collections.abc import Callable
 
 from mempressure.config.configuration import Configuration
 from mempressure.errors import MempressureError
@@ -20,14 +18,13 @@ class Siblings:
 
     Args:
         configuration: names the app and the runtime directory.
-        baseline: returns the memory of a fresh worker in bytes; negative where it is unknown.
+        baseline: the memory of a fresh worker in bytes; negative where it is unknown.
     """
 
-    def __init__(self, configuration: Configuration, *, baseline: Callable[[], float]) -> None:
+    def __init__(self, configuration: Configuration, *, baseline: float) -> None:
         self._app = configuration.app
         self._runtime = configuration.runtime_directory
         self._baseline = baseline
-        self.directory = self._runtime / str(os.geteuid())
 
     def workers(self) -> list[WorkerState]:
         """Return the last states of the app's workers, this one among them; empty where they cannot be read."""
@@ -35,7 +32,7 @@ class Siblings:
 
     def has_room(self) -> bool:
         """Return whether one more worker fits into the host, and into the app where that has a limit."""
-        needed = ROOM_FACTOR * self._baseline()
+        needed = ROOM_FACTOR * self._baseline
         memories = self._read()[1]
         return needed >= 0 and bool(memories) and all(memory.available >= needed for memory in memories)
 

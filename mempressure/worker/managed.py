@@ -1,6 +1,7 @@
 """This process as a managed worker: what its agent publishes of it, and how it carries out orders."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from mempressure.config.configuration import Configuration
 from mempressure.errors import UnknownPackageError
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.state.records import PackageState, WorkerState
-from mempressure.state.siblings import Siblings
 from mempressure.worker.agent import Agent
 from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.registry import Packages
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.measure.growth import ProcessGrowth
     from mempressure.packages.tracking import PackageTracker
+    from mempressure.state.siblings import Siblings
     from mempressure.verdicts.known import KnownVerdicts
 
 _log = logging.getLogger(__name__)
@@ -56,13 +57,14 @@ class ManagedWorker:
         self._background = background
         self._longest_request = configuration.longest_request
         self._lookout = Lookout(
-            neighbours=Siblings(configuration, baseline=lambda: self._sampler.baseline_bytes),
+            directory=configuration.runtime_directory / str(os.geteuid()),
+            siblings=self._siblings,
             at_serving=self._begin,
             at_end=self._leave,
             forked=forked,
         )
         self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
-        self._cache_directory = configuration.cache_directory
+        self._configuration = configuration
         self._verdicts: KnownVerdicts | None = None
         self._growth: ProcessGrowth | None = None
         self.trim_stopped = ""
@@ -153,7 +155,7 @@ class ManagedWorker:
         if self._verdicts is None:
             from mempressure.verdicts.known import KnownVerdicts  # only paid for where there is a package
 
-            self._verdicts = KnownVerdicts(self._cache_directory)
+            self._verdicts = KnownVerdicts(self._configuration.cache_directory)
         self._verdicts.refresh()
         for package in packages:
             package.verdict = self._verdicts.mechanism(package.name)
@@ -198,6 +200,11 @@ class ManagedWorker:
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
         return tracker
+
+    def _siblings(self) -> "Siblings":
+        from mempressure.state.siblings import Siblings  # paid for once the worker is to be replaced
+
+        return Siblings(self._configuration, baseline=self._sampler.baseline_bytes)
 
     def _begin(self) -> None:
         self._sampler.note_baseline()

@@ -33,7 +33,6 @@ IDLE = {
     "mempressure.state.files",
     "mempressure.state.liveness",
     "mempressure.state.records",
-    "mempressure.state.siblings",
     "mempressure.worker",
     "mempressure.worker.agent",
     "mempressure.worker.isolated_states",

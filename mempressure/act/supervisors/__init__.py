@@ -6,10 +6,14 @@ A server's module is imported only where the server itself has been, and nothing
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mempressure.act.supervisors.base import Supervisor
-from mempressure.state.siblings import Siblings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mempressure.state.siblings import Siblings
 
 __all__ = ["Lookout", "Supervisor", "is_supervisor", "postponed"]
 
@@ -25,7 +29,8 @@ class Lookout:
     """Looks for this process' supervisor until it is there.
 
     Args:
-        neighbours: of this worker.
+        directory: the user's runtime directory; None where no successor is needed.
+        siblings: reads the app's other workers; as `directory`.
         at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
         forked: this process was forked by one that had a loader: a worker, whatever its parent's stack looks like.
@@ -34,12 +39,14 @@ class Lookout:
     def __init__(
         self,
         *,
-        neighbours: Siblings | None = None,
+        directory: "Path | None" = None,
+        siblings: "Callable[[], Siblings] | None" = None,
         at_serving: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,
         forked: bool = False,
     ) -> None:
-        self._neighbours = neighbours
+        self._directory = directory
+        self._siblings = siblings
         self._at_serving = at_serving
         self._at_end = at_end
         self._forked = forked
@@ -51,8 +58,8 @@ class Lookout:
         if self._found is None:
             found = next((found for server in _present() if (found := server.find()) is not None), None)
             if found is not None:
-                if self._neighbours is not None:
-                    found.meet(self._neighbours)
+                if self._directory is not None and self._siblings is not None:
+                    found.prepare_successor(self._directory, siblings=self._siblings)
                 found.at_serving(self._at_serving)
                 found.at_end(self._at_end)
             self._found = found

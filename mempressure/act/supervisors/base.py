@@ -8,17 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from mempressure.state.siblings import Siblings
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mempressure.state.siblings import Siblings
 
 
-class Grace(NamedTuple):
-    """How long a supervisor lets a worker that ends finish a request."""
-
-    seconds: float
-    setting: str
-    """Where that is set, for people to find: "gunicorn's graceful_timeout"."""
+Grace = tuple[float, str]
+"""Seconds that a supervisor lets an ending worker finish a request, and the setting: "gunicorn's graceful_timeout"."""
 
 
 class BackgroundWork:
@@ -64,13 +63,11 @@ def reason_not_to_end(*, work: Iterable[str], grace: Grace | None, longest_reque
         return f"background work is under way in it, which its end would cut: {names}"
     if grace is None:
         return ""
-    if longest_request > grace.seconds:
-        return (
-            f"a request may take {longest_request:g} s (MEMPRESSURE_LONGEST_REQUEST), "
-            f"and {grace.setting} is {grace.seconds:g} s"
-        )
-    if running > grace.seconds:
-        return f"a request has run for {running:.0f} s already, and {grace.setting} is {grace.seconds:g} s"
+    seconds, setting = grace
+    if longest_request > seconds:
+        return f"a request may take {longest_request:g} s (MEMPRESSURE_LONGEST_REQUEST), and {setting} is {seconds:g} s"
+    if running > seconds:
+        return f"a request has run for {running:.0f} s already, and {setting} is {seconds:g} s"
     return ""
 
 
@@ -115,11 +112,16 @@ class Supervisor:
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
 
-    def meet(self, neighbours: Siblings) -> None:
-        """Be told of this worker's neighbours, by who has a successor start first."""
+    def prepare_successor(self, directory: "Path", *, siblings: "Callable[[], Siblings]") -> None:
+        """Prepare for a successor that starts before this worker ends, where the supervisor needs that.
+
+        Args:
+            directory: the user's runtime directory.
+            siblings: reads the app's other workers.
+        """
 
     def settle(self) -> None:
-        """Put in order what a worker that was killed while it was replaced has left; called at each tick."""
+        """Undo what a worker left that was killed while it was being replaced; called at each tick."""
 
     def retire(self) -> bool:
         """Tell the server to finish what it has and end; its supervisor starts a successor.

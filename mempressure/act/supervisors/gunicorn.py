@@ -9,11 +9,16 @@ import signal
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mempressure.act.supervisors.base import Grace, Supervisor, on_main_thread, terminate
-from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone
-from mempressure.state.siblings import Siblings
+from mempressure.config.paths import file_stem
+from mempressure.measure.process import pid_namespace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mempressure.state.siblings import Siblings
 
 _LOSSLESS = ("sync", "gthread", "ggevent")
 """The modules of the worker classes that were measured, and of what is derived from them."""
@@ -27,8 +32,8 @@ class Gunicorn(Supervisor):
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._under_way: dict[object, float] = {}
-        self._neighbours: Siblings | None = None
-        self._spare: Spare | None = None
+        self._siblings: Callable[[], Siblings] | None = None
+        self._note: Path | None = None
         self._staying = False
         self.pid = os.getppid()
 
@@ -56,8 +61,8 @@ class Gunicorn(Supervisor):
         """Return what a worker class keeps to: sync workers to `timeout` at all times, the others to their own."""
         cfg = self._worker.cfg
         if self._is_of("sync"):
-            return Grace(cfg.timeout, "gunicorn's timeout") if cfg.timeout else None
-        return Grace(cfg.graceful_timeout, "gunicorn's graceful_timeout")
+            return (cfg.timeout, "gunicorn's timeout") if cfg.timeout else None
+        return cfg.graceful_timeout, "gunicorn's graceful_timeout"
 
     def running_seconds(self) -> float:
         """Return the age of the oldest request under way, of those that began after the application was loaded."""
@@ -78,7 +83,7 @@ class Gunicorn(Supervisor):
         run, handle_request = self._worker.run, self._worker.handle_request
 
         def begin_and_run() -> None:
-            if self._spare is not None:
+            if self._siblings is not None:
                 self._listen_only_when_not_staying()
             begin()
             run()
@@ -93,23 +98,28 @@ class Gunicorn(Supervisor):
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
 
-    def meet(self, neighbours: Siblings) -> None:
-        """Be ready for a spare worker where this one is the only one; known before it begins to serve."""
+    def prepare_successor(self, directory: "Path", *, siblings: "Callable[[], Siblings]") -> None:
+        """Prepare for a spare worker where this one is the only one; known before it begins to serve."""
         if self._worker.cfg.workers == 1 and not self._worker.booted:
-            self._neighbours = neighbours
-            self._spare = Spare(self.pid, directory=neighbours.directory, workers=neighbours.workers)
+            self._siblings = siblings
+            self._note = directory / f"{file_stem(self.pid, pid_namespace())}.spare"
 
     def settle(self) -> None:
-        """Have the arbiter keep as many workers as it was told to."""
-        if self._spare is not None:
-            self._spare.settle()
+        """Have the arbiter keep as many workers as it is configured for."""
+        if self._siblings is not None and self._note is not None and self._note.exists():
+            from mempressure.act.supervisors.gunicorn_successor import Spare  # 20 KB, seldom needed
+
+            Spare(self.pid, note=self._note, workers=self._siblings().workers).settle()
 
     def retire(self) -> bool:
         """End; a sole worker once a spare one serves in its place, and not at all where none comes up."""
-        spare = self._spare
-        if spare is None or self._neighbours is None or not is_alone(self.pid) or not self._neighbours.has_room():
+        from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone
+
+        siblings = None if self._siblings is None else self._siblings()
+        if siblings is None or self._note is None or not is_alone(self.pid) or not siblings.has_room():
             terminate()
             return True
+        spare = Spare(self.pid, note=self._note, workers=siblings.workers)
         if spare.ask(lambda: self._worker.alive and os.getppid() == self.pid):
             spare.retire_oldest()
             return True

@@ -1,11 +1,11 @@
 """A spare worker: gunicorn's arbiter is asked for one more, which takes over before the old one ends.
 
-For an app with one worker, which otherwise answers nobody while its successor boots: the longest request took 108 ms
+For an app with one worker, which otherwise serves no request while its successor boots: the longest request took 108 ms
 instead of 1,672. With several workers the others serve meanwhile, and one more would cost memory where there is little;
 besides, the arbiter retires the oldest, which need not be the one that was chosen.
 
-SIGTTIN raises the arbiter's number of workers, SIGTTOU lowers it again, never below one. That a spare was asked for
-stands in a file, so that the number is lowered too where whoever asked is killed.
+SIGTTIN raises the arbiter's number of workers, SIGTTOU lowers it again, never below one. A note (a file in the runtime
+directory) records that a spare was asked for, so that the number is lowered again even if the asking worker is killed.
 """
 
 import os
@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from mempressure.config.paths import file_stem
-from mempressure.measure.process import pid_namespace, start_ticks
+from mempressure.measure.process import start_ticks
 from mempressure.state.records import WorkerState
 
 SUCCESSOR_SECONDS = 45.0
@@ -26,7 +25,6 @@ _END_SECONDS = 3.0
 _SETTLED_SECONDS = 2.5
 """After so long without a spare none will come: the arbiter looks once a second at least."""
 _POLL_SECONDS = 0.02
-_SUFFIX = ".spare"
 
 
 class Spare:
@@ -34,13 +32,13 @@ class Spare:
 
     Args:
         arbiter: its process id, this process' parent.
-        directory: where the note is kept: the user's runtime directory.
+        note: where it is recorded that a spare was asked for.
         workers: returns what the app's workers published last.
     """
 
-    def __init__(self, arbiter: int, *, directory: Path, workers: Callable[[], Iterable[WorkerState]]) -> None:
+    def __init__(self, arbiter: int, *, note: Path, workers: Callable[[], Iterable[WorkerState]]) -> None:
         self._arbiter = arbiter
-        self._note = directory / f"{file_stem(arbiter, pid_namespace())}{_SUFFIX}"
+        self._note = note
         self._workers = workers
 
     def ask(self, going_on: Callable[[], bool]) -> bool:
@@ -67,7 +65,7 @@ class Spare:
     def give_up(self) -> None:
         """Lower the number of workers and end the spare, however often the arbiter has begun another meanwhile.
 
-        The arbiter tells the oldest to end for as long as there is one too many: the caller is not to listen.
+        The arbiter sends SIGTERM to the oldest for as long as there is one too many: the caller has to ignore it.
         """
         self._tell(signal.SIGTTOU)
         seen: dict[int, float] = {}
@@ -83,7 +81,7 @@ class Spare:
         self._note.unlink(missing_ok=True)
 
     def settle(self) -> None:
-        """Lower the number of workers where whoever asked for a spare was killed, once two serve."""
+        """Lower the number of workers where the worker that asked for a spare was killed, once two serve."""
         try:
             asked = self._note.read_text().split()
         except FileNotFoundError:
@@ -103,7 +101,7 @@ def siblings(parent: int) -> list[int]:
     """Return the other children of this process' parent.
 
     Raises:
-        OSError: the kernel does not tell (CONFIG_PROC_CHILDREN).
+        OSError: the kernel does not list them (CONFIG_PROC_CHILDREN).
     """
     text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     return [int(pid) for pid in text.split() if int(pid) != os.getpid()]

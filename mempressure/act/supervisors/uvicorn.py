@@ -57,7 +57,7 @@ class Uvicorn(Supervisor):
     def grace(self) -> Grace | None:
         """Return what the server was told; without it it waits for ever."""
         seconds = self._server.config.timeout_graceful_shutdown
-        return None if seconds is None else Grace(seconds, "uvicorn's timeout_graceful_shutdown")
+        return None if seconds is None else (seconds, "uvicorn's timeout_graceful_shutdown")
 
     def running_seconds(self) -> float:
         """Return how long ago the oldest of the requests under way was first seen by a look like this one."""

@@ -14,7 +14,7 @@ from mempressure.state.siblings import Siblings
 def siblings(runtime_dir):
     def make(baseline):
         environ = {"MEMPRESSURE_APP": "shop", "MEMPRESSURE_RUNTIME_DIR": str(runtime_dir)}
-        return Siblings(load_configuration(environ=environ), baseline=lambda: baseline)
+        return Siblings(load_configuration(environ=environ), baseline=baseline)
 
     return make
 

@@ -2,10 +2,10 @@ import threading
 
 import pytest
 
-from mempressure.act.supervisors.base import BackgroundWork, Grace, reason_not_to_end
+from mempressure.act.supervisors.base import BackgroundWork, reason_not_to_end
 from tests.support.forking import in_child
 
-GRACE = Grace(30.0, "gunicorn's graceful_timeout")
+GRACE = (30.0, "gunicorn's graceful_timeout")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from mempressure.act.supervisors.base import Grace
 from mempressure.act.supervisors.gunicorn import Gunicorn
 
 
@@ -39,9 +38,9 @@ def test_what_would_lose_requests_or_unshare_pages_is_refused():
 
 
 def test_a_sync_worker_cuts_a_request_at_its_timeout_and_the_others_at_their_own():
-    assert make(timeout=40).grace == Grace(40, "gunicorn's timeout")
+    assert make(timeout=40).grace == (40, "gunicorn's timeout")
     assert make(timeout=0).grace is None
-    assert make(ThreadWorker, timeout=40, graceful_timeout=20).grace == Grace(20, "gunicorn's graceful_timeout")
+    assert make(ThreadWorker, timeout=40, graceful_timeout=20).grace == (20, "gunicorn's graceful_timeout")
 
 
 def test_serving_begins_before_the_loop_and_requests_under_way_are_timed(monkeypatch):

@@ -51,8 +51,8 @@ def arbiter(make_worker, monkeypatch):
 
 
 @pytest.fixture
-def spare(arbiter, tmp_path):
-    return Spare(ARBITER, directory=tmp_path, workers=arbiter.workers)
+def spare(arbiter, note):
+    return Spare(ARBITER, note=note, workers=arbiter.workers)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import uvicorn
 
 from mempressure.act.supervisors import uvicorn as module
-from mempressure.act.supervisors.base import Grace
 from mempressure.act.supervisors.uvicorn import Uvicorn
 
 
@@ -105,7 +104,7 @@ def test_a_request_is_timed_from_the_first_look_that_finds_it(server, monkeypatc
     server.server_state.tasks.discard(task)
     assert worker.running_seconds() == 0
     server.config.timeout_graceful_shutdown = 5
-    assert worker.grace == Grace(5, "uvicorn's timeout_graceful_shutdown")
+    assert worker.grace == (5, "uvicorn's timeout_graceful_shutdown")
 
 
 def test_leaving_comes_after_the_server_s_shutdown(server):
