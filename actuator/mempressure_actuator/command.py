@@ -18,7 +18,8 @@ from mempressure.http.address import parse_listen_address
 from mempressure.http.listening import addresses, inherited, listen
 from mempressure.http.rate import rate_limited
 from mempressure.http.server import Server
-from mempressure.measure.memory import MeasureError, host_memory
+from mempressure.measure.memory import host_memory
+from mempressure.measure.pressure import MeasureError
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access, is_loopback
 from mempressure_actuator.api.token import load_token

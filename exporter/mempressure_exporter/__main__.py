@@ -17,7 +17,8 @@ from mempressure.http.listening import inherited, listen
 from mempressure.http.messages import Answer
 from mempressure.http.pages import serve_pages
 from mempressure.http.server import Server
-from mempressure.measure.memory import MeasureError, host_memory
+from mempressure.measure.memory import host_memory
+from mempressure.measure.pressure import MeasureError
 from mempressure_exporter import selection, textfile
 from mempressure_exporter.collectors import Collectors
 from mempressure_exporter.http import HEALTHY, MAX_REQUESTS, READY, endpoints

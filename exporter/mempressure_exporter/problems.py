@@ -6,7 +6,7 @@ import re
 from mempressure.config.settings_file import SettingsError
 from mempressure.errors import MempressureError, UnsafeDirectoryError, WebConfigError
 from mempressure.log_once import LogOnce
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.pressure import MeasureError
 from mempressure.state.reader import StateError
 
 _log = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
-from typing import Any, NamedTuple
+from typing import Any
 
 from mempressure.measure.process import ProcessMemory
 from mempressure.measure.process import process_memory as measure
 from mempressure.packages import accessed_bit as bits
+from mempressure.record import Record
 
 SHARED_BYTES = 12 << 20
 """A process that has more anonymous memory in common with others was forked from a loaded parent.
@@ -41,7 +42,7 @@ def frozen_objects() -> int:
     return count if count and not any(thing is os for thing in gc.get_objects()) else 0
 
 
-class System(NamedTuple):
+class System(Record):
     """What the checks look at."""
 
     proc: str

@@ -18,7 +18,7 @@ from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
 from mempressure.decide.quarantine import Key, Quarantined, current, judged
 from mempressure.decide.ranking import Ageing, observed, unloaded
 from mempressure.decide.summary import Observation
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction
 from mempressure.state.node import AppReading, NodeReading
 

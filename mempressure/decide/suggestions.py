@@ -10,7 +10,7 @@ from typing import Literal, NotRequired, TypedDict, get_args
 
 from mempressure.config.thresholds import Thresholds
 from mempressure.measure import trend
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.trend import Sample
 
 Severity = Literal["critical", "high", "medium", "low"]

@@ -15,7 +15,7 @@ from mempressure.decide.suggestions import (
     scope_suggestions,
 )
 from mempressure.measure import trend
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.trend import Series
 from mempressure.state.records import PackageState
 

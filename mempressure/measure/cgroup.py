@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from mempressure.measure.memory import pressure
-from mempressure.measure.reading import PressureReading
+from mempressure.measure.pressure import PressureReading, pressure
+from mempressure.record import Record
 
 V1_UNLIMITED = 1 << 62
 """v1 limits from here on mean "no limit": the kernel reports the largest page-aligned i64, which is 9223372036854771712
@@ -18,7 +17,7 @@ EVENTS = ("low", "high", "max", "oom", "oom_kill")
 """What the kernel counts in a cgroup, named as in v2's `memory.events`."""
 
 
-class CgroupReading(NamedTuple):
+class CgroupReading(Record):
     """Memory of one cgroup at one time, in bytes."""
 
     limit: int | None
@@ -31,7 +30,7 @@ class CgroupReading(NamedTuple):
     """Inode number of its directory: the same in every container that mounts it, and never reused."""
 
 
-class Cgroup(NamedTuple):
+class Cgroup(Record):
     """The memory cgroup of a process: its directory, the mount that this is in, and the version, 1 or 2."""
 
     directory: Path
@@ -49,16 +48,15 @@ class Cgroup(NamedTuple):
         try:
             reading = _read_v2(self) if self.version == 2 else _read_v1(self)
             pressure_directory = self.directory if self.version == 2 else self.unified
-            return reading._replace(
-                pressure=pressure(f"{pressure_directory}/memory.pressure") if pressure_directory else None,
-                identity=os.stat(self.directory).st_ino,
-            )
+            reading.pressure = pressure(f"{pressure_directory}/memory.pressure") if pressure_directory else None
+            reading.identity = os.stat(self.directory).st_ino
         except (FileNotFoundError, KeyError, ValueError):
             return None
         except OSError as error:
             if error.errno == errno.ENODEV:  # removed while its files were open
                 return None
             raise
+        return reading
 
 
 def own_cgroup(*, proc: str = "/proc", sysfs: str = "/sys", pid: int | str = "self") -> Cgroup | None:

@@ -1,15 +1,10 @@
-"""Memory of the host, from `/proc/meminfo` and `/proc/pressure/memory`; from psutil where there is no `/proc`."""
+"""Memory of the host, from `/proc/meminfo`; from psutil where there is no `/proc`."""
 
 import os
 import sys
 
-from mempressure.errors import MempressureError
-from mempressure.measure.reading import MemoryReading, PressureReading
-
-
-class MeasureError(MempressureError, OSError):
-    """A file that a measurement needs is missing or does not read as expected."""
-
+from mempressure.measure.memory_reading import MemoryReading
+from mempressure.measure.pressure import MeasureError, contents
 
 _MEMINFO_STARTS = {
     name: f"\n{name}:".encode() for name in ("MemTotal", "MemFree", "MemAvailable", "Cached", "SwapTotal", "SwapFree")
@@ -44,31 +39,9 @@ def host_memory(*, proc: str = "/proc") -> MemoryReading:
     )
 
 
-def pressure(path: str) -> PressureReading | None:
-    """Read a PSI file (`/proc/pressure/memory`, or a cgroup's `memory.pressure`); None where the kernel has none.
-
-    Raises:
-        MeasureError: the file exists and is not in the format of PSI.
-    """
-    try:
-        text = _contents(path, 1024)
-    except OSError:  # absent, or CONFIG_PSI_DEFAULT_DISABLED answers EOPNOTSUPP
-        return None
-    totals = {}
-    for line in text.splitlines():
-        kind, _, rest = line.partition(b" ")
-        _, found, number = rest.rpartition(b"total=")
-        if not found or not number.isdigit():
-            raise MeasureError(f"{path}: {line!r:.80} is not a PSI line")
-        totals[kind] = int(number) / 1e6  # the kernel counts microseconds
-    if b"some" not in totals:
-        raise MeasureError(f"{path} has no line 'some': it is not a PSI file")
-    return PressureReading(totals.get(b"some", 0.0), totals.get(b"full", 0.0))
-
-
 def _meminfo(path: str) -> dict[str, int]:
     try:
-        text = b"\n" + _contents(path, 16384)
+        text = b"\n" + contents(path, 16384)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         folder = os.path.dirname(path)
@@ -79,15 +52,6 @@ def _meminfo(path: str) -> dict[str, int]:
         if number and number[0].isdigit():
             fields[name] = int(number[0]) * (1024 if number[-1] == b"kB" else 1)
     return fields
-
-
-def _contents(path: str, size: int) -> bytes:
-    # Not `open`, which takes 4 us of the 20: each scrape and each turn of the control loop reads both files.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 def _host_memory_by_psutil() -> MemoryReading:

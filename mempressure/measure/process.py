@@ -5,12 +5,13 @@ shared page divided by the number of processes that map it, so the sum over proc
 """
 
 import os
-from typing import NamedTuple
+
+from mempressure.record import Record
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class ProcessMemory(NamedTuple):
+class ProcessMemory(Record):
     """Memory of one process in bytes, swapped pages included."""
 
     proportional: int

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.records import WorkerState
 
 

@@ -17,10 +17,10 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mempressure.measure.reading import UNKNOWN
+from mempressure.record import Record
 
 MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
@@ -29,23 +29,7 @@ HEADER = struct.Struct("<8sIIq")
 MAGIC = b"MPSTATE2"
 
 
-class _Record:  # noqa: PLW1641 -- no hash: they change, and are equal by content
-    """Base of the records below: dataclass would generate the same methods for each, 20 KB in every worker."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._content() == other._content()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._content()})"
-
-    def _content(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(slots=True, kw_only=True, repr=False, eq=False, match_args=False)
-class PackageState(_Record):
+class PackageState(Record):
     """One tracked package in one worker."""
 
     name: str
@@ -56,7 +40,7 @@ class PackageState(_Record):
     timeout: float
     priority: int = 0
     keep_loaded: bool = False
-    imports: list[str] = field(default_factory=list)
+    imports: list[str] = []  # noqa: RUF012 -- each record has a copy
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdicts.verdict`); empty: unknown."""
@@ -86,8 +70,7 @@ class PackageState(_Record):
     reclaimed_bytes: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True, repr=False, eq=False, match_args=False)
-class WorkerState(_Record):
+class WorkerState(Record):
     """One worker process and its packages. Sizes in bytes, times in Unix seconds, `UNKNOWN` where not known."""
 
     app: str
@@ -108,7 +91,7 @@ class WorkerState(_Record):
     budget_bytes: int = 0
     cgroup_id: int = 0
     """Identity of its cgroup on the machine (see `mempressure.measure.cgroup`); 0 where it has none."""
-    unsupported: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = {}  # noqa: RUF012 -- each record has a copy
     """What the self-check turned off here: a feature's name and the reason (see `mempressure.act.self_check`)."""
 
     sampled: float = 0.0
@@ -136,7 +119,7 @@ class WorkerState(_Record):
     process_start_failures: float = 0.0
     """Number of package processes that failed to start, since the worker started."""
 
-    packages: Sequence[PackageState] = field(default_factory=list)
+    packages: Sequence[PackageState] = []
 
 
 PACKAGE_VALUES = (
@@ -177,8 +160,10 @@ WORKER_VALUES = (
     "process_deaths",
     "process_start_failures",
 )
-PACKAGE_OPTIONS = {f.name: f.type for f in fields(PackageState) if f.name not in PACKAGE_VALUES}
-WORKER_OPTIONS = {f.name: f.type for f in fields(WorkerState) if f.name not in WORKER_VALUES and f.name != "packages"}
+PACKAGE_OPTIONS = {name: kind for name, kind in PackageState.__annotations__.items() if name not in PACKAGE_VALUES}
+WORKER_OPTIONS = {
+    name: kind for name, kind in WorkerState.__annotations__.items() if name not in WORKER_VALUES and name != "packages"
+}
 
 
 def encode(state: WorkerState) -> bytes:

@@ -4,7 +4,7 @@ import logging
 
 from mempressure.config.configuration import Configuration
 from mempressure.errors import MempressureError
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.records import WorkerState
 
 _log = logging.getLogger(__name__)

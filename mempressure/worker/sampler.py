@@ -8,7 +8,7 @@ from mempressure.act.supervisors import Lookout
 from mempressure.config.configuration import Configuration
 from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import Cgroup
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.pressure import MeasureError
 from mempressure.measure.process import ProcessMemory, pid_namespace, process_memory, start_ticks
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import WorkerState

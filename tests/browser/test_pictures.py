@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 
 from mempressure.config.configuration import load_configuration
 from mempressure.control.records import ActionRecord, Cycle
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.records import PackageState
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access

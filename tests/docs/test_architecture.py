@@ -19,6 +19,7 @@ BELOW_ALL = (
     "mempressure.errors",
     "mempressure.log_once",
     "mempressure.mechanisms",
+    "mempressure.record",
     "mempressure.units",
     "mempressure.__init__",
 )

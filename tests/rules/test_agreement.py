@@ -16,7 +16,7 @@ import yaml
 
 from mempressure.config.thresholds import ALERT_LEVELS, THRESHOLD_NAMES, Thresholds
 from mempressure.control.monitor import MemoryMonitor
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from tests.rules.excerpt import excerpt
 from tests.support.engines import run_tool

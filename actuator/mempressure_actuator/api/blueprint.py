@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
 from mempressure.errors import ConfigurationError, MempressureError, UnknownPackageError
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.pressure import MeasureError
 from mempressure_actuator import schemas
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mempressure.measure.cgroup import Cgroup
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.process import PAGE_BYTES
-from mempressure.measure.reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 
 MOST_PROCESSES = 10

@@ -7,7 +7,7 @@ import msgspec
 
 from mempressure.config.thresholds import ALERT_LEVELS, AlertLevel
 from mempressure.control.records import Pressure
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 
 LEVELS = tuple(ALERT_LEVELS.values())
 MAX_ACTIONS = 32

@@ -11,7 +11,7 @@ from typing import Any
 from mempressure.config.thresholds import ALERT_LEVELS
 from mempressure.control.records import ActionRecord, Cycle, Pressure
 from mempressure.decide.summary import ScopeReport
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure_actuator.custom.command_run import run_command
 from mempressure_actuator.custom.definition import CustomAction, Occasion, Result, due, payload
 from mempressure_actuator.custom.http_call import call

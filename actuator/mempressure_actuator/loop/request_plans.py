@@ -90,5 +90,5 @@ def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState
         by = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
         ended_by = by if by is not None and mechanism(by).replaces_worker else None
         packages = [p for p in worker.packages if p.name == package or (p.mechanism == ended_by and p.loaded)]
-        narrowed.append(replace(worker, packages=packages if by else []))
+        narrowed.append(worker.replaced(packages=packages if by else []))
     return tuple(narrowed)

@@ -16,7 +16,7 @@ from mempressure import __version__, units
 from mempressure.config.thresholds import THRESHOLD_NAMES
 from mempressure.decide.inventory import inventory
 from mempressure.errors import ConfigurationError, MempressureError
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.pressure import MeasureError
 from mempressure.state.records import MAX_NAME_LENGTH
 from mempressure_actuator.actuator import Actuator
 from mempressure_actuator.api.access import Access

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from mempressure.config.thresholds import PRESSURE_LEVELS, pressure_level
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure_exporter.exposition import Sample
 
 

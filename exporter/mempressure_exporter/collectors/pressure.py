@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mempressure.measure.memory import pressure
+from mempressure.measure.pressure import pressure
 from mempressure_exporter.exposition import Sample
 from mempressure_exporter.source import Source
 from mempressure_exporter.wakeups import Wakeups

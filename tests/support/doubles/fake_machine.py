@@ -1,10 +1,9 @@
 """A node for the control loop, without processes: packages hold memory, and unloading one gives it back."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from mempressure.act.executor import Outcome
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState, WorkerState
 
@@ -39,7 +38,7 @@ class FakeMachine:
                 started=0.0,
                 supervisor="gunicorn",
                 trim_refused="",
-                packages=[replace(p, mechanism=p.mechanism or mechanism) for p in packages],
+                packages=[p.replaced(mechanism=p.mechanism or mechanism) for p in packages],
             )
             for pid in range(1, workers + 1)
         ]
@@ -76,7 +75,7 @@ class FakeMachine:
     def look(self):
         used = self.shows() if self.published is None else self.published
         memory = MemoryReading(total=TOTAL, available=TOTAL - used)
-        workers = tuple(replace(w, packages=[replace(p) for p in w.packages]) for w in self.workers)
+        workers = tuple(w.replaced(packages=[p.replaced() for p in w.packages]) for w in self.workers)
         app = AppReading("shop", 1000, Path("/none"), workers, memory)
         return NodeReading(self.now, memory, {"shop": app} if self.workers else {})
 

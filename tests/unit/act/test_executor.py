@@ -4,7 +4,7 @@ from mempressure.act import executor as action_module
 from mempressure.act.executor import Executor
 from mempressure.decide.plan import Action, Target
 from mempressure.errors import AgentUnreachableError
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState
 from tests.support.doubles.clock import Clock

@@ -13,8 +13,8 @@ from mempressure.config.thresholds import Thresholds
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.decide.alerts import Alert
 from mempressure.errors import ConfigurationError
-from mempressure.measure.memory import MeasureError
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
+from mempressure.measure.pressure import MeasureError
 from mempressure.measure.trend import SERIES_LENGTH
 from mempressure.state.node import AppReading, NodeReading, app_memory
 from mempressure.state.records import PackageState

@@ -101,7 +101,7 @@ def test_a_value_is_finite_and_at_least_the_level(held, level):
 
 @given(packages, st.floats(1, 1e6))
 def test_more_uses_dearer_reloads_and_less_to_free_are_worth_more(held, factor):
-    more = PackageState(**{name: getattr(held, name) for name in held.__slots__})
+    more = PackageState(**vars(held))
     more.uses *= factor
     assert value(None, more) >= value(None, held)
     assert reload_seconds(held) <= reload_seconds(package(loads=held.loads, load_seconds=held.load_seconds * factor))

@@ -16,7 +16,7 @@ from mempressure.decide.suggestions import (
     steady_growth,
 )
 from mempressure.measure import trend
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 
 GIB, MIB = 1 << 30, 1 << 20
 TOTAL = 100 * GIB

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.measure.cgroup import Cgroup, CgroupReading, memory_controllers, own_cgroup
-from mempressure.measure.memory import MeasureError
-from mempressure.measure.reading import PressureReading
+from mempressure.measure.pressure import MeasureError, PressureReading
 
 MIB = 1 << 20
 V1_UNLIMITED_4K = 9223372036854771712
@@ -55,7 +54,7 @@ def escaped(path):
 
 def read(cgroup):
     """Measure, without what differs from run to run."""
-    return cgroup.read()._replace(identity=0)
+    return cgroup.read().replaced(identity=0)
 
 
 def test_v2(proc, tree):

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from mempressure.errors import MempressureError
-from mempressure.measure.memory import MeasureError, host_memory, pressure
-from mempressure.measure.reading import MemoryReading, PressureReading
+from mempressure.measure.memory import host_memory
+from mempressure.measure.memory_reading import MemoryReading
+from mempressure.measure.pressure import MeasureError, PressureReading, pressure
 
 GIB = 1 << 30
 KB_OF_GIB = 1 << 20

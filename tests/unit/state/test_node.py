@@ -1,6 +1,5 @@
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.errors import UnsafeDirectoryError
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.memory_reading import MemoryReading
+from mempressure.measure.pressure import MeasureError
 from mempressure.measure.process import pid_namespace, start_ticks
-from mempressure.measure.reading import UNKNOWN, MemoryReading
+from mempressure.measure.reading import UNKNOWN
 from mempressure.state import node_reader
 from mempressure.state.live_processes import LiveProcesses
 from mempressure.state.liveness import FRESH_SECONDS
@@ -239,7 +239,7 @@ def test_the_newest_cgroup_reading_and_the_largest_budget_count(make_worker):
     old = make_worker(sampled=NOW - 5, cgroup_limit_bytes=100.0, cgroup_working_set_bytes=10.0, budget_bytes=500)
     new = make_worker(sampled=NOW, cgroup_limit_bytes=200.0, cgroup_working_set_bytes=20.0)
     assert app_memory([old, new]) == app_memory([new, old]) == MemoryReading(total=200, available=180)
-    assert app_memory([replace(old, budget_bytes=150), new]).total == 150
+    assert app_memory([old.replaced(budget_bytes=150), new]).total == 150
 
 
 def test_a_supervisor_counts_once(make_worker):

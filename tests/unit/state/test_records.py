@@ -2,7 +2,6 @@ import json
 import math
 import os
 import socket
-from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -39,7 +38,7 @@ _KINDS = {
 
 
 def some(kind, **given):
-    return st.builds(kind, **({field.name: _KINDS.get(field.type) for field in fields(kind)} | given))
+    return st.builds(kind, **({name: _KINDS.get(field) for name, field in kind.__annotations__.items()} | given))
 
 
 packages = some(PackageState, priority=st.integers(-(2**62), 2**62))
@@ -68,9 +67,9 @@ def test_any_state_is_decoded_as_it_was_encoded(worker):
 
 def test_every_field_is_encoded():
     catalog, values = parts(encode(WorkerState(app="a", pid=1, start_ticks=1, pid_namespace="n", started=1.0)))
-    assert {*catalog, *WORKER_VALUES} == {field.name for field in fields(WorkerState)}
+    assert {*catalog, *WORKER_VALUES} == WorkerState.__annotations__.keys()
     assert len(values) == len(WORKER_VALUES)
-    assert len({field.name for field in fields(PackageState)} & {*PACKAGE_VALUES}) == len(PACKAGE_VALUES)
+    assert len(PackageState.__annotations__.keys() & {*PACKAGE_VALUES}) == len(PACKAGE_VALUES)
 
 
 def test_an_incomplete_file_is_refused_wherever_it_ends(data):
@@ -147,18 +146,18 @@ WRONG = {
 def test_an_option_of_another_kind_is_refused_by_name(data, kind):
     catalog, values = parts(data)
     options = catalog if kind is WorkerState else catalog["packages"][1]
-    for field in fields(kind):
-        if field.name not in options or field.name == "packages":
+    for name, type_of_field in kind.__annotations__.items():
+        if name not in options or name == "packages":
             continue
-        good = options[field.name]
-        for bad in WRONG[field.type]:
-            if field.name == "priority" and bad == -1:
+        good = options[name]
+        for bad in WRONG[type_of_field]:
+            if name == "priority" and bad == -1:
                 continue
-            options[field.name] = bad
-            with pytest.raises(StateError, match=f"state file: {field.name}=") as caught:
+            options[name] = bad
+            with pytest.raises(StateError, match=f"state file: {name}=") as caught:
                 decode(joined(catalog, values))
             assert len(str(caught.value)) < 200
-        options[field.name] = good
+        options[name] = good
     decode(joined(catalog, values))
 
 
@@ -209,8 +208,8 @@ def test_values_must_fit_the_packages(data):
 
 
 def test_texts_that_readers_would_refuse_are_cut_and_cleaned(worker):
-    texts = replace(worker, recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
-    texts = replace(texts, unsupported={"trim": "y" * 500, "two\nlines": ""})
+    texts = worker.replaced(recycle_refused="x" * 500, trim_refused="two\nlines \udcff")
+    texts = texts.replaced(unsupported={"trim": "y" * 500, "two\nlines": ""})
     texts.packages[0].name = "p" * 300
     texts.packages[0].imports = ["a\nb"] * 2000
     read = decode(encode(texts))
@@ -232,7 +231,7 @@ def test_a_published_state_is_readable_by_all_and_writable_by_none(worker, path,
 def test_publishing_replaces_the_file_whole(worker, path):
     publish(worker, path)
     with open(path, "rb") as reader:
-        publish(replace(worker, sampled=2e9, packages=[]), path)
+        publish(worker.replaced(sampled=2e9, packages=[]), path)
         assert decode(reader.read()) == worker  # who reads the old one reads all of it
     assert load(path, owner=ME).sampled == 2e9
     assert os.listdir(path.parent) == [path.name]
@@ -241,7 +240,7 @@ def test_publishing_replaces_the_file_whole(worker, path):
 def test_a_state_that_cannot_be_written_leaves_the_one_before(worker, path):
     publish(worker, path)
     with pytest.raises(TypeError):
-        publish(replace(worker, app=object()), path)
+        publish(worker.replaced(app=object()), path)
     assert os.listdir(path.parent) == [path.name]
     assert load(path, owner=ME) == worker
 

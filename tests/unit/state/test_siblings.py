@@ -4,7 +4,7 @@ import time
 import pytest
 
 from mempressure.config.configuration import load_configuration
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state import node_reader
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.siblings import Siblings

@@ -7,9 +7,8 @@ import pytest
 from mempressure.act.supervisors import Lookout
 from mempressure.config.configuration import load_configuration
 from mempressure.measure.cgroup import EVENTS, CgroupReading
-from mempressure.measure.memory import MeasureError
+from mempressure.measure.pressure import MeasureError, PressureReading
 from mempressure.measure.process import ProcessMemory, process_memory
-from mempressure.measure.reading import PressureReading
 from mempressure.state.reader import decode
 from mempressure.state.records import encode
 from mempressure.worker.sampler import WorkerSampler

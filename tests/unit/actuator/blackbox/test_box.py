@@ -6,7 +6,7 @@ import pytest
 
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.measure.cgroup import Cgroup
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState
 from mempressure_actuator.blackbox.box import KEPT, MAX_REPORTS, BlackBox

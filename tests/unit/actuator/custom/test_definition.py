@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mempressure.control.records import Pressure
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure_actuator.custom.definition import LEVELS, CustomAction, due, payload
 
 SHOP = Pressure("app", "shop", "webhook", 5.0, "0123", "high")

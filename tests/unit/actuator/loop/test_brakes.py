@@ -6,7 +6,7 @@ from mempressure.config.thresholds import Thresholds
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.records import Cycle, Pressure
 from mempressure.errors import ConfigurationError
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState
 from mempressure_actuator.loop import brakes

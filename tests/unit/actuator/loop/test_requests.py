@@ -7,7 +7,7 @@ from mempressure.act.executor import Outcome
 from mempressure.config.thresholds import Thresholds
 from mempressure.decide.eligibility import Rules
 from mempressure.errors import UnknownPackageError
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState, WorkerState
 from mempressure_actuator.loop import requests as module

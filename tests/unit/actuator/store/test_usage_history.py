@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mempressure.measure.reading import MemoryReading
+from mempressure.measure.memory_reading import MemoryReading
 from mempressure_actuator.store.usage_history import KEPT_SECONDS, MAX_SCOPES, SAMPLE_SECONDS, UsageHistory
 
 HOST = ("host", "")
