@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mempressure.control.monitor import MemoryMonitor
-    from mempressure.loader import LazyLoader, UnloadResult, get_lazy_loader
+    from mempressure.loader import LazyLoader, get_lazy_loader
+    from mempressure.worker.declarations import UnloadResult
 
 __all__ = ["LazyLoader", "MemoryMonitor", "UnloadResult", "get_lazy_loader"]
 __version__ = "0.1.0"
@@ -15,7 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "LazyLoader": "mempressure.loader",
     "MemoryMonitor": "mempressure.control.monitor",
-    "UnloadResult": "mempressure.loader",
+    "UnloadResult": "mempressure.worker.declarations",
     "get_lazy_loader": "mempressure.loader",
 }
 

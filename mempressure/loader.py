@@ -10,21 +10,13 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mempressure.act.supervisors.base import BackgroundWork
 from mempressure.bootstrap import Threads
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
-from mempressure.packages.declaration import (
-    checked_flag,
-    checked_name,
-    checked_priority,
-    checked_start_timeout,
-    checked_timeout,
-    checked_work_name,
-)
 from mempressure.state.records import PackageState
-from mempressure.worker.registry import Packages, UnloadResult
+from mempressure.worker.registry import Packages
 
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
@@ -34,8 +26,9 @@ if TYPE_CHECKING:
     from mempressure.decide.suggestions import SuggestionDict
     from mempressure.decide.summary import PressureSummary
     from mempressure.isolation.function import IsolatedFunction
+    from mempressure.worker.declarations import Declarations, UnloadResult
 
-__all__ = ["LazyLoader", "UnloadResult", "get_lazy_loader"]
+__all__ = ["LazyLoader", "get_lazy_loader"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +55,7 @@ class LazyLoader:
         self._packages = Packages(
             self._configuration, on_change=self._changed, emergency=lambda: self._watching().thresholds.emergency
         )
+        self._declarations: Declarations | None = None
         self._threads = Threads(
             self._configuration,
             packages=self._packages,
@@ -91,7 +85,7 @@ class LazyLoader:
             keep_loaded: leave it loaded unless the pressure is high.
         """
         self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
-        return self._packages.tracking().defer(name)
+        return self._declaring().tracking().defer(name)
 
     def manage(
         self,
@@ -108,8 +102,8 @@ class LazyLoader:
         Raises:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
-        options = self._checked_options(timeout, priority, keep_loaded=keep_loaded)
-        self._packages.tracking().track(checked_name(name), **options)
+        declarations = self._declaring()
+        declarations.track(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
 
     def isolated(
         self,
@@ -139,13 +133,15 @@ class LazyLoader:
             ConfigurationError: the package was declared before with other options, or an option cannot be used.
             IsolationError: this process has imported the package; or the function cannot run in another process.
         """
-        options = {
-            **self._checked_options(timeout, priority, keep_loaded=keep_loaded),
-            "start_timeout": checked_start_timeout(start_timeout, default=self._configuration.process_start_timeout),
-            "on_unload": on_unload,
-        }
-        allow_imported = checked_flag("allow_imported", allow_imported)
-        package = self._packages.isolate(checked_name(name), options, allow_imported=allow_imported)
+        package = self._declaring().isolate(
+            name,
+            timeout=timeout,
+            priority=priority,
+            keep_loaded=keep_loaded,
+            start_timeout=start_timeout,
+            on_unload=on_unload,
+            allow_imported=allow_imported,
+        )
         from mempressure.isolation.function import IsolatedFunction  # 0.4 MB that a worker without one need not pay
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
@@ -181,7 +177,7 @@ class LazyLoader:
         Raises:
             UnknownPackageError: the package is not tracked.
         """
-        return self._packages.tracked(name).using(name)
+        return self._declaring().tracked(name).using(name)
 
     def background_work(self, name: str) -> AbstractContextManager[None]:
         """Declare work that no server waits for: this worker is not recycled during the `with` block.
@@ -191,17 +187,19 @@ class LazyLoader:
         Raises:
             ConfigurationError: the name, by which the refusal tells of it, is empty, too long or cannot be printed.
         """
+        from mempressure.packages.declaration import checked_work_name
+
         return self._background.running(checked_work_name(name))
 
     # Giving back
 
-    def unload(self, name: str) -> UnloadResult:
+    def unload(self, name: str) -> "UnloadResult":
         """Give back the memory of an isolated package, between its calls.
 
         Raises:
             UnknownPackageError: the package is neither isolated nor tracked here.
         """
-        return self._packages.unload(name)
+        return self._declaring().unload(name)
 
     # Unloading under pressure without an actuator
 
@@ -269,6 +267,8 @@ class LazyLoader:
         self._lock = threading.Lock()
         if self._watch is not None:
             self._watch.after_fork()
+        if self._declarations is not None:
+            self._declarations.after_fork()
         self._packages.after_fork()
         if self._callbacks is not None:
             self._callbacks.after_fork()
@@ -276,12 +276,13 @@ class LazyLoader:
         if self._with_agent:
             self._threads.after_fork()
 
-    def _checked_options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
-        return {
-            "timeout": checked_timeout(timeout, default=self._configuration.package_timeout),
-            "priority": checked_priority(priority),
-            "keep_loaded": checked_flag("keep_loaded", keep_loaded),
-        }
+    def _declaring(self) -> "Declarations":
+        from mempressure.worker.declarations import Declarations  # 50 KB, paid with the first declaration
+
+        with self._lock:
+            if self._declarations is None:
+                self._declarations = Declarations(self._packages)
+            return self._declarations
 
     def _watching(self) -> "Watch":
         with self._lock:

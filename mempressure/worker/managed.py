@@ -14,7 +14,6 @@ from mempressure.errors import UnknownPackageError
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.agent import Agent
-from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.registry import Packages
 from mempressure.worker.sampler import WorkerSampler
 
@@ -111,7 +110,10 @@ class ManagedWorker:
         self._note_growth(worker.sampled, hosts, memory)
         # Of the same tracker: one that is declared meanwhile has not been told yet what cannot work here.
         worker.packages = [] if tracker is None else tracker.states()
-        worker.packages += isolated_states(self._packages.isolated, memory, growth=self.growth)
+        if self._packages.isolated:
+            from mempressure.worker.isolated_states import isolated_states  # only paid for where there is one
+
+            worker.packages += isolated_states(self._packages.isolated, memory, growth=self.growth)
         self._add_verdicts(worker.packages)
         worker.serving = worker.serving and not self.retiring
         worker.trim_refused = self.trim_refused()

@@ -28,7 +28,6 @@ IDLE = {
     "mempressure.measure.reading",
     "mempressure.packages",
     "mempressure.packages.accessed_bit",
-    "mempressure.packages.declaration",
     "mempressure.record",
     "mempressure.state",
     "mempressure.state.files",
@@ -36,16 +35,17 @@ IDLE = {
     "mempressure.state.records",
     "mempressure.worker",
     "mempressure.worker.agent",
-    "mempressure.worker.isolated_states",
     "mempressure.worker.managed",
     "mempressure.worker.order_socket",
     "mempressure.worker.registry",
     "mempressure.worker.sampler",
 }
 OF_A_PACKAGE = {
+    "mempressure.packages.declaration",
     "mempressure.packages.reservation",
     "mempressure.verdicts",
     "mempressure.verdicts.known",
+    "mempressure.worker.declarations",
 }
 OF_TRACKING = {
     "mempressure.packages.attribution",
@@ -65,6 +65,7 @@ OF_ISOLATION = {
     "mempressure.isolation.spawner",
     "mempressure.measure.growth",
     "mempressure.measure.trend",
+    "mempressure.worker.isolated_states",
 }
 HEAVY = {"argparse", "asyncio", "concurrent", "ctypes", "email", "multiprocessing", "psutil", "ssl"}
 """What none of it may bring along, the standard library's too."""

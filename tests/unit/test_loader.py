@@ -21,10 +21,11 @@ from mempressure.errors import (
     ProcessStartError,
     UnknownPackageError,
 )
-from mempressure.loader import LazyLoader, UnloadResult
+from mempressure.loader import LazyLoader
 from mempressure.state.node_reader import read_node
 from mempressure.verdicts.store import store_verdict
 from mempressure.worker import sampler
+from mempressure.worker.declarations import UnloadResult
 from tests.support.forking import in_child
 from tests.support.waiting import until
 

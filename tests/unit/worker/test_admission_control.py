@@ -324,12 +324,12 @@ def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budg
     functions["json"]()
     with pytest.raises(RuntimeError):
         IsolatedFunction(room_functions.refuse, package=functions["wave"].package)()
-    assert loader._packages.room._reservations == set()
+    assert loader._declaring().room._reservations == set()
     missing = loader.isolated("no_such_package_here")(room_functions.hold)
     missing.package.cost_bytes = MIB
     with pytest.raises(Exception, match="No module named"):
         missing()
-    assert loader._packages.room._reservations == set()
+    assert loader._declaring().room._reservations == set()
 
 
 def test_without_the_setting_nothing_is_refused(runtime_dir):
@@ -357,8 +357,8 @@ def test_an_import_on_first_use_is_refused_before_it_begins_and_tried_again(budg
         view = look(surroundings, hosts)
         return View(view.scopes, view.worker, view.hosts, costs)
 
-    surroundings = loader._packages.room._measure.__self__
-    monkeypatch.setattr(loader._packages.room, "_measure", measure)
+    surroundings = loader._declaring().room._measure.__self__
+    monkeypatch.setattr(loader._declaring().room, "_measure", measure)
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     module = loader.import_module("wave")
     with pytest.raises(MemoryBudgetExceeded, match="no room to load package 'wave'"):
@@ -366,7 +366,7 @@ def test_an_import_on_first_use_is_refused_before_it_begins_and_tried_again(budg
     assert "wave" not in sys.modules
     costs.clear()
     assert callable(module.open)
-    assert loader._packages.room._reservations == set()
+    assert loader._declaring().room._reservations == set()
 
 
 def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_worker, runtime_dir):
@@ -378,11 +378,11 @@ def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_w
             name="decimal", mechanism="stop", source="process", loaded=0.0, unloads=2.0, reclaimed_bytes=18.0
         ),
     ]
-    surroundings = loader._packages.room._measure.__self__
+    surroundings = loader._declaring().room._measure.__self__
     namespace = {"pid_namespace": "another", "sampled": surroundings.measure({}).worker.sampled}
     publish_worker(pid=2_000_000, packages=published, proportional_bytes=1e15, **namespace)
     publish_worker(pid=2_000_001, app="till", packages=[published_package(memory_bytes=99.0)], **namespace)
-    view = loader._packages.room._measure({})
+    view = loader._declaring().room._measure({})
     assert view.costs == {("wave", False): 5, ("json", True): 7, ("decimal", True): 9}
     assert view.scopes[0].name == "app 'shop'"
     assert view.scopes[0].used > 1e15

@@ -1,0 +1,193 @@
+"""Declaring packages: the checks, and the tracker and the isolated packages that the first declaration makes.
+
+Imported with the first declaration; what was declared is in `mempressure.worker.registry`.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
+from mempressure.errors import ConfigurationError, ProcessStartError
+from mempressure.packages.declaration import (
+    checked_flag,
+    checked_name,
+    checked_priority,
+    checked_start_timeout,
+    checked_timeout,
+    imported_already,
+)
+from mempressure.worker.registry import Packages
+
+if TYPE_CHECKING:
+    from mempressure.isolation.package import IsolatedPackage
+    from mempressure.packages.reservation import Reservation
+    from mempressure.packages.tracking import PackageTracker
+    from mempressure.worker.admission_control import Room
+
+
+class UnloadResult(NamedTuple):
+    """What unloading one package brought: bytes measured, or why it was left alone."""
+
+    package: str
+    mechanism: str
+    reclaimed_bytes: int
+    skipped_reason: str | None = None
+
+
+class Declarations:
+    """Declares packages and unloads them on request.
+
+    Args:
+        packages: where what was declared is kept.
+
+    Attributes:
+        room: reserves memory before a load; None where loads need no reservation.
+    """
+
+    def __init__(self, packages: Packages) -> None:
+        self._packages = packages
+        self._lock = threading.Lock()
+        self.room = self._make_room()
+
+    def tracking(self) -> "PackageTracker":
+        """Return the tracker, made by the first call."""
+        from mempressure.packages.tracking import (
+            PackageTracker,  # 0.2 MB that a worker without a tracked package need not pay
+        )
+
+        with self._lock:
+            if self._packages.tracker is None:
+                self._packages.tracker = PackageTracker(
+                    on_change=self._packages.on_change,
+                    reserve=None if self.room is None else self._reserve_import,
+                )
+            return self._packages.tracker
+
+    def track(self, name: str, *, timeout: float | None, priority: int, keep_loaded: bool) -> None:
+        """Track the package of module `name`; see `LazyLoader.manage`.
+
+        Raises:
+            ConfigurationError: the name is no absolute module name, or an option cannot be used.
+        """
+        options = self._options(timeout, priority, keep_loaded=keep_loaded)
+        self.tracking().track(checked_name(name), **options)
+
+    def tracked(self, name: str) -> "PackageTracker":
+        """Return the tracker, which tracks the package of module `name`.
+
+        Raises:
+            UnknownPackageError: it does not.
+        """
+        if self._packages.tracker is None or name not in self._packages.tracker:
+            raise self._packages.unknown(name)
+        return self._packages.tracker
+
+    def isolate(
+        self,
+        name: str,
+        *,
+        timeout: float | None,
+        priority: int,
+        keep_loaded: bool,
+        start_timeout: float | None,
+        on_unload: Callable[[], object] | None,
+        allow_imported: bool,
+    ) -> "IsolatedPackage":
+        """Return the isolated package of that name, made by the first call; see `LazyLoader.isolated`.
+
+        Raises:
+            ConfigurationError: an option cannot be used, or the package was declared before with other options.
+            IsolationError: this process has imported it.
+        """
+        options = {
+            **self._options(timeout, priority, keep_loaded=keep_loaded),
+            "start_timeout": checked_start_timeout(
+                start_timeout, default=self._packages.configuration.process_start_timeout
+            ),
+            "on_unload": on_unload,
+        }
+        allow_imported = checked_flag("allow_imported", allow_imported)
+        name = checked_name(name)
+        # A package process has it imported, and where it was declared before a result may have imported it here.
+        if not (
+            allow_imported
+            or name not in sys.modules
+            or name in self._packages.isolated
+            or PACKAGE_PROCESS_VARIABLE in os.environ
+        ):
+            raise imported_already(name)
+        from mempressure.isolation.package import IsolatedPackage  # 0.4 MB that a worker without one need not pay
+
+        with self._lock:
+            package = self._packages.isolated.get(name)
+            if package is None:
+                package = IsolatedPackage(
+                    name,
+                    on_change=self._packages.on_change,
+                    reserve=self._reserve_process,
+                    message_limit=self._packages.configuration.message_limit or sys.maxsize,
+                    **options,
+                )
+                self._packages.isolated[name] = package
+                return package
+        differing = [key for key, value in options.items() if getattr(package, key) != value]
+        if differing:
+            raise ConfigurationError(
+                f"package {name!r} is isolated already with another {', '.join(differing)}; declare it once alike"
+            )
+        return package
+
+    def unload(self, name: str) -> UnloadResult:
+        """Give back the memory of an isolated package, between its calls.
+
+        Raises:
+            UnknownPackageError: the package is neither isolated nor tracked here.
+        """
+        if name in self._packages.isolated:
+            reclaimed, reason = self._packages.isolated[name].unload()
+            return UnloadResult(name, "stop", reclaimed, reason)
+        self.tracked(name)
+        package = name.partition(".")[0]
+        reason = "it lives in this process, and only recycling the worker gives its memory back"
+        return UnloadResult(package, "recycle", 0, reason)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child."""
+        self._lock = threading.Lock()
+        self.room = self._make_room()
+
+    def _options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
+        default = self._packages.configuration.package_timeout
+        return {
+            "timeout": checked_timeout(timeout, default=default),
+            "priority": checked_priority(priority),
+            "keep_loaded": checked_flag("keep_loaded", keep_loaded),
+        }
+
+    def _make_room(self) -> "Room | None":
+        if not self._packages.configuration.admission or PACKAGE_PROCESS_VARIABLE in os.environ:
+            return None
+        from mempressure.worker.admission_control import Room  # off by default, and then nobody need pay for it
+        from mempressure.worker.memory_view import Surroundings
+
+        surroundings = Surroundings(self._packages.configuration)
+        return Room(measure=surroundings.measure, emergency=self._packages.emergency, isolated=self._packages.isolated)
+
+    def _reserve_process(self, package: str, cost: int) -> "Reservation":
+        from mempressure.act.self_check import own_system, package_processes
+        from mempressure.packages.reservation import Reservation
+
+        if reason := package_processes(own_system()):  # 0.2 of the 30 ms that a start takes
+            raise ProcessStartError(
+                f"package {package!r} cannot run in a process of its own here: {reason}; "
+                "see mempressure_feature_supported and docs/metrics.md"
+            )
+        return Reservation(0) if self.room is None else self.room.for_process(package, cost)
+
+    def _reserve_import(self, package: str, cost: int) -> "Reservation":
+        from mempressure.packages.reservation import Reservation
+
+        return Reservation(0) if self.room is None else self.room.for_import(package, cost)
