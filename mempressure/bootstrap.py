@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mempressure.act.supervisors import is_supervisor, postponed
-from mempressure.act.supervisors.base import BackgroundWork
 from mempressure.config.configuration import Configuration
 from mempressure.worker.managed import ManagedWorker
 from mempressure.worker.registry import Packages
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
     from mempressure.control.process_monitor import Watch
     from mempressure.control.standalone import LeadingLoop
+    from mempressure.worker.background_work import BackgroundWork
 
 FORKED_GRACE_SECONDS = 0.3
 """How long a forked child's agent waits before it shows: most forks are about to execute another program."""
@@ -26,7 +26,7 @@ class Threads:
         configuration: of the process.
         packages: the declared packages.
         callbacks: returns what the application wants called under pressure, if it wants anything.
-        background: what the application does beside its requests.
+        background: returns what the application does beside its requests, if it declared anything.
         watch: returns what judges the node.
 
     Attributes:
@@ -40,7 +40,7 @@ class Threads:
         *,
         packages: Packages,
         callbacks: "Callable[[], PressureCallbacks | None]",
-        background: BackgroundWork,
+        background: "Callable[[], BackgroundWork | None]",
         watch: "Callable[[], Watch]",
     ) -> None:
         self._configuration = configuration

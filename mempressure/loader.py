@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from mempressure.act.supervisors.base import BackgroundWork
 from mempressure.bootstrap import Threads
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.state.records import PackageState
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from mempressure.decide.suggestions import SuggestionDict
     from mempressure.decide.summary import PressureSummary
     from mempressure.isolation.function import IsolatedFunction
+    from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.declarations import Declarations, UnloadResult
 
 __all__ = ["LazyLoader", "get_lazy_loader"]
@@ -50,7 +50,7 @@ class LazyLoader:
         self._with_agent = with_agent and PACKAGE_PROCESS_VARIABLE not in os.environ
         self._lock = threading.Lock()
         self._callbacks: PressureCallbacks | None = None
-        self._background = BackgroundWork()
+        self._background: BackgroundWork | None = None
         self._watch: Watch | None = None
         self._packages = Packages(
             self._configuration, on_change=self._changed, emergency=lambda: self._watching().thresholds.emergency
@@ -60,7 +60,7 @@ class LazyLoader:
             self._configuration,
             packages=self._packages,
             callbacks=lambda: self._callbacks,
-            background=self._background,
+            background=lambda: self._background,
             watch=self._watching,
         )
         if self._with_agent:
@@ -187,9 +187,13 @@ class LazyLoader:
         Raises:
             ConfigurationError: the name, by which the refusal tells of it, is empty, too long or cannot be printed.
         """
-        from mempressure.packages.declaration import checked_work_name
+        from mempressure.worker.background_work import BackgroundWork, checked_work_name  # most workers have none
 
-        return self._background.running(checked_work_name(name))
+        name = checked_work_name(name)
+        with self._lock:
+            if self._background is None:
+                self._background = BackgroundWork()
+        return self._background.running(name)
 
     # Giving back
 
@@ -272,7 +276,8 @@ class LazyLoader:
         self._packages.after_fork()
         if self._callbacks is not None:
             self._callbacks.after_fork()
-        self._background.after_fork()
+        if self._background is not None:
+            self._background.after_fork()
         if self._with_agent:
             self._threads.after_fork()
 

@@ -7,7 +7,6 @@ from mempressure.errors import ConfigurationError, IsolationError
 
 MOST_TIMEOUT_SECONDS = 1e9
 MOST_START_SECONDS = 86400
-MOST_WORK_NAME_LENGTH = 100
 
 
 def checked_name(name: object) -> str:
@@ -72,20 +71,6 @@ def checked_start_timeout(seconds: float | None, *, default: float) -> float:
             f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MOST_START_SECONDS}"
         )
     return float(seconds)
-
-
-def checked_work_name(name: str) -> str:
-    """Return the name of background work, which the refusal to end its worker quotes.
-
-    Raises:
-        ConfigurationError: it is empty, too long or cannot be printed.
-    """
-    if not 0 < len(name) <= MOST_WORK_NAME_LENGTH or not name.isprintable():
-        raise ConfigurationError(
-            f"name={name!r:.120} of background work cannot be used; "
-            f"send a text of 1 to {MOST_WORK_NAME_LENGTH} printable characters"
-        )
-    return name
 
 
 def imported_already(name: str) -> IsolationError:

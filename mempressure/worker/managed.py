@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mempressure.act import self_check
 from mempressure.act.supervisors import Lookout, Supervisor
-from mempressure.act.supervisors.base import BackgroundWork, reason_not_to_end
+from mempressure.act.supervisors.base import reason_not_to_end
 from mempressure.config.configuration import Configuration
 from mempressure.errors import UnknownPackageError
 from mempressure.measure.cgroup import own_cgroup
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mempressure.packages.tracking import PackageTracker
     from mempressure.state.siblings import Siblings
     from mempressure.verdicts.known import KnownVerdicts
+    from mempressure.worker.background_work import BackgroundWork
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class ManagedWorker:
         configuration: names the app, its budget and the runtime directory.
         packages: the declared packages.
         callbacks: returns what the application wants called under pressure, if it wants anything.
-        background: what the application does beside its requests.
+        background: returns what the application does beside its requests, if it declared anything.
         forked: this process was forked by one that had a loader.
         delay_seconds: how long the agent waits before it shows.
     """
@@ -47,7 +48,7 @@ class ManagedWorker:
         *,
         packages: Packages,
         callbacks: "Callable[[], PressureCallbacks | None]",
-        background: BackgroundWork,
+        background: "Callable[[], BackgroundWork | None]",
         forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
@@ -218,9 +219,9 @@ class ManagedWorker:
 
     def reason_not_to_end(self) -> str:
         """Return why this worker must not end now, whatever its packages; empty where it may."""
-        supervisor = self._lookout.look()
+        supervisor, work = self._lookout.look(), self._background()
         return reason_not_to_end(
-            work=self._background.names(),
+            work=() if work is None else work.names(),
             grace=supervisor.grace,
             longest_request=self._longest_request,
             running=supervisor.running_seconds(),

@@ -4,9 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -18,35 +16,6 @@ if TYPE_CHECKING:
 
 Grace = tuple[float, str]
 """Seconds that a supervisor lets an ending worker finish a request, and the setting: "gunicorn's graceful_timeout"."""
-
-
-class BackgroundWork:
-    """What the application does beside its requests, which no server waits for; for all threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: Counter[str] = Counter()
-
-    @contextmanager
-    def running(self, name: str) -> Iterator[None]:
-        """Count the work `name` for the length of a block."""
-        with self._lock:
-            self._running[name] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running[name] -= 1
-
-    def names(self) -> list[str]:
-        """Return the names of what runs now."""
-        with self._lock:
-            return sorted(name for name, times in self._running.items() if times > 0)
-
-    def after_fork(self) -> None:
-        """Forget, in a forked child, what the threads of its parent do."""
-        self._lock = threading.Lock()
-        self._running.clear()
 
 
 def reason_not_to_end(*, work: Iterable[str], grace: Grace | None, longest_request: float, running: float) -> str:

@@ -1,0 +1,53 @@
+"""Background work: what an application does beside its requests, during which its worker is not recycled."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mempressure.errors import ConfigurationError
+
+MOST_WORK_NAME_LENGTH = 100
+
+
+def checked_work_name(name: str) -> str:
+    """Return the name of background work, which the refusal to end its worker quotes.
+
+    Raises:
+        ConfigurationError: it is empty, too long or cannot be printed.
+    """
+    if not 0 < len(name) <= MOST_WORK_NAME_LENGTH or not name.isprintable():
+        raise ConfigurationError(
+            f"name={name!r:.120} of background work cannot be used; "
+            f"send a text of 1 to {MOST_WORK_NAME_LENGTH} printable characters"
+        )
+    return name
+
+
+class BackgroundWork:
+    """What the application does beside its requests, which no server waits for; for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Count the work `name` for the length of a block."""
+        with self._lock:
+            self._running[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[name] -= 1
+
+    def names(self) -> list[str]:
+        """Return the names of what runs now."""
+        with self._lock:
+            return sorted(name for name, times in self._running.items() if times > 0)
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, what the threads of its parent do."""
+        self._lock = threading.Lock()
+        self._running.clear()
