@@ -1,7 +1,7 @@
 """The self-check: what cannot work in this process, and why. What it names is turned off, and published.
 
 Each check looks at a `System`, plain data and small functions, so that what no developer's machine has can be tested.
-Made once, when the agent starts; all checks together take 2 ms.
+Made when the agent starts, and again with the first tracked package; all checks together take 2 ms.
 """
 
 import gc
@@ -13,7 +13,6 @@ from typing import Any
 
 from mempressure.measure.process import ProcessMemory
 from mempressure.measure.process import process_memory as measure
-from mempressure.packages import accessed_bit as bits
 from mempressure.record import Record
 
 SHARED_BYTES = 12 << 20
@@ -29,6 +28,12 @@ def _glibc() -> bool:
         return str(os.confstr("CS_GNU_LIBC_VERSION")).startswith("glibc")
     except (ValueError, OSError):  # musl and others know no such name
         return False
+
+
+def _try_accessed_bit() -> str:
+    from mempressure.packages.accessed_bit import trial  # 20 KB that a worker without a tracked package need not pay
+
+    return trial()
 
 
 def _has_module(name: str) -> bool:
@@ -60,8 +65,12 @@ class System(Record):
     """Tracked packages that were loaded when this process was forked."""
 
 
-def own_system(*, inherited: tuple[str, ...] = ()) -> System:
-    """Return this process as it is now; `inherited` as in `System`."""
+def own_system(*, inherited: tuple[str, ...] | None = None) -> System:
+    """Return this process as it is now.
+
+    Args:
+        inherited: as in `System`; None where no package is tracked: then the accessed bit is not tried.
+    """
     return System(
         proc="/proc",
         linux=sys.platform.startswith("linux"),
@@ -72,8 +81,8 @@ def own_system(*, inherited: tuple[str, ...] = ()) -> System:
         frozen_objects=frozen_objects(),
         modules=sys.modules,
         has_module=_has_module,
-        try_accessed_bit=bits.trial,
-        inherited=inherited,
+        try_accessed_bit=(lambda: "") if inherited is None else _try_accessed_bit,
+        inherited=inherited or (),
     )
 
 

@@ -69,6 +69,7 @@ class ManagedWorker:
         self._growth: ProcessGrowth | None = None
         self.trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
+        self._checked_tracker = False
         self.retiring = False
         self._agent = Agent(
             self,
@@ -183,18 +184,22 @@ class ManagedWorker:
 
     @property
     def unsupported(self) -> dict[str, str]:
-        """Return what cannot work in this process and why; looked at once, and turned off with that."""
-        if self._unsupported is None:
-            self._unsupported = self_check.unsupported(self.system())
-            for feature, reason in self._unsupported.items():
+        """Return what cannot work in this process and why; checked at the start, and with the first tracked package."""
+        known, tracks = self._unsupported, self._packages.tracker is not None
+        if known is not None and self._checked_tracker is tracks:
+            return known
+        found = self_check.unsupported(self.system())
+        for feature, reason in found.items():
+            if known is None or feature not in known:
                 _log.warning("not supported here: feature=%s reason=%r", feature, reason)
-            self._sampler.measures_memory = "process_memory" not in self._unsupported
-        return self._unsupported
+        self._sampler.measures_memory = "process_memory" not in found
+        self._unsupported, self._checked_tracker = found, tracks
+        return found
 
     def system(self) -> self_check.System:
         """Return what the self-check looks at, as it is now."""
         tracker = self._packages.tracker
-        return self_check.own_system(inherited=() if tracker is None else tracker.inherited)
+        return self_check.own_system(inherited=None if tracker is None else tracker.inherited)
 
     @property
     def tracker(self) -> "PackageTracker | None":

@@ -26,8 +26,6 @@ IDLE = {
     "mempressure.measure.pressure",
     "mempressure.measure.process",
     "mempressure.measure.reading",
-    "mempressure.packages",
-    "mempressure.packages.accessed_bit",
     "mempressure.record",
     "mempressure.state",
     "mempressure.state.files",
@@ -41,6 +39,7 @@ IDLE = {
     "mempressure.worker.sampler",
 }
 OF_A_PACKAGE = {
+    "mempressure.packages",
     "mempressure.packages.declaration",
     "mempressure.packages.reservation",
     "mempressure.verdicts",
@@ -48,6 +47,7 @@ OF_A_PACKAGE = {
     "mempressure.worker.declarations",
 }
 OF_TRACKING = {
+    "mempressure.packages.accessed_bit",
     "mempressure.packages.attribution",
     "mempressure.packages.deferred_import",
     "mempressure.packages.tracking",
