@@ -1,5 +1,33 @@
 """Every exception that mempressure raises on purpose; all derive from `MempressureError`."""
 
+# Not typing's own: importing typing would be a quarter of a package process's start.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mempressure.isolation.errors import (
+        IsolationError,
+        MemoryBudgetExceeded,
+        ProcessDiedError,
+        ProcessStartError,
+        ProcessStartTimeoutError,
+    )
+
+__all__ = [
+    "AgentUnreachableError",
+    "ConfigurationError",
+    "IsolationError",
+    "MemoryBudgetExceeded",
+    "MempressureError",
+    "ProcessDiedError",
+    "ProcessStartError",
+    "ProcessStartTimeoutError",
+    "UnknownPackageError",
+    "UnsafeDirectoryError",
+    "WebConfigError",
+]
+
 
 class MempressureError(Exception):
     """Base of all errors of this package."""
@@ -21,25 +49,14 @@ class UnknownPackageError(MempressureError, LookupError):
     """A package was named that the loader neither imported, manages nor isolates."""
 
 
-class IsolationError(MempressureError):
-    """A function cannot run in a package process as declared or called; the message says what to change."""
-
-
-class ProcessStartError(IsolationError):
-    """A package process failed to start: its interpreter, its module or its package failed to load."""
-
-
-class ProcessStartTimeoutError(ProcessStartError):
-    """A package process did not finish its imports in time; it was killed."""
-
-
-class ProcessDiedError(IsolationError):
-    """A package process ended while it ran a call; the call's effect is unknown, the next call starts a new one."""
-
-
-class MemoryBudgetExceeded(MempressureError):  # noqa: N818 -- says what happened; callers know it by this name
-    """There is no room for a load (`MEMPRESSURE_ADMISSION`); the message says what it takes and what to do."""
-
-
 class AgentUnreachableError(MempressureError):
     """A worker's agent did not take or answer an order in time, or its answer could not be understood."""
+
+
+def __getattr__(name: str) -> "Any":
+    # 10 KB that a worker without an isolated package need not pay.
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module("mempressure.isolation.errors"), name)
+    raise AttributeError(f"module 'mempressure.errors' has no attribute {name!r}")

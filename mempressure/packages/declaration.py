@@ -3,7 +3,12 @@
 Every reader of a worker's state would refuse them later, when their origin is no longer known.
 """
 
-from mempressure.errors import ConfigurationError, IsolationError
+from typing import TYPE_CHECKING
+
+from mempressure.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mempressure.errors import IsolationError
 
 MOST_TIMEOUT_SECONDS = 1e9
 MOST_START_SECONDS = 86400
@@ -73,8 +78,10 @@ def checked_start_timeout(seconds: float | None, *, default: float) -> float:
     return float(seconds)
 
 
-def imported_already(name: str) -> IsolationError:
+def imported_already(name: str) -> "IsolationError":
     """Return the error for isolating a package that this process has imported."""
+    from mempressure.errors import IsolationError  # only paid for where a package is isolated
+
     return IsolationError(
         f"package {name!r} is declared isolated, but this process has imported it already: ending its "
         "process would leave that copy; import it inside the isolated functions only, declare them before anything "

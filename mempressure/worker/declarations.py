@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
-from mempressure.errors import ConfigurationError, ProcessStartError
+from mempressure.errors import ConfigurationError
 from mempressure.packages.declaration import (
     checked_flag,
     checked_name,
@@ -178,6 +178,7 @@ class Declarations:
 
     def _reserve_process(self, package: str, cost: int) -> "Reservation":
         from mempressure.act.self_check import own_system, package_processes
+        from mempressure.errors import ProcessStartError
         from mempressure.packages.reservation import Reservation
 
         if reason := package_processes(own_system()):  # 0.2 of the 30 ms that a start takes

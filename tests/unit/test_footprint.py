@@ -53,6 +53,7 @@ OF_TRACKING = {
     "mempressure.packages.tracking",
 }
 OF_ISOLATION = {
+    "mempressure.isolation.errors",
     "mempressure.decide",
     "mempressure.decide.backoff",
     "mempressure.isolation",
