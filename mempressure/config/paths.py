@@ -9,9 +9,7 @@ Layout of the runtime directory (state files and sockets of the workers' agents,
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 from mempressure.errors import UnsafeDirectoryError
@@ -64,42 +62,6 @@ def own_runtime_directory(runtime: Path) -> Path:
             f"{own} cannot be created: {error.strerror}; have root run `mkdir -p -m 1777 {runtime}`, "
             f"or set MEMPRESSURE_RUNTIME_DIR to a directory of uid {os.geteuid()}",
         ) from error
-
-
-def user_directories(
-    runtime: Path, *, on_problem: Callable[[UnsafeDirectoryError], None]
-) -> Iterator[tuple[int, Path]]:
-    """Yield (uid, directory) for every user whose directory only that user can write to, in the order of uids.
-
-    Args:
-        runtime: the runtime directory.
-        on_problem: called for each directory that is skipped.
-
-    Raises:
-        UnsafeDirectoryError: other users could replace what is in the runtime directory itself.
-    """
-    try:
-        require_trustworthy_parent(runtime)
-        names = os.listdir(runtime)
-    except FileNotFoundError:
-        return
-    uids = [int(name) for name in names if name.isascii() and name.isdecimal() and name == str(int(name))]
-    for uid in sorted(uids):
-        directory = _user_directory(runtime, uid)
-        try:
-            require_private(directory, owner=uid)
-        except FileNotFoundError:  # the user's last worker has just ended
-            continue
-        except UnsafeDirectoryError as problem:
-            on_problem(problem)
-            continue
-        yield uid, directory
-
-
-@lru_cache(maxsize=64)
-def _user_directory(runtime: Path, uid: int) -> Path:
-    # A path object caches its text: a new one would cost a scrape 20 us.
-    return runtime / str(uid)
 
 
 def require_private(path: Path, *, owner: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mempressure.config.paths import user_directories
+from mempressure.config.user_directories import user_directories
 from mempressure.errors import MempressureError
 from mempressure.measure.memory import host_memory
 from mempressure.measure.process import pid_namespace

@@ -9,8 +9,8 @@ from mempressure.config.paths import (
     own_runtime_directory,
     require_private,
     require_trustworthy_parent,
-    user_directories,
 )
+from mempressure.config.user_directories import user_directories
 from mempressure.errors import UnsafeDirectoryError
 from tests.support.forking import in_child
 
