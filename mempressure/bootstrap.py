@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mempressure.worker.background_work import BackgroundWork
 
 FORKED_GRACE_SECONDS = 0.3
-"""How long a forked child's agent waits before it shows: most forks are about to execute another program."""
+"""How long a forked child's agent waits before it publishes: most forks execute another program at once."""
 
 
 class Threads:
@@ -66,7 +66,7 @@ class Threads:
                 forked=forked,
                 delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
             )
-        except ProcessLookupError as error:  # no /proc, as on macOS: nobody could tell this process from another
+        except ProcessLookupError as error:  # no /proc, as on macOS: processes cannot be identified
             import logging  # deferred: most workers never come here
 
             words = "agent not started, this worker is not managed: reason=%r"
@@ -111,7 +111,7 @@ class Threads:
     def _start_loop(self, *, forked: bool = False) -> None:
         if not forked and (is_supervisor() or postponed(self._start_loop)):
             return
-        from mempressure.control.standalone import LeadingLoop  # nobody pays for it who does not call `start`
+        from mempressure.control.standalone import LeadingLoop  # paid for where `start` is called
 
         with self._lock:
             if self.loop is not None or not self._loop_wanted:

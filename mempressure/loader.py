@@ -45,7 +45,7 @@ class LazyLoader:
     def __init__(self, *, configuration: Configuration | None = None, with_agent: bool = True) -> None:
         self._configuration = load_configuration() if configuration is None else configuration
         if with_agent and (observing := sys.modules.get("mempressure.worker.observer")) is not None:
-            observing.give_way()  # under `mempressure run`: each use is to be seen by whoever acts on it
+            observing.give_way()  # under `mempressure run`: only one tracker can see each use
         # Inside a package process the same declarations are made again; there nothing is to be managed.
         self._with_agent = with_agent and PACKAGE_PROCESS_VARIABLE not in os.environ
         self._lock = threading.Lock()
@@ -185,7 +185,7 @@ class LazyLoader:
         As a decorator it declares each call of a function; around a thread's whole life it keeps the worker for good.
 
         Raises:
-            ConfigurationError: the name, by which the refusal tells of it, is empty, too long or cannot be printed.
+            ConfigurationError: the name, which the refusal quotes, is empty, too long or cannot be printed.
         """
         from mempressure.worker.background_work import BackgroundWork, checked_work_name  # most workers have none
 
@@ -242,7 +242,7 @@ class LazyLoader:
             ConfigurationError: they cannot be used together, or the actuator's token cannot be read.
             ActuatorError: the actuator refused, or it is not known what it did.
         """
-        # Inside a package process the declarations are made again; its worker has told the actuator.
+        # Inside a package process the declarations are made again; its worker has set them through the actuator.
         self._watching().set_thresholds(thresholds, for_the_node=PACKAGE_PROCESS_VARIABLE not in os.environ)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":

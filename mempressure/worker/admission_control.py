@@ -10,7 +10,7 @@ from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolation.package import IsolatedPackage
 from mempressure.packages.reservation import Reservation
 from mempressure.worker.isolated_states import isolated_states
-from mempressure.worker.memory_view import View
+from mempressure.worker.memory_view import MemoryView
 
 SHOW_SECONDS = 2.0
 """How long memory that was given back may take to show (a cgroup's counters lag)."""
@@ -20,7 +20,7 @@ class Room:
     """The loads of one process: they measure, decide and reserve one after the other.
 
     Args:
-        measure: looks around; takes the pids of the package processes.
+        measure: measures memory; takes the process ids of the package processes.
         emergency: returns the threshold as it is now, a ratio.
         isolated: the packages of this process that live in processes of their own.
         clock: monotonic seconds.
@@ -30,7 +30,7 @@ class Room:
     def __init__(
         self,
         *,
-        measure: Callable[[Mapping[str, int | None]], View],
+        measure: Callable[[Mapping[str, int | None]], MemoryView],
         emergency: Callable[[], float],
         isolated: Mapping[str, IsolatedPackage],
         clock: Callable[[], float] = time.monotonic,
@@ -95,16 +95,16 @@ class Room:
             self._reservations.add(reservation)
         return reservation
 
-    def _outstanding(self, reservations: list[Reservation], view: View) -> int:
-        held = {package.process_pid: view.hosts.get(name, 0) for name, package in list(self._isolated.items())}
+    def _outstanding(self, reservations: list[Reservation], view: MemoryView) -> int:
+        held = {package.process_pid: view.processes.get(name, 0) for name, package in list(self._isolated.items())}
         held[None] = 0
         return sum(max(0, reservation.cost - held.get(reservation.pid, 0)) for reservation in reservations)
 
-    def _idle(self, view: View, tried: set[str]) -> list[Idle]:
-        """Return the packages that no call is using, in the order to go: first those that nobody asked to keep."""
+    def _idle(self, view: MemoryView, tried: set[str]) -> list[Idle]:
+        """Return the packages that no call is using, in the order to unload them: those to be kept loaded last."""
         states = [
             state
-            for state in isolated_states(self._isolated, view.hosts)
+            for state in isolated_states(self._isolated, view.processes)
             if state.loaded and not state.active_calls and state.name not in tried
         ]
         states.sort(

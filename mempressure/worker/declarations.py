@@ -170,11 +170,11 @@ class Declarations:
     def _make_room(self) -> "Room | None":
         if not self._packages.configuration.admission or PACKAGE_PROCESS_VARIABLE in os.environ:
             return None
-        from mempressure.worker.admission_control import Room  # off by default, and then nobody need pay for it
-        from mempressure.worker.memory_view import Surroundings
+        from mempressure.worker.admission_control import Room  # off by default
+        from mempressure.worker.memory_view import MemoryReader
 
-        surroundings = Surroundings(self._packages.configuration)
-        return Room(measure=surroundings.measure, emergency=self._packages.emergency, isolated=self._packages.isolated)
+        reader = MemoryReader(self._packages.configuration)
+        return Room(measure=reader.measure, emergency=self._packages.emergency, isolated=self._packages.isolated)
 
     def _reserve_process(self, package: str, cost: int) -> "Reservation":
         from mempressure.act.self_check import own_system, package_processes

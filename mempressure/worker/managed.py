@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act import self_check
-from mempressure.act.supervisors import Lookout, Supervisor
+from mempressure.act.supervisors import Supervisor, SupervisorFinder
 from mempressure.act.supervisors.base import reason_not_to_end
 from mempressure.config.configuration import Configuration
 from mempressure.errors import UnknownPackageError
@@ -39,7 +39,7 @@ class ManagedWorker:
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
         forked: this process was forked by one that had a loader.
-        delay_seconds: how long the agent waits before it shows.
+        delay_seconds: how long the agent waits before it publishes.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class ManagedWorker:
         self._find_callbacks = callbacks
         self._background = background
         self._longest_request = configuration.longest_request
-        self._lookout = Lookout(
+        self._finder = SupervisorFinder(
             directory=configuration.runtime_directory / str(os.geteuid()),
             siblings=self._siblings,
             at_serving=self._begin,
             at_end=self._leave,
             forked=forked,
         )
-        self._sampler = WorkerSampler(configuration, lookout=self._lookout, cgroup=own_cgroup(), clock=time.time)
+        self._sampler = WorkerSampler(configuration, finder=self._finder, cgroup=own_cgroup(), clock=time.time)
         self._configuration = configuration
         self._verdicts: KnownVerdicts | None = None
         self._growth: ProcessGrowth | None = None
@@ -80,7 +80,7 @@ class ManagedWorker:
 
     def start(self) -> bool:
         """Start the agent; return False, the reason being logged, where it cannot run."""
-        self._lookout.look()  # in the main thread: Celery is to be told before its loop begins
+        self._finder.find()  # in the main thread: Celery needs it before its loop begins
         return self._agent.start()
 
     def stop(self) -> None:
@@ -97,20 +97,20 @@ class ManagedWorker:
 
     def sample(self, *, thorough: bool) -> WorkerState | None:
         """Measure this process and its package processes; see `mempressure.worker.agent`."""
-        if self._lookout.supervises:
+        if self._finder.supervises:
             return None
-        self._lookout.look().settle()
+        self._finder.find().settle()
         unsupported = dict(self.unsupported)
         tracker = self.tracker
         if tracker is not None:
             tracker.tick()
             tracker.attribute(now=time.monotonic())
-        hosts = self._packages.process_pids()
-        worker, memory = self._sampler.sample(hosts, thorough=thorough)
+        pids = self._packages.process_pids()
+        worker, memory = self._sampler.sample(pids, thorough=thorough)
         for name, size in memory.items():
             self._packages.isolated[name].cost_bytes = size
-        self._note_growth(worker.sampled, hosts, memory)
-        # Of the same tracker: one that is declared meanwhile has not been told yet what cannot work here.
+        self._note_growth(worker.sampled, pids, memory)
+        # Of the same tracker: one that is made meanwhile does not know yet what cannot work here.
         worker.packages = [] if tracker is None else tracker.states()
         if self._packages.isolated:
             from mempressure.worker.isolated_states import isolated_states  # only paid for where there is one
@@ -119,14 +119,14 @@ class ManagedWorker:
         self._add_verdicts(worker.packages)
         worker.serving = worker.serving and not self.retiring
         worker.trim_refused = self.trim_refused()
-        if worker.trim_refused:  # whoever found that out, and whenever
+        if worker.trim_refused:  # whichever check set it
             unsupported["trim"] = worker.trim_refused
         worker.unsupported = unsupported
         callbacks = self.callbacks
         worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
-        hosted = list(self._packages.isolated.values())
-        worker.process_deaths = float(sum(package.process_deaths for package in hosted))
-        worker.process_start_failures = float(sum(package.start_failures for package in hosted))
+        isolated = list(self._packages.isolated.values())
+        worker.process_deaths = float(sum(package.process_deaths for package in isolated))
+        worker.process_start_failures = float(sum(package.start_failures for package in isolated))
         worker.recycle_refused = worker.recycle_refused or self.reason_not_to_end()
         return worker
 
@@ -142,7 +142,7 @@ class ManagedWorker:
 
     def supervisor(self) -> Supervisor:
         """Return what replaces this worker when it ends."""
-        return self._lookout.look()
+        return self._finder.find()
 
     def unknown(self, name: str) -> UnknownPackageError:
         """Return the error for a package that is not declared in this process."""
@@ -180,7 +180,7 @@ class ManagedWorker:
 
     def trim_refused(self) -> str:
         """Return why this worker must not be trimmed; empty where it may be."""
-        return self.unsupported.get("trim") or self.trim_stopped or self._lookout.look().trim_refused
+        return self.unsupported.get("trim") or self.trim_stopped or self._finder.find().trim_refused
 
     @property
     def unsupported(self) -> dict[str, str]:
@@ -197,13 +197,13 @@ class ManagedWorker:
         return found
 
     def system(self) -> self_check.System:
-        """Return what the self-check looks at, as it is now."""
+        """Return the current input of the self-check."""
         tracker = self._packages.tracker
         return self_check.own_system(inherited=None if tracker is None else tracker.inherited)
 
     @property
     def tracker(self) -> "PackageTracker | None":
-        """Return the tracker, told what cannot work here: it may be younger than the self-check."""
+        """Return the tracker of packages imported here, with what the self-check turned off in it."""
         tracker = self._packages.tracker
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
@@ -216,7 +216,7 @@ class ManagedWorker:
 
     def _begin(self) -> None:
         self._sampler.note_baseline()
-        self.publish_soon()  # whoever waits for a successor waits for this
+        self.publish_soon()  # a worker that waits for its successor waits for this
 
     def _leave(self) -> None:
         self.stop()
@@ -224,7 +224,7 @@ class ManagedWorker:
 
     def reason_not_to_end(self) -> str:
         """Return why this worker must not end now, whatever its packages; empty where it may."""
-        supervisor, work = self._lookout.look(), self._background()
+        supervisor, work = self._finder.find(), self._background()
         return reason_not_to_end(
             work=() if work is None else work.names(),
             grace=supervisor.grace,

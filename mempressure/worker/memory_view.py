@@ -1,11 +1,11 @@
-"""What a worker must know to load something: the memory of its host and app now, and what loads cost elsewhere."""
+"""The memory that a worker sees before it loads a package: of the host and the app, and known costs of loads."""
 
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mempressure.act.supervisors import Lookout
+from mempressure.act.supervisors import SupervisorFinder
 from mempressure.config.configuration import Configuration
 from mempressure.decide.admission import ScopeMemory
 from mempressure.decide.ranking import freeable_bytes
@@ -23,22 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One look around; sizes in bytes."""
+class MemoryView:
+    """The memory at one time; sizes in bytes."""
 
     scopes: tuple[ScopeMemory, ...]
     worker: WorkerState
     """This process as measured now, without its packages."""
-    hosts: Mapping[str, int]
+    processes: Mapping[str, int]
     """Private memory of this process' package processes, by package."""
     costs: Mapping[tuple[str, bool], int]
-    """What a package took in the app's other workers, by name and whether it is isolated."""
+    """Memory of a package in the app's other workers, by name and whether it is isolated."""
 
 
-class Surroundings:
-    """Measures this process and its hosts now, and takes the app's other workers at their last word.
+class MemoryReader:
+    """Measures this process and its package processes, and reads what the app's other workers published last.
 
-    For one thread at a time.
+    Not thread-safe.
 
     Args:
         configuration: names the app, its budget and the runtime directory.
@@ -47,12 +47,12 @@ class Surroundings:
     def __init__(self, configuration: Configuration) -> None:
         self._app = configuration.app
         self._runtime = configuration.runtime_directory
-        self._sampler = WorkerSampler(configuration, lookout=Lookout(), cgroup=own_cgroup())
+        self._sampler = WorkerSampler(configuration, finder=SupervisorFinder(), cgroup=own_cgroup())
         self._once = LogOnce(__name__)
 
-    def measure(self, hosts: Mapping[str, int | None]) -> View:
-        """Look around; `hosts` are the pids of this process' package processes."""
-        worker, memory = self._sampler.sample(hosts, thorough=True)
+    def measure(self, processes: Mapping[str, int | None]) -> MemoryView:
+        """Measure now; `processes` are the process ids of this process' package processes, by package."""
+        worker, memory = self._sampler.sample(processes, thorough=True)
         others = self._others()
         scopes = []
         app = app_memory([worker, *others])
@@ -64,7 +64,7 @@ class Surroundings:
             self._once.over("host")
         except MempressureError as problem:
             self._not_measured("host", problem)
-        return View(tuple(scopes), worker, memory, _costs(others))
+        return MemoryView(tuple(scopes), worker, memory, _costs(others))
 
     def _others(self) -> list[WorkerState]:
         try:

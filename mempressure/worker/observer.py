@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mempressure.act.supervisors import Lookout, Supervisor, is_supervisor
+from mempressure.act.supervisors import Supervisor, SupervisorFinder, is_supervisor
 from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 ONLY_OBSERVED = "it is only observed, by mempressure run"
 MANAGED = "managed"
-"""The file in a run's directory that says that some process manages its packages itself."""
+"""The file in a run's directory that marks that a process manages its packages itself."""
 
 _GRACE_SECONDS = 0.3
-"""How long an agent waits before it shows: servers are known by then, and most forks have become another program."""
+"""How long an agent waits before it publishes: servers are known by then, and most forks execute another program."""
 _INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
 _OWN = frozenset({"mempressure", "sitecustomize", "usercustomize"})
 
@@ -76,10 +76,10 @@ class Observer:
         self._agent: Agent | None = None
         self._sampler: WorkerSampler | None = None
         self._held: set[str] = set()
-        self._looks = 0
+        self._samples = 0
         self._ran: dict[str, int] = {}
         self._modules_seen = -1
-        self._next_look = 0.0
+        self._next_search = 0.0
         self._forked = False
         self._supervises = False
         self._given_way = False
@@ -136,10 +136,10 @@ class Observer:
 
     def _start_agent(self) -> None:
         from mempressure.measure.cgroup import own_cgroup
-        from mempressure.worker.agent import Agent  # a process that imports nothing of others is left as it is
+        from mempressure.worker.agent import Agent  # not imported into processes without third-party packages
         from mempressure.worker.sampler import WorkerSampler
 
-        self._sampler = WorkerSampler(self._configuration, lookout=_Onlooker(), cgroup=own_cgroup(), clock=time.time)
+        self._sampler = WorkerSampler(self._configuration, finder=_NoSupervisor(), cgroup=own_cgroup(), clock=time.time)
         self._agent = Agent(self, runtime=self._configuration.runtime_directory, delay_seconds=_GRACE_SECONDS)
         self._agent.start()
 
@@ -154,13 +154,13 @@ class Observer:
         self._find_held({package.name for package in worker.packages})
         for package in worker.packages:
             # What runs most of the time is seen well enough; of the others short uses would be missed.
-            if package.name in self._held and 2 * self._ran.get(package.name, 0) <= self._looks:
+            if package.name in self._held and 2 * self._ran.get(package.name, 0) <= self._samples:
                 package.last_used = UNKNOWN
         return worker
 
     def _note_running(self) -> None:
         """Count what is on a thread's stack as used: a server's loop runs for hours without anyone asking for it."""
-        self._looks += 1
+        self._samples += 1
         for name in running(sys._current_frames().values()):  # noqa: SLF001 -- documented in the sys module
             if name in self._tracker:
                 self._ran[name] = self._ran.get(name, 0) + 1
@@ -169,11 +169,11 @@ class Observer:
 
     def _find_held(self, names: set[str]) -> None:
         """Find the packages whose use cannot be seen, where modules came or went, in the time that attributing has."""
-        if len(sys.modules) == self._modules_seen or time.monotonic() < self._next_look:
+        if len(sys.modules) == self._modules_seen or time.monotonic() < self._next_search:
             return
         self._modules_seen, began = len(sys.modules), time.thread_time()
         self._held = held_elsewhere(sys.modules, tracked=names)
-        self._next_look = time.monotonic() + (time.thread_time() - began) / MOST_OF_THE_TIME
+        self._next_search = time.monotonic() + (time.thread_time() - began) / MOST_OF_THE_TIME
 
     def _keep_last(self) -> None:
         if self._agent is not None:
@@ -189,10 +189,10 @@ class Observer:
             self._start_agent()
 
 
-class _Onlooker(Lookout):
-    """Touches no server: what a supervised worker needs is put into the server's objects."""
+class _NoSupervisor(SupervisorFinder):
+    """Finds no supervisor and so changes no server's objects, which supervising a worker would."""
 
-    def look(self) -> Supervisor:
+    def find(self) -> Supervisor:
         return Supervisor()
 
 
@@ -200,7 +200,7 @@ _observer: Observer | None = None
 
 
 def observe() -> None:
-    """Observe this process, as `mempressure run` tells it by the environment; once, and not in a package process."""
+    """Observe this process if `mempressure run` set the environment for it; once, and not in a package process."""
     global _observer  # noqa: PLW0603 -- one a process
     directory = os.environ.get(OBSERVED_IN)
     if not directory or _observer is not None or PACKAGE_PROCESS_VARIABLE in os.environ:

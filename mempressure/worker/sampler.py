@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from mempressure.act.supervisors import Lookout
+from mempressure.act.supervisors import SupervisorFinder
 from mempressure.config.configuration import Configuration
 from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import Cgroup
@@ -18,11 +18,11 @@ MOST_OF_THE_TIME = 0.01
 
 
 class WorkerSampler:
-    """Builds the state of this process, measuring memory no oftener than its cost allows.
+    """Builds the state of this process; measures memory at most as often as its cost allows.
 
     Args:
         configuration: gives the app's name and budget.
-        lookout: finds what replaces this worker.
+        finder: finds what replaces this worker.
         cgroup: of this process, if it has one.
         clock: Unix seconds.
     """
@@ -31,20 +31,20 @@ class WorkerSampler:
         self,
         configuration: Configuration,
         *,
-        lookout: Lookout,
+        finder: SupervisorFinder,
         cgroup: Cgroup | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = configuration.app
         self._budget = configuration.budget
-        self._lookout = lookout
+        self._finder = finder
         self._cgroup = cgroup
         self._clock = clock
         self._started = clock()
         self._start_ticks = start_ticks()
         self._pid_namespace = pid_namespace()
         self._next_measurement = 0.0
-        self._hosts: dict[str, tuple[int, ProcessMemory]] = {}
+        self._processes: dict[str, tuple[int, ProcessMemory]] = {}
         self._own = ProcessMemory(0, 0)
         self._supervisor_bytes = 0
         self._once = LogOnce(__name__)
@@ -55,20 +55,20 @@ class WorkerSampler:
         """Measure what this worker takes before its first request."""
         self.baseline_bytes = float(process_memory().private)
 
-    def sample(self, hosts: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
+    def sample(self, processes: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
         """Return the worker's state without packages, and each host's private memory in bytes.
 
         Args:
-            hosts: the pid of each isolated package's process, None where none runs.
+            processes: the pid of each isolated package's process, None where none runs.
             thorough: measure even if the last measurement was costly and recent.
         """
-        supervisor = self._lookout.look()
+        supervisor = self._finder.find()
         now = time.monotonic()
         if self.measures_memory and (thorough or now >= self._next_measurement):
-            self._measure(hosts)
+            self._measure(processes)
             self._next_measurement = now + (time.monotonic() - now) / MOST_OF_THE_TIME
-        # A host that is gone holds nothing, whenever it was measured.
-        living = {name: memory for name, (pid, memory) in self._hosts.items() if hosts.get(name) == pid}
+        # A process that has ended holds nothing, whenever it was measured.
+        living = {name: memory for name, (pid, memory) in self._processes.items() if processes.get(name) == pid}
         state = WorkerState(
             app=self._app,
             pid=os.getpid(),
@@ -90,14 +90,14 @@ class WorkerSampler:
         self._add_cgroup(state)
         return state, {name: memory.private for name, memory in living.items()}
 
-    def _measure(self, hosts: Mapping[str, int | None]) -> None:
+    def _measure(self, processes: Mapping[str, int | None]) -> None:
         self._own = process_memory()
-        self._supervisor_bytes = _proportional_or_zero(self._lookout.look().pid)
-        self._hosts = {}
-        for name, pid in hosts.items():
+        self._supervisor_bytes = _proportional_or_zero(self._finder.find().pid)
+        self._processes = {}
+        for name, pid in processes.items():
             if pid is not None:
                 try:
-                    self._hosts[name] = (pid, process_memory(pid))
+                    self._processes[name] = (pid, process_memory(pid))
                 except ProcessLookupError:  # it has just ended
                     continue
 

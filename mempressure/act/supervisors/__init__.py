@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mempressure.state.siblings import Siblings
 
-__all__ = ["Lookout", "Supervisor", "is_supervisor", "postponed"]
+__all__ = ["Supervisor", "SupervisorFinder", "is_supervisor", "postponed"]
 
 _SERVERS = {
     "gunicorn": ("gunicorn.arbiter", "gunicorn.workers.base"),
@@ -25,15 +25,15 @@ _SERVERS = {
 """The servers, the outermost first, and what has been imported wherever they run."""
 
 
-class Lookout:
-    """Looks for this process' supervisor until it is there.
+class SupervisorFinder:
+    """Finds the supervisor of this process, which may appear after the library was imported.
 
     Args:
         directory: the user's runtime directory; None where no successor is needed.
         siblings: reads the app's other workers; as `directory`.
         at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
-        forked: this process was forked by one that had a loader: a worker, whatever its parent's stack looks like.
+        forked: this process was forked by one that had a loader, so it is a worker whatever is on its inherited stack.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Lookout:
         self._found: Supervisor | None = None
         self._unknown = Supervisor()
 
-    def look(self) -> Supervisor:
+    def find(self) -> Supervisor:
         """Return the supervisor; cheap enough for every tick until it is known."""
         if self._found is None:
             found = next((found for server in _present() if (found := server.find()) is not None), None)

@@ -1,4 +1,4 @@
-"""What is known of every supervisor, and where a server's objects are found: on the main thread's stack."""
+"""The base of supervisors (what replaces a worker when it ends), and finding a server's objects on a stack."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ Grace = tuple[float, str]
 
 
 def reason_not_to_end(*, work: Iterable[str], grace: Grace | None, longest_request: float, running: float) -> str:
-    """Return why a worker told to end now would lose work; empty where it would not.
+    """Return why ending a worker now would lose work; empty where it would not.
 
     Args:
         work: names of what runs in the background.
@@ -53,7 +53,7 @@ class Supervisor:
 
     @property
     def serving(self) -> bool:
-        """Return whether this worker takes work: it has booted and was not told to end."""
+        """Return whether this worker takes work: it has booted and is not ending."""
         return True
 
     @property
@@ -68,7 +68,7 @@ class Supervisor:
 
     @property
     def grace(self) -> Grace | None:
-        """Return how long a request under way may still take once this worker was told to end; None without a limit."""
+        """Return how long a request under way may still take once this worker is to end; None without a limit."""
         return None
 
     def running_seconds(self) -> float:

@@ -126,7 +126,7 @@ def find() -> Supervisor | None:
     """Return the supervisor of this process if it runs Celery's tasks."""
     process = _own_process()
     if process is not None:
-        worker = process._target  # noqa: SLF001 -- nothing public tells what a process is to run
+        worker = process._target  # noqa: SLF001 -- no public attribute has what a process is to run
         loops = [frame for frame in main_thread_frames() if frame.f_code.co_name == "workloop"]
         working = any(frame.f_locals.get("self") is worker for frame in loops)
         return PoolChild(worker, working=working, forked=_start_method() == "fork")
@@ -161,7 +161,7 @@ def postponed(start: Callable[[], object]) -> bool:
 
 
 def _miss_no_end(sender: Any, **_: Any) -> None:
-    """Have a pool look again for a child whose end it was told of before the kernel had made it reapable.
+    """Have a pool look again for a child whose end was reported before the kernel had made it reapable.
 
     A child's pipes close a moment before it can be waited for. Celery looks once, at the first, and where it comes too
     early again only after up to 5 s: 3 of 6 children, on a busy machine.
@@ -175,7 +175,7 @@ def _miss_no_end(sender: Any, **_: Any) -> None:
             on_exit(hub, child)
         else:
             pool.maintain_pool()
-        if looks and child in pool._pool:  # noqa: SLF001 -- nothing public tells who has not been waited for
+        if looks and child in pool._pool:  # noqa: SLF001 -- no public attribute has the unreaped
             hub.call_later(_LOOK_AGAIN_SECONDS, look, hub, child, looks - 1)
 
     pool._event_process_exit = look  # noqa: SLF001 -- what its loop calls; there is no hook for it
@@ -184,7 +184,7 @@ def _miss_no_end(sender: Any, **_: Any) -> None:
 def _reason_not_to_leave(worker: Any, *, working: bool) -> str:
     own_queue = getattr(sys.modules.get("celery.concurrency.asynpool"), "Worker", ())
     if not isinstance(worker, own_queue):
-        return "Celery's children share one queue with this broker, and cannot be told to leave before reading it"
+        return "Celery's children share one queue with this broker, and cannot leave before reading it"
     if working:
         return "the loader was made inside a task, when the child's loop was running; make it where tasks are defined"
     return ""
@@ -196,7 +196,7 @@ def _own_process() -> Any:
     process = on_main_thread("billiard.process", "BaseProcess", "process_obj", "self")
     if worker is None or process is None or not isinstance(process._target, worker):  # noqa: SLF001 -- as in find()
         return None
-    # What a task has forked has the same stack, another parent, and nobody who would replace it.
+    # What a task has forked has the same stack, another parent, and nothing would replace it.
     return process if process._parent_pid == os.getppid() else None  # noqa: SLF001 -- as above
 
 

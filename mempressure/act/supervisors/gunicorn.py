@@ -39,7 +39,7 @@ class Gunicorn(Supervisor):
 
     @property
     def serving(self) -> bool:
-        """Return whether the worker has booted and was not told to end."""
+        """Return whether the worker has booted and is not ending."""
         return bool(self._worker.booted and self._worker.alive)
 
     @property
@@ -49,7 +49,7 @@ class Gunicorn(Supervisor):
             # Each worker then has a backlog of its own: 204 connections reset under load.
             return "gunicorn runs with reuse_port, which loses the connections in the worker's backlog"
         if not self._is_of(*_LOSSLESS):
-            # uvicorn's closes keep-alive connections without having told the clients: 315 of 303,337 requests failed.
+            # uvicorn's closes keep-alive connections without notice to the clients: 315 of 303,337 requests failed.
             name = type(self._worker).__name__
             return f"gunicorn's {name} is not known to end without losing requests; use sync, gthread or gevent workers"
         if "h2" in getattr(self._worker.cfg, "http_protocols", ()):
@@ -146,7 +146,7 @@ class Gunicorn(Supervisor):
 def find() -> Gunicorn | None:
     """Return the supervisor of this process if it is a gunicorn worker."""
     worker = _worker()
-    # What a worker has forked itself has the worker on its stack too, and nobody would replace it.
+    # What a worker has forked itself has the worker on its stack too, and nothing would replace it.
     return Gunicorn(worker) if worker is not None and worker.ppid == os.getppid() else None
 
 

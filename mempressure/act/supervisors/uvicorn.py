@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from mempressure.act.supervisors.base import Grace, Supervisor, on_main_thread, terminate
 
 DRAIN_SECONDS = 2.0
-"""How long open connections get to send one more request, whose answer tells the client to connect anew."""
+"""How long open connections get to send one more request, whose answer closes the connection."""
 _POLL_SECONDS = 0.02
 _CLOSE = (b"connection", b"close")
 
@@ -35,7 +35,7 @@ class Uvicorn(Supervisor):
 
     @property
     def serving(self) -> bool:
-        """Return whether the server has started and was not told to end."""
+        """Return whether the server has started and is not ending."""
         return bool(self._server.started and not self._server.should_exit and not self._draining)
 
     @property
@@ -55,12 +55,12 @@ class Uvicorn(Supervisor):
 
     @property
     def grace(self) -> Grace | None:
-        """Return what the server was told; without it it waits for ever."""
+        """Return the configured limit; without one the server waits for ever."""
         seconds = self._server.config.timeout_graceful_shutdown
         return None if seconds is None else (seconds, "uvicorn's timeout_graceful_shutdown")
 
     def running_seconds(self) -> float:
-        """Return how long ago the oldest of the requests under way was first seen by a look like this one."""
+        """Return how long ago the oldest of the requests under way was first seen by a call of this method."""
         now = time.monotonic()
         under_way = tuple(self._server.server_state.tasks)
         return now - min((self._seen.setdefault(task, now) for task in under_way), default=now)
@@ -115,7 +115,7 @@ def find() -> Uvicorn | None:
         return None
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():
-        return None  # a worker has forked it, and nobody would replace it
+        return None  # a worker has forked it, and nothing would replace it
     return Uvicorn(server, supervised=on_main_thread("uvicorn.supervisors.multiprocess", "Process") is not None)
 
 

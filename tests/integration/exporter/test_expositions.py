@@ -21,7 +21,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from mempressure.act.supervisors import Lookout
+from mempressure.act.supervisors import SupervisorFinder
 from mempressure.config.configuration import load_configuration
 from mempressure.config.paths import make_private
 from mempressure.measure.cgroup import own_cgroup
@@ -102,7 +102,7 @@ def publish_workers(tree, directory, *, loads):
     settings = {"MEMPRESSURE_APP": "shop", "MEMPRESSURE_BUDGET": str(tree.budget)}
     sampler = WorkerSampler(
         load_configuration(environ=settings),
-        lookout=Lookout(),
+        finder=SupervisorFinder(),
         cgroup=own_cgroup(proc=f"{directory}/proc", sysfs=f"{directory}/sys"),
     )
     sampler.measures_memory = False

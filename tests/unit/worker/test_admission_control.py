@@ -14,7 +14,7 @@ from mempressure.loader import LazyLoader
 from mempressure.measure.process import process_memory
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.admission_control import Room
-from mempressure.worker.memory_view import Surroundings, View
+from mempressure.worker.memory_view import MemoryReader, MemoryView
 from tests.support.doubles.clock import Clock
 from tests.support.functions import room_functions
 from tests.support.waiting import until
@@ -68,7 +68,7 @@ class FakeProcess:
 
     def measure(self, hosts):
         memory = {name: self.packages[name].size for name, pid in hosts.items() if pid}
-        view = View((ScopeMemory("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs)
+        view = MemoryView((ScopeMemory("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs)
         if self.seconds:  # in which others would decide on the same memory
             self.measuring.wait(self.seconds)
         return view
@@ -189,7 +189,7 @@ def test_the_refusal_says_what_it_takes_what_is_free_and_what_to_do():
     package.load()
     process = FakeProcess(package)
     scope = ScopeMemory("app 'shop'", 512 * MIB, 400 * MIB)
-    process.room._measure = lambda _: View((scope,), WORKER, {"idle": 10 * MIB}, {})
+    process.room._measure = lambda _: MemoryView((scope,), WORKER, {"idle": 10 * MIB}, {})
     with pytest.raises(MemoryBudgetExceeded) as refusal:
         process.room.for_process("pandas", 120 * MIB)
     assert str(refusal.value) == (
@@ -351,13 +351,13 @@ def published_package(**options):
 def test_an_import_on_first_use_is_refused_before_it_begins_and_tried_again(budgeted, monkeypatch):
     loader, _, _ = budgeted(1)
     costs = {("wave", False): 1 << 50}
-    look = Surroundings.measure
+    look = MemoryReader.measure
 
     def measure(hosts):
-        view = look(surroundings, hosts)
-        return View(view.scopes, view.worker, view.hosts, costs)
+        view = look(reader, hosts)
+        return MemoryView(view.scopes, view.worker, view.processes, costs)
 
-    surroundings = loader._declaring().room._measure.__self__
+    reader = loader._declaring().room._measure.__self__
     monkeypatch.setattr(loader._declaring().room, "_measure", measure)
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     module = loader.import_module("wave")
@@ -378,8 +378,8 @@ def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_w
             name="decimal", mechanism="stop", source="process", loaded=0.0, unloads=2.0, reclaimed_bytes=18.0
         ),
     ]
-    surroundings = loader._declaring().room._measure.__self__
-    namespace = {"pid_namespace": "another", "sampled": surroundings.measure({}).worker.sampled}
+    reader = loader._declaring().room._measure.__self__
+    namespace = {"pid_namespace": "another", "sampled": reader.measure({}).worker.sampled}
     publish_worker(pid=2_000_000, packages=published, proportional_bytes=1e15, **namespace)
     publish_worker(pid=2_000_001, app="till", packages=[published_package(memory_bytes=99.0)], **namespace)
     view = loader._declaring().room._measure({})

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mempressure.act.supervisors import Lookout
+from mempressure.act.supervisors import SupervisorFinder
 from mempressure.config.configuration import load_configuration
 from mempressure.measure.cgroup import EVENTS, CgroupReading
 from mempressure.measure.pressure import MeasureError, PressureReading
@@ -30,7 +30,7 @@ def configuration():
 @pytest.fixture
 def make_sampler(configuration):
     def make(cgroup=None):
-        return WorkerSampler(configuration, lookout=Lookout(), cgroup=cgroup, clock=lambda: 5.0)
+        return WorkerSampler(configuration, finder=SupervisorFinder(), cgroup=cgroup, clock=lambda: 5.0)
 
     return make
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from mempressure.act import supervisors
-from mempressure.act.supervisors import Lookout, Supervisor, base
+from mempressure.act.supervisors import Supervisor, SupervisorFinder, base
 
 
 class Server:
@@ -42,8 +42,8 @@ def test_neither_a_server_nor_its_module_is_imported_for_looking():
     code = """
 import sys
 from mempressure.act import supervisors
-lookout = supervisors.Lookout()
-assert lookout.look().kind == "" and not lookout.supervises and not supervisors.postponed(print)
+finder = supervisors.SupervisorFinder()
+assert finder.find().kind == "" and not finder.supervises and not supervisors.postponed(print)
 servers = {"gunicorn", "uvicorn", "celery", "billiard", "multiprocessing", "asyncio"}
 print([name for name in sys.modules if servers & set(name.split("."))])
 """
@@ -79,18 +79,18 @@ def test_a_supervisor_is_looked_for_until_it_is_found_and_then_kept(server):
         def at_end(self, leave):
             leave()
 
-    lookout = Lookout(at_end=lambda: ends.append(1))
-    assert lookout.look().kind == ""
+    finder = SupervisorFinder(at_end=lambda: ends.append(1))
+    assert finder.find().kind == ""
     server.found = Found()
-    assert lookout.look() is server.found
+    assert finder.find() is server.found
     first, server.found = server.found, Found()
-    assert lookout.look() is first
+    assert finder.find() is first
     assert ends == [1]
 
 
 def test_a_process_that_turns_out_to_be_a_supervisor_says_so_but_never_what_it_forked(server):
-    lookout, forked = Lookout(), Lookout(forked=True)
-    assert not lookout.supervises
+    finder, forked = SupervisorFinder(), SupervisorFinder(forked=True)
+    assert not finder.supervises
     server.supervises = True
-    assert lookout.supervises
+    assert finder.supervises
     assert not forked.supervises
