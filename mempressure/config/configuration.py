@@ -7,16 +7,17 @@ Every setting is an environment variable. Its lower-case name is its key in the 
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mempressure.config.converters import boolean, choice, directory, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
-from mempressure.log_once import LogOnce
 from mempressure.mechanisms import NAMES
 
 if TYPE_CHECKING:
     from mempressure.config.thresholds import Thresholds
+    from mempressure.log_once import LogOnce
 
 OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 """Set by `mempressure run` for the processes of its command: the directory for what is observed in them."""
@@ -308,10 +309,14 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
 
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "docs/configuration.md lists those that are"
-        _once.warning(name, "environment variable %s is not one of mempressure's: %s", name, hint)
+        _once().warning(name, "environment variable %s is not one of mempressure's: %s", name, hint)
 
 
-_once = LogOnce(__name__)
+@cache
+def _once() -> "LogOnce":
+    from mempressure.log_once import LogOnce
+
+    return LogOnce(__name__)
 
 
 def _file_texts(environ: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from mempressure.config.paths import own_runtime_directory, socket_path
 from mempressure.errors import MempressureError
-from mempressure.log_once import LogOnce
 from mempressure.state import files
 from mempressure.state.liveness import remove_dead
 from mempressure.state.records import WorkerState
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from mempressure.act.orders import Order
+    from mempressure.log_once import LogOnce
     from mempressure.worker.order_connections import OrderConnections
 
     class AgentSubject(Protocol):
@@ -73,7 +73,7 @@ class Agent:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._stop_lock = threading.RLock()
-        self._once = LogOnce(__name__)
+        self._once: LogOnce | None = None
 
     def start(self) -> bool:
         """Start the thread; return False, having logged why, where the runtime directory cannot be used."""
@@ -187,13 +187,17 @@ class Agent:
             self._connections.close_idle(now)
         self._publish(thorough=thorough)
         self._socket.ensure()
-        self._once.over("step")
+        self._once = None  # a problem that comes back is logged again
 
     def _survive(self, step: Callable[[], None]) -> None:
         """Do a step; whatever it raises is logged, once while it stays the same, and the thread lives on."""
         try:
             step()
         except Exception as error:  # noqa: BLE001 -- a worker whose agent has died can never be relieved again
+            if self._once is None:
+                from mempressure.log_once import LogOnce  # most workers have nothing to log
+
+                self._once = LogOnce(__name__)
             self._once.warning("step", "agent: state=%s reason=%r", self._state_path, str(error) or repr(error))
 
     def _publish(self, *, thorough: bool) -> None:

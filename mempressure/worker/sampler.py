@@ -3,15 +3,18 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mempressure.act.supervisors import SupervisorFinder
 from mempressure.config.configuration import Configuration
-from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import Cgroup
 from mempressure.measure.pressure import MeasureError
 from mempressure.measure.process import ProcessMemory, pid_namespace, process_memory, start_ticks
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import WorkerState
+
+if TYPE_CHECKING:
+    from mempressure.log_once import LogOnce
 
 MOST_OF_THE_TIME = 0.01
 """Share of the time that may go into measuring unasked: reading a process of 1 GB takes the kernel 13 ms."""
@@ -47,7 +50,7 @@ class WorkerSampler:
         self._processes: dict[str, tuple[int, ProcessMemory]] = {}
         self._own = ProcessMemory(0, 0)
         self._supervisor_bytes = 0
-        self._once = LogOnce(__name__)
+        self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
         self.measures_memory = True
 
@@ -105,9 +108,13 @@ class WorkerSampler:
         try:
             reading = self._cgroup.read() if self._cgroup is not None else None
         except MeasureError as error:  # the rest of the worker is still worth publishing
+            if self._once is None:
+                from mempressure.log_once import LogOnce  # most workers have nothing to log
+
+                self._once = LogOnce(__name__)
             self._once.warning("cgroup", "cgroup not measured: reason=%r", str(error))
             return
-        self._once.over("cgroup")
+        self._once = None  # a problem that comes back is logged again
         if reading is None:
             return
         state.cgroup_id = reading.identity

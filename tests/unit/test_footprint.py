@@ -20,7 +20,6 @@ IDLE = {
     "mempressure.errors",
     "mempressure.loader",
     "mempressure.mechanisms",
-    "mempressure.log_once",
     "mempressure.measure",
     "mempressure.measure.cgroup",
     "mempressure.measure.pressure",

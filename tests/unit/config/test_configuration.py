@@ -3,6 +3,7 @@ import json
 import os
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -355,7 +356,7 @@ def test_the_page_says_key_default_and_meaning(setting):
     ],
 )
 def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hint, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_once", LogOnce(configuration.__name__))
+    monkeypatch.setattr(configuration, "_once", cache(lambda: LogOnce(configuration.__name__)))
     (tmp_path / "none.json").write_text("{}")
     environ = {name: "1", "MEMPRESSURE_CONFIG": str(tmp_path / "none.json"), "MEMPRESSURE_APP": "a", "LAZY_OTHER": "1"}
     for _ in range(3):
@@ -364,6 +365,6 @@ def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hi
 
 
 def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
-    monkeypatch.setattr(configuration, "_once", LogOnce(configuration.__name__))
+    monkeypatch.setattr(configuration, "_once", cache(lambda: LogOnce(configuration.__name__)))
     load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_PROCESS": "pandas"})
     assert caplog.messages == []
