@@ -35,8 +35,8 @@ LARGE_BYTES: Final = 256 * 1024
 _HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
 _SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
 _JOIN_BELOW_BYTES: Final = 64 * 1024
-_FIRST_READ_BYTES: Final = 16 * 1024
-"""What a channel keeps in memory to read the beginning of a message, and all of a small one: 48 KiB less than 64."""
+_FIRST_READ_BYTES: Final = 4 * 1024
+"""What a channel keeps in memory to read the beginning of a message, and all of a small one."""
 _HEADER: Final = struct.Struct("<IIQ")  # kind, number of large buffers, bytes of the pickle
 
 MESSAGE_BYTES: Final = 1 << 30
