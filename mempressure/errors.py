@@ -50,7 +50,7 @@ class UnknownPackageError(MempressureError, LookupError):
 
 
 class AgentUnreachableError(MempressureError):
-    """A worker's agent did not take or answer an order in time, or its answer could not be understood."""
+    """An order brought no usable answer: the worker's agent took too long, refused it, or answered nonsense."""
 
 
 def __getattr__(name: str) -> "Any":

@@ -1,7 +1,7 @@
 """Carries out the actions of a plan, by orders to the workers' agents.
 
-Nothing is decided here. The agent in the worker (`mempressure.worker.agent`) takes the order on its socket, checks once
-more that what it is to unload is idle, and the mechanism (`mempressure.act.mechanisms`) does it there.
+Nothing is decided here. The agent in the worker (`mempressure.worker.agent`) takes the order on its socket; there the
+mechanism (`mempressure.act.mechanisms`) checks once more that what it is to unload is idle, and unloads it.
 """
 
 import logging
@@ -21,7 +21,7 @@ from mempressure.state.records import WorkerState
 _log = logging.getLogger(__name__)
 
 MEASURE_TIMEOUT_SECONDS = 0.5
-STOP_TIMEOUT_SECONDS = 15.0
+ORDER_TIMEOUT_SECONDS = 15.0
 SUCCESSOR_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _MEASURED_AT_ONCE = 64
@@ -30,7 +30,10 @@ _MOST_BYTES = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one action brought: bytes measured, how many workers did it, and why the others did not."""
+    """What one action brought: how many workers did it, and why the others did not.
+
+    Bytes are what the workers measured; of a replaced worker, by how much its successor is smaller.
+    """
 
     reclaimed_bytes: int
     workers: int
@@ -127,8 +130,9 @@ class Executor:
             "op": action.mechanism,
             "idle_for": dict(target.idle_for),
             "level": action.level,
-            **mechanism(action.mechanism).order_fields(action),
         }
+        if mechanism(action.mechanism).ordered_for_package:
+            order["package"] = action.packages[0]
         succession = None
         if mechanism(action.mechanism).replaces_worker:
             if (reason := self._reason_to_wait(action.app.name)) is not None:
@@ -136,7 +140,7 @@ class Executor:
             # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
             succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
         path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
-        answer = give_order(path, order, owner=action.app.uid, timeout=STOP_TIMEOUT_SECONDS)
+        answer = give_order(path, order, owner=action.app.uid, timeout=ORDER_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
             return 0, str(reason)
@@ -161,7 +165,7 @@ class Executor:
         serving = {_identity(worker) for worker in workers if worker.serving}
         stayed = _identity(succession.retired) in serving
         anew = not succession.known & {_identity(worker) for worker in workers}  # the app was stopped meanwhile
-        if stayed or anew or succession.over(workers):
+        if stayed or anew or succession.successors(workers):
             del self._awaited[app]
             return None
         return f"the successor of worker {succession.retired.pid} does not serve yet"
@@ -171,11 +175,11 @@ class Executor:
         retired = succession.retired
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
-            new = succession.over(self._workers(app))
+            new = succession.successors(self._workers(app))
             if new:
                 del self._awaited[app]
-                held = retired.private_bytes + retired.package_processes_bytes
-                return int(max(0.0, held - new[0].private_bytes - new[0].package_processes_bytes))
+                before = retired.private_bytes + retired.package_processes_bytes
+                return int(max(0.0, before - new[0].private_bytes - new[0].package_processes_bytes))
             self._sleep(_POLL_SECONDS)
         raise AgentUnreachableError(
             f"worker {retired.pid} of {app} was recycled and no successor serves after "
@@ -190,7 +194,7 @@ class Succession:
     retired: WorkerState
     known: frozenset[tuple[int, int]]
 
-    def over(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
+    def successors(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
         """Return the workers that serve in its place; empty while it is there, or none does."""
         workers = list(workers)
         if any(_identity(worker) == _identity(self.retired) for worker in workers):

@@ -52,7 +52,9 @@ def give_order(
         answer = json.loads(line)
     except ValueError as error:
         raise AgentUnreachableError(f"agent at {path}: answered {line!r:.100}, which is no JSON line") from error
-    if not isinstance(answer, dict) or answer.get("id") != order.get("id"):
+    # An agent that cannot read an order does not know its id.
+    ids = (None, order.get("id")) if isinstance(answer, dict) and "error" in answer else (order.get("id"),)
+    if not isinstance(answer, dict) or answer.get("id") not in ids:
         raise AgentUnreachableError(f"agent at {path}: answered {line!r:.100}, not order {order.get('id')!r}")
     if "error" in answer:
         raise AgentUnreachableError(f"agent at {path}: refused {order.get('op')}: {answer['error']}")

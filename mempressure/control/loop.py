@@ -13,10 +13,11 @@ from mempressure.act.executor import Outcome
 from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
-from mempressure.decide.eligibility import Experience, Rules, Strategy, choose_strategy
+from mempressure.decide.eligibility import Experience, Rules
 from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
 from mempressure.decide.quarantine import Key, Quarantined, current, judged
 from mempressure.decide.ranking import Ageing, observed, unloaded
+from mempressure.decide.strategy import Strategy, choose_strategy
 from mempressure.decide.summary import Observation
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction

@@ -1,53 +1,24 @@
 """Which packages and workers may be unloaded now, and the reason for each that is left alone.
 
-Also the operator's rules and the strategy, normal, high or critical, that this depends on.
+A *refault* is a package's loading again soon after it was unloaded (see `mempressure.decide.backoff`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
+from mempressure.config.thresholds import Thresholds
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason
 from mempressure.decide.ranking import Ageing, Held
+from mempressure.decide.strategy import Strategy
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
 
-
-@dataclass(frozen=True, slots=True)
-class Strategy:
-    """How hard to unload: see the table in docs/concepts.md."""
-
-    name: str
-    most_packages: int
-    """(app, package) pairs a cycle."""
-    pause_seconds: float
-    """Until the next cycle."""
-    overrides_preferences: bool
-
-    def idle_seconds(self, timeout: float) -> float:
-        """Return how long a package with this timeout must have been unused to be a candidate."""
-        if self.name == "critical":
-            return min(30.0, timeout / 2)
-        return timeout / 2 if self.name == "high" else timeout
-
-
-def choose_strategy(
-    usage: float, thresholds: Thresholds, *, critical_ratio: float = DEFAULT_CRITICAL_RATIO, increasing: bool = False
-) -> Strategy:
-    """Return the strategy for a usage: normal, high from aggressive_unload on, critical from `critical_ratio` on."""
-    if usage >= critical_ratio:
-        return Strategy("critical", 10, 0.0, overrides_preferences=True)
-    if usage >= thresholds.aggressive_unload:
-        return Strategy("high", 8 if increasing else 7, 5.0, overrides_preferences=True)
-    return Strategy("normal", 5, 15.0, overrides_preferences=False)
-
-
 RECYCLE_LEAST_SHARE = 0.1
 RECYCLE_LEAST_BYTES = 4 << 20
-"""A worker is replaced only where this share of it, and this much, would be given back: below a fresh worker's size
-recycling would go on for ever (celery#4125)."""
+"""A worker is replaced only where this share of it, and this much, would be given back: where a fresh worker is no
+smaller, replacing workers would never end (celery#4125)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +29,7 @@ class Rules:
     keep_loaded: Callable[[str, str, bool], bool]
     """(app, package, declared) -> whether the user wants it kept."""
     recycle_from: str = "high"
+    """From when on workers are recycled: normal, high (the strategy), emergency (the threshold) or never."""
     recycle_min_lifetime: float = 60.0
     unloading_enabled: bool = True
     usage_pattern: bool = True
@@ -89,12 +61,12 @@ class Situation:
     experience: Experience
 
     def refaulted(self, app: AppReading, name: str) -> PackageState | None:
-        """Return, of a package in all of an app's workers, the one with the highest backoff level; None below all."""
-        held = (package for worker in app.workers for package in worker.packages if package.name == name)
-        return max((package for package in held if self._level(package)), key=self._level, default=None)
+        """Return package `name` of the app's worker in which its backoff level is highest; None where all are 0."""
+        found = (package for worker in app.workers for package in worker.packages if package.name == name)
+        return max((package for package in found if self._level(package)), key=self._level, default=None)
 
     def idle_seconds(self, package: PackageState, refaulted: PackageState | None = None) -> float:
-        """Return how long a package must have been unused to be a candidate, after its app's worst refault."""
+        """Return how many seconds a package must have been unused to be unloaded; more after `refaulted`."""
         needed = self.strategy.idle_seconds(package.timeout)
         # Where the kernel is about to kill something, loading twice is the lesser evil.
         if refaulted is None or self.strategy.name == "critical":
@@ -118,6 +90,7 @@ class Situation:
         if package.last_used < 0:
             # One in a process of its own and without a call has never been used there.
             return None if package.source == "process" else "has an unknown idle time"
+        # A last use further in the future dates from before the clock was set back: long ago.
         if not -CLOCK_SET_BACK_SECONDS < idle < needed:
             return None
         if refaulted is not None and needed > self.strategy.idle_seconds(package.timeout):
@@ -180,10 +153,10 @@ def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
         return None
     # The median of all, the lower of two: one forked from a loaded parent, or one that loads more, may be an exception.
     fresh = sorted(baselines)[(len(baselines) - 1) // 2]
-    held = worker.private_bytes + worker.package_processes_bytes
-    if held - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * held):
+    size = worker.private_bytes + worker.package_processes_bytes
+    if size - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * size):
         return None
     return (
-        f"holds {held / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would give back "
+        f"holds {size / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would give back "
         f"less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
     )

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
-from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy
+from mempressure.decide.eligibility import Experience, Rules, Situation
 from mempressure.decide.ranking import Held, last_use, value_of
+from mempressure.decide.strategy import Strategy
 from mempressure.state.node import AppReading
 from mempressure.state.records import WorkerState
 
@@ -30,20 +31,20 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One act: trim a worker, stop a package's process, or recycle a worker."""
+    """One act of one mechanism on one or several workers of an app."""
 
     mechanism: str
     app: AppReading
     packages: tuple[str, ...]
-    """What it unloads; empty for trim."""
+    """What it unloads; empty where the mechanism unloads no packages."""
     targets: tuple[Target, ...]
     expected_bytes: int
     """What it should give back; what gives back far less is quarantined (see `mempressure.decide.quarantine`)."""
     reason: str
     level: str = "medium"
-    """The alert level of the pressure, for the application's `on_pressure` callbacks."""
+    """The alert level, which trim gives the application's `on_pressure` callbacks."""
     value: float = 0.0
-    """H of what it unloads (see `mempressure.decide.ranking`): the ageing level is raised to it once that is done."""
+    """The value of what it unloads, H in `mempressure.decide.ranking`; the ageing level is raised to it afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Planner(Protocol):
     """What a plan asks of a mechanism."""
 
     acts_below_unloading: bool
-    """Whether it may act below the threshold unload_packages, where nothing in a worker is touched."""
+    """Whether it may act while usage is below unload_packages and not yet below its exit, where unloading ends."""
 
     def plan(self, apps: Sequence[AppReading], situation: Situation) -> tuple[Iterable[Action], Iterable[Skip]]:
         """Return the actions that are possible now, the best first, and what is left alone."""
@@ -138,7 +139,7 @@ def trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
 def package_unloadings(
     mechanism: str, apps: Iterable[AppReading], situation: Situation
 ) -> tuple[list[Action], list[Skip]]:
-    """Return an action for each package that the mechanism gives back, by itself, in the workers where it is idle."""
+    """Return an action for each package that the mechanism unloads, for the workers in which it is idle."""
     actions, skips = [], []
     for app in apps:
         for name, holders in _loaded(app, mechanism).items():
@@ -163,22 +164,22 @@ def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Act
     actions, skips = [], []
     for app in apps:
         for worker in app.workers:
-            held = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
-            if not held:
+            loaded = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
+            if not loaded:
                 continue
-            kept = ((package.name, situation.reason_to_keep(app, package)) for package in held)
+            kept = ((package.name, situation.reason_to_keep(app, package)) for package in loaded)
             busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
             reason = situation.reason_not_to_recycle(app, worker) or busy
             if reason:
-                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in held]
+                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in loaded]
                 continue
-            idle_for = {package.name: situation.idle_seconds(package) for package in held}
-            idle = [(worker, package) for package in held]
-            quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in held}
+            idle_for = {package.name: situation.idle_seconds(package) for package in loaded}
+            idle = [(worker, package) for package in loaded]
+            quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in loaded}
             if all(quarantined.values()):
                 skips += [Skip(app.name, name, f"worker {worker.pid}: {why}") for name, why in quarantined.items()]
                 continue
-            size = int(sum(package.memory_bytes for package in held if not quarantined[package.name]))
+            size = int(sum(package.memory_bytes for package in loaded if not quarantined[package.name]))
             action = _unloading("recycle", app, (Target(worker, idle_for),), idle, situation)
             actions.append(replace(action, expected_bytes=size))
     return _in_order(actions, situation), skips

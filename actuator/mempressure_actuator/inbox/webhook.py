@@ -1,9 +1,9 @@
 """Alertmanager's webhook: checks a notification, stores its alerts as leases, wakes the control loop and answers 202.
 
 From here to a stopped process: `loop/loop.py` finds the scopes with a lease and runs a cycle for each;
-`mempressure/control/loop.py` measures, plans and records it; `mempressure/act/executor.py` sends the planned orders to
-the workers' agents; in the worker, `mempressure/worker/managed.py` carries an order out, and
-`mempressure/isolation/package.py` ends the package's process.
+`mempressure/control/loop.py` measures, plans (`decide/plan.py`) and records it; `mempressure/act/executor.py` sends the
+orders; in the worker `mempressure/act/mechanisms/stop.py` carries one out, and `mempressure/isolation/package.py` ends
+the package's process.
 
 Alertmanager repeats a notification that was answered 5xx and drops one that was answered 4xx. So the sender's errors
 are answered 4xx, the actuator's own 503.

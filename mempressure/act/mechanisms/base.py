@@ -103,28 +103,29 @@ class Stage(Protocol):
 
 
 class Mechanism:
-    """One way to give memory back."""
+    """One way to give memory back.
+
+    A subclass has `name`, `effect`, `plan` and `carry_out`, and `rehearsal_steps` and `play` where it unloads packages.
+    """
 
     name: str
     effect: str
     """What it does, as a clause whose subject is its name; docs/concepts.md and the API's description have it."""
     advice = ""
-    """How a package's user has it used, for people to read; `{package}` stands for the package."""
+    """What an application writes so that it can serve a package, `{package}`; `mempressure check` prints it."""
     unloads_packages = True
     """Whether it gives back what packages hold, so that they are counted, limited and rehearsed."""
+    ordered_for_package = False
+    """Whether an order is for one package of a worker, and not for the worker as a whole."""
     replaces_worker = False
     """Whether the worker ends for it: it takes its own counters with it, and a successor has to be waited for."""
     acts_below_unloading = False
-    """Whether it may act below the threshold unload_packages, where nothing in a worker is touched."""
+    """Whether it may act while usage is below the threshold unload_packages and not yet below its exit, where unloading
+    ends: for what touches no worker."""
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
         """Return the actions that this mechanism could take now, the best first, and what it leaves alone: pure."""
         raise NotImplementedError
-
-    def order_fields(self, action: "Action") -> dict[str, Any]:
-        """Return what an order of this mechanism says besides what all orders say."""
-        del action
-        return {}
 
     def carry_out(self, worker: Worker, order: "Order") -> tuple[Answer, Callable[[], None] | None]:
         """Carry out an order in a worker; return the answer, and what is to be done once it was sent.
@@ -139,7 +140,9 @@ class Mechanism:
         raise NotImplementedError
 
     def rehearse(self, rehearsal: Rehearsal) -> dict[str, Any]:
-        """Try this mechanism on a package in throw-away processes; return the course of it (see `Course`).
+        """Try this mechanism on a package in throw-away processes; return what was measured.
+
+        That are the fields of `mempressure.rehearsal.judgement.Course`, each optional, and `incomparable`.
 
         Raises:
             RehearsalError: a process failed; the message says why.

@@ -19,6 +19,7 @@ class Stop(Mechanism):
     name = "stop"
     effect = "ends the process of an isolated package, between calls"
     advice = 'Isolate the functions that use it: @loader.isolated("{package}")'
+    ordered_for_package = True
     acts_below_unloading = True
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
@@ -26,10 +27,6 @@ class Stop(Mechanism):
         from mempressure.decide.plan import package_unloadings
 
         return package_unloadings(self.name, apps, situation)
-
-    def order_fields(self, action: "Action") -> dict[str, Any]:
-        """Return the package whose process is to end."""
-        return {"package": action.packages[0]}
 
     def carry_out(self, worker: Worker, order: "Order") -> tuple[Answer, Callable[[], None] | None]:
         """End the package's process, unless it is in use or was a short time ago."""

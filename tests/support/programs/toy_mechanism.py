@@ -9,16 +9,13 @@ class Toy(Mechanism):
     name = "toy"
     effect = "puts a package into the toy box"
     advice = "Tidy up {package}"
+    ordered_for_package = True
 
     def plan(self, apps, situation):
         """Return an action for each package that is declared to be unloaded so."""
         from mempressure.decide.plan import package_unloadings
 
         return package_unloadings(self.name, apps, situation)
-
-    def order_fields(self, action):
-        """Return the package."""
-        return {"package": action.packages[0]}
 
     def carry_out(self, worker, order):
         """Pretend."""

@@ -113,6 +113,8 @@ def test_a_hung_agent_costs_the_timeout_and_no_more(path, answering):
         (b"[]\n", "not order '7'"),
         (b'{"id": "8"}\n', "not order '7'"),
         (b'{"id": "7", "error": "unknown package"}\n', "refused measure: unknown package"),
+        (b'{"id": null, "error": "order has unknown keys speed"}\n', "refused measure: order has unknown keys speed"),
+        (b'{"id": null}\n', "not order '7'"),
         (b"x" * (MAX_LINE_BYTES + 1), f"more than {MAX_LINE_BYTES} bytes"),
     ],
 )
