@@ -21,13 +21,13 @@ PLUGINS = (
 )
 BY_DEFAULT = """
 import os, subprocess, sys
-from mempressure.config.configuration import load_configuration
+from mempressure.config.configuration import SETTINGS, load_configuration
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.verdicts.store import load_verdict
 
 def test_what_is_used_by_default():
     configuration = load_configuration()
-    assert set(configuration.origins.values()) <= {"default", *CHOSEN}
+    assert set(map(configuration.origin, (setting.name for setting in SETTINGS))) <= {"default", *CHOSEN}
     assert not configuration.state_directory.exists()
     load_configuration(environ={})
     assert load_verdict("pandas") is None
