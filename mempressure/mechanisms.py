@@ -1,7 +1,7 @@
 """The registry of mechanisms: the ways to give memory back, mildest first.
 
 A mechanism is one class. To add one, write a module in `mempressure.act.mechanisms` that ends with
-`MECHANISM = Name()`, an instance of its subclass of `act.mechanisms.base.Mechanism`, and put the module's name here: the
+`MECHANISM = Name()`, an instance of its subclass of `act.mechanisms.base.Mechanism`, and put its name here: the
 plan, the executor, the agents, the rehearsal, the metrics, the API and the command line ask this registry. Its `effect`
 goes into docs/concepts.md. Which packages it unloads is said where they are declared: isolated ones in
 `mempressure.worker.isolated_states`, others in `mempressure.packages.tracking`.
