@@ -97,7 +97,7 @@ def run_system(
         environ: settings besides the sample's own.
         slack_url_file: holds the address of Slack's webhook.
         sample: start the sample too.
-        say: is told of each part that is ready.
+        say: called with each part that is ready.
 
     Raises:
         StartError: a part did not come up.

@@ -105,6 +105,6 @@ def _run(system: System, stopping: threading.Event) -> int:
 
 
 def _look(observer: Observer) -> None:
-    """Tell what is new; where the actuator does not answer, its end is told by whoever watches the processes."""
+    """Print what is new; where the actuator does not answer, its end is reported by the watch over the processes."""
     with suppress(requests.RequestException):
         observer.look()

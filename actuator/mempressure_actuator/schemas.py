@@ -29,7 +29,7 @@ HistoryPlace = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1, description="the 
 UnixTime = Annotated[float, msgspec.Meta(ge=0, le=1e11, description="Unix seconds")]
 SomeName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 ACTIONS = (*NAMES, "custom")
-"""What the history tells of: the mechanisms, and the operator's custom actions."""
+"""The kinds of actions in the history: the mechanisms, and the operator's custom actions."""
 _EFFECTS = "; ".join(f"{each.name}: {each.effect}" for each in mechanisms())
 Mechanism = Annotated[
     str,
