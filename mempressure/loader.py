@@ -231,7 +231,7 @@ class LazyLoader:
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now, package processes measured and imports attributed."""
         if self._packages.tracker is not None:
-            self._packages.tracker.attribute()
+            self._packages.tracker.update_attribution()
         growth = None if self._threads.worker is None else self._threads.worker.growth
         return self._packages.states(self._packages.measured_processes(), growth=growth)
 

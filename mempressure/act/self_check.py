@@ -31,9 +31,10 @@ def _glibc() -> bool:
 
 
 def _try_accessed_bit() -> str:
-    from mempressure.packages.accessed_bit import trial  # 20 KB that a worker without a tracked package need not pay
+    # 20 KB that a worker without a tracked package need not pay.
+    from mempressure.packages.accessed_bit import reason_unsupported
 
-    return trial()
+    return reason_unsupported()
 
 
 def _has_module(name: str) -> bool:

@@ -1,8 +1,9 @@
 """The accessed bit: whether a module was used since the last look, at no cost between uses.
 
 A module's `__class__` is swapped for one whose first attribute access notes the module and swaps the class back: from
-then on reads are plain again (0.96x a never armed module, where a proxy object costs 40x). The agent looks, and arms
-again, at each tick. The bit proves use, never disuse: a function held elsewhere runs without touching its module.
+then on reads are plain again (0.96x a never armed module, where a proxy object costs 40x). A module whose next access
+will be noted is *armed*; the agent looks, and arms again, at each *tick*, once a second. The bit proves use, never
+disuse: a function held elsewhere runs without touching its module.
 """
 
 from collections.abc import Iterable
@@ -71,7 +72,7 @@ def take_used(names: Iterable[str]) -> set[str]:
     return {name for name in names if _used.pop(name, False)}
 
 
-def trial() -> str:
+def reason_unsupported() -> str:
     """Try it on a throw-away module; return why it does not work in this interpreter, empty where it does."""
     name = "mempressure accessed-bit trial"
     module = ModuleType(name)

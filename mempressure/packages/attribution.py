@@ -1,4 +1,4 @@
-"""What unloading one tracked package would free: a pure function of a graph of who imports whom.
+"""Which packages import which, and what unloading one of them would free.
 
 What a package holds itself says little: scikit-learn's 182 MB are 19 of its own, the rest is that of what it imports,
 and part of that stays when others use it too.
@@ -32,13 +32,13 @@ def references(
             continue
         top = name.partition(".")[0]
         names = {_home(value, homes) for value in list(_plain_getattribute(module, "__dict__").values())}
-        of = owner(top)
+        importer = owner(top)
         for home in names:
             other = tops.get(home)
             if other is None:
                 other = tops[home] = home.partition(".")[0]
-            if other not in (of, top) and other in tracked:
-                found.setdefault(of, set()).add(other)
+            if other not in (importer, top) and other in tracked:
+                found.setdefault(importer, set()).add(other)
     return found
 
 

@@ -10,8 +10,8 @@ from mempressure.errors import ConfigurationError
 if TYPE_CHECKING:
     from mempressure.errors import IsolationError
 
-MOST_TIMEOUT_SECONDS = 1e9
-MOST_START_SECONDS = 86400
+MAX_TIMEOUT_SECONDS = 1e9
+MAX_START_SECONDS = 86400
 
 
 def checked_name(name: object) -> str:
@@ -55,9 +55,9 @@ def checked_timeout(seconds: float | None, *, default: float) -> float:
     """
     if seconds is None:
         return float(default)
-    if type(seconds) not in (int, float) or not 0 <= seconds <= MOST_TIMEOUT_SECONDS:  # false for NaN
+    if type(seconds) not in (int, float) or not 0 <= seconds <= MAX_TIMEOUT_SECONDS:  # false for NaN
         raise ConfigurationError(
-            f"timeout={seconds!r} cannot be used; send seconds from 0 to {MOST_TIMEOUT_SECONDS:g}, "
+            f"timeout={seconds!r} cannot be used; send seconds from 0 to {MAX_TIMEOUT_SECONDS:g}, "
             "and keep_loaded=True for a package that is to stay"
         )
     return float(seconds)
@@ -71,9 +71,9 @@ def checked_start_timeout(seconds: float | None, *, default: float) -> float:
     """
     if seconds is None:
         return float(default)
-    if type(seconds) not in (int, float) or not 0 < seconds <= MOST_START_SECONDS:  # false for NaN
+    if type(seconds) not in (int, float) or not 0 < seconds <= MAX_START_SECONDS:  # false for NaN
         raise ConfigurationError(
-            f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MOST_START_SECONDS}"
+            f"start_timeout={seconds!r} cannot be used; send seconds above 0, up to {MAX_START_SECONDS}"
         )
     return float(seconds)
 

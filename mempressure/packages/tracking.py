@@ -1,4 +1,8 @@
-"""Tracks packages that are imported in the worker itself: when they were used, what their import cost."""
+"""Tracks packages that are imported in the worker itself: when they were used, what their import cost.
+
+Use is seen by the accessed bit of their modules, which each tick of the agent reads and sets again: it *arms* them (see
+`mempressure.packages.accessed_bit`).
+"""
 
 import sys
 import threading
@@ -19,8 +23,8 @@ _ARMED_DEPTH = 1
 """Of a tracked package the root and its direct children are armed: use goes through them, and arming sympy's 900
 modules at each tick would cost more than it tells."""
 
-MOST_OF_THE_TIME = 0.01
-"""Share of the time that may go into finding who imports whom unasked."""
+MAX_TIME_SHARE = 0.01
+"""Share of the time that a process may spend on finding which packages import which without a request for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,14 +38,15 @@ class TrackedPackage:
     loads: int = 0
     load_seconds: float = 0.0
     import_bytes: int = 0
-    """What its imports added, those of other tracked packages within not counted."""
+    """Memory that its imports added since it was tracked, without that of other tracked packages that they imported."""
     cumulative_bytes: int = 0
-    """The same with them; neither is known of what was imported before it was tracked."""
+    """The same, with that of other tracked packages."""
     importers: set[str] = field(default_factory=set)
-    """Who was seen to import it: tracked packages, and "" for the application."""
+    """What was seen to import it: tracked packages, and "" for the application."""
     imports: frozenset[str] = frozenset()
+    """Tracked packages that it imports, as of the last `update_attribution`."""
     freed_bytes: float = UNKNOWN
-    """As `attribute` found them last."""
+    """What unloading it would free, as of the last `update_attribution`."""
     last_used: float = UNKNOWN
     uses: int = 0
     """Ticks that saw a use, and `using` blocks."""
@@ -136,7 +141,7 @@ class PackageTracker:
             tracked.last_used = self._clock()
             if measured.root:
                 tracked.inherited = False
-            for package in self._packages.values():  # who imports whom may have changed
+            for package in self._packages.values():  # which imports which may have changed
                 package.freed_bytes = UNKNOWN
         self._on_change()
 
@@ -171,12 +176,12 @@ class PackageTracker:
             for module in modules:
                 arm(module)
 
-    def attribute(self, *, now: float | None = None) -> None:
-        """Find who imports whom and what unloading each package would free, where modules came or went since.
+    def update_attribution(self, *, now: float | None = None) -> None:
+        """Find which packages import which and what unloading each would free, where modules came or went since.
 
         Args:
             now: monotonic seconds: leave it for later where the last time, which looks at every module's globals (see
-                `mempressure.packages.attribution`), was so recent that this would take more than `MOST_OF_THE_TIME`.
+                `mempressure.packages.attribution`), was so recent that this would take more than `MAX_TIME_SHARE`.
         """
         with self._lock:
             seen = (len(sys.modules), *(package.loads for package in self._packages.values()))
@@ -197,7 +202,7 @@ class PackageTracker:
                 package.freed_bytes = freed[name] if name in freed and package.importers else UNKNOWN
                 package.imports = frozenset(imports.get(name, ()))
         if now is not None:
-            self._next_attribution = now + (time.thread_time() - began) / MOST_OF_THE_TIME
+            self._next_attribution = now + (time.thread_time() - began) / MAX_TIME_SHARE
 
     def states(self) -> list[PackageState]:
         """Return what is to be published of every tracked package."""

@@ -114,7 +114,7 @@ def distributions_of(modules: Iterable[str], *, own_files: Iterable[str]) -> dic
 
     Args:
         modules: names of loaded modules.
-        own_files: of these top-level names those that no distribution provides count by their files.
+        own_files: top-level names whose files give the version where no distribution provides them.
     """
     import importlib.metadata  # 4 MB, which only a throw-away process may cost
 
@@ -123,7 +123,8 @@ def distributions_of(modules: Iterable[str], *, own_files: Iterable[str]) -> dic
     names = {environment.normalised(name) for root in roots for name in providers.get(root, ())}
     versions = environment.distribution_versions(names)
     for name in names - versions.keys() - {"mempressure"}:
-        # In a zip file, say. No look-up will find it where it looks: such a verdict is never believed.
+        # Not in a directory of sys.path, but in a zip file, say: no process finds its version there again, so the
+        # verdict counts as outdated at each look-up.
         versions[name] = importlib.metadata.version(name)
     versions.pop("mempressure", None)
     for root in roots.intersection(own_files) - providers.keys():

@@ -18,8 +18,8 @@ LEAST_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What happened to one mechanism; sizes in bytes of private memory."""
+class Measurements:
+    """What a rehearsal measured of one mechanism; sizes in bytes of private memory."""
 
     mechanism: str
     cycles: tuple[tuple[int, float], ...] = ()
@@ -31,32 +31,32 @@ class Course:
     """Why the mechanism was given up."""
 
 
-def judge(course: Course) -> MechanismResult:
-    """Return what a course of cycles says about its mechanism."""
-    reason = _reason(course)
+def judge(measured: Measurements) -> MechanismResult:
+    """Return whether the measured mechanism works, and why not, with the medians over its cycles."""
+    reason = _reason(measured)
     return MechanismResult(
-        mechanism=course.mechanism,
+        mechanism=measured.mechanism,
         works=not reason,
         reason=reason[:MAX_TEXT_LENGTH],
-        reclaimed_bytes=max(0, round(median(size for size, _ in course.cycles))) if course.cycles else 0,
-        reload_seconds=round(median(seconds for _, seconds in course.cycles), 6) if course.cycles else 0.0,
-        cycles=len(course.cycles),
-        equal=course.equal,
+        reclaimed_bytes=max(0, round(median(size for size, _ in measured.cycles))) if measured.cycles else 0,
+        reload_seconds=round(median(seconds for _, seconds in measured.cycles), 6) if measured.cycles else 0.0,
+        cycles=len(measured.cycles),
+        equal=measured.equal,
     )
 
 
-def _reason(course: Course) -> str:
-    if course.refused:
-        return course.refused
-    if not course.cycles:
+def _reason(measured: Measurements) -> str:
+    if measured.refused:
+        return measured.refused
+    if not measured.cycles:
         return "no cycle was completed"
-    if course.equal is False:
+    if measured.equal is False:
         return "the result after unloading and loading again differs from the first"
-    if median(size for size, _ in course.cycles) < LEAST_BYTES:
+    if median(size for size, _ in measured.cycles) < LEAST_BYTES:
         return "it gives nothing back: the package adds no memory of its own"
-    grown = _growth(course.levels)
+    grown = _growth(measured.levels)
     if grown > 0:
-        return f"memory is not flat: it grew by {grown / (len(course.levels) - 2) / 2**20:.1f} MiB a cycle"
+        return f"memory is not flat: it grew by {grown / (len(measured.levels) - 2) / 2**20:.1f} MiB a cycle"
     return ""
 
 

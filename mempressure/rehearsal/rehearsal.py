@@ -7,7 +7,7 @@ from typing import Any
 
 from mempressure.act.mechanisms import rehearsed_mechanisms
 from mempressure.act.mechanisms.base import Mechanism
-from mempressure.rehearsal.judgement import Course, judge
+from mempressure.rehearsal.judgement import Measurements, judge
 from mempressure.rehearsal.stage import SURVEY
 from mempressure.rehearsal.trial import RehearsalError, play
 from mempressure.verdicts import environment
@@ -19,7 +19,7 @@ STEP_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """What came of one package: its verdict, or what kept it from being rehearsed."""
+    """The outcome of checking one package: its verdict, or why it could not be rehearsed."""
 
     package: str
     verdict: Verdict | None = None
@@ -82,7 +82,7 @@ class Rehearsal:
                 mempressure=environment.mempressure_version(),
             ),
             when=time.time(),
-            results=tuple(judge(_course(name, course)) for name, course in found.items()),
+            results=tuple(judge(_measurements(name, each)) for name, each in found.items()),
             baseline_bytes=sizes["baseline"],
             loaded_bytes=sizes["loaded"],
             incomparable=next(filter(None, reasons), ""),
@@ -113,7 +113,7 @@ class Rehearsal:
             "package": self._package,
             "exercise": self._exercise,
             "cycles": self.cycles,
-            **options,
+            "options": options,
         }
         self._on_progress(self._share, act)
 
@@ -128,8 +128,8 @@ class Rehearsal:
         return min(1.0, self._done / sum(self._shares.values()))
 
 
-def _course(mechanism: str, found: dict[str, Any]) -> Course:
-    return Course(
+def _measurements(mechanism: str, found: dict[str, Any]) -> Measurements:
+    return Measurements(
         mechanism=mechanism,
         cycles=tuple((size, seconds) for size, seconds in found.get("cycles", ())),
         levels=tuple(found.get("levels", ())),

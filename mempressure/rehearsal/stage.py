@@ -21,7 +21,7 @@ from mempressure.measure.process import private_bytes
 SURVEY = "survey"
 """The act that comes before those of the mechanisms."""
 
-_MOST_MODULES = 10
+_MAX_MODULES = 10
 _MESSAGE_LENGTH = 300
 
 
@@ -30,7 +30,7 @@ class Stage:
 
     Args:
         job: `act` (survey, or a mechanism), `package`, `exercise` ("module:function", or empty), `cycles`, `path`
-            (entries for `sys.path`), and the options that the mechanism gave `Rehearsal.play`.
+            (entries for `sys.path`), and `options`: those that the mechanism gave `Rehearsal.play`.
         report: called with each step and with the result.
     """
 
@@ -39,7 +39,7 @@ class Stage:
         self.module, _, self.function = job["exercise"].partition(":")
         self.exercise: tuple[str, ...] = (self.module, self.function) if self.module else ()
         self.cycles: int = job["cycles"]
-        self.options: Mapping[str, str] = job
+        self.options: Mapping[str, str] = job["options"]
         self._report = report
 
     def survey(self) -> dict[str, Any]:
@@ -53,11 +53,11 @@ class Stage:
         self.step("imported")
         incomparable = ""
         if self.module:
-            first = self.used()
+            first = self.use_and_pickle()
             self.step("used")
             incomparable = self._unsteady(first)
         used = set(sys.modules) - before
-        rows = sorted(recorder.costs.items(), key=lambda row: -row[1].self_bytes)[:_MOST_MODULES]
+        rows = sorted(recorder.costs.items(), key=lambda row: -row[1].self_bytes)[:_MAX_MODULES]
         return {
             "incomparable": incomparable,
             "distributions": distributions_of(used, own_files={name.partition(".")[0] for name in imported}),
@@ -95,7 +95,7 @@ class Stage:
             )
         return result
 
-    def used(self) -> bytes | str:
+    def use_and_pickle(self) -> bytes | str:
         """Call the exercise; return its pickled result, or why there is none that can be compared."""
         return self.pickled(self.use())
 
@@ -125,7 +125,7 @@ class Stage:
 
     def _unsteady(self, first: bytes | str) -> str:
         """Use the package again without unloading it; return why results cannot be compared, empty where they can."""
-        second = self.used()
+        second = self.use_and_pickle()
         if isinstance(first, str) or isinstance(second, str):
             return first if isinstance(first, str) else str(second)
         equal = self.equal(first, second)

@@ -16,7 +16,7 @@ from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
 from mempressure.errors import MempressureError
 from mempressure.isolation.spawner import process_environment
 
-_LAST_WORDS_BYTES = 4096
+_STDERR_BYTES = 4096
 
 
 class RehearsalError(MempressureError):
@@ -43,13 +43,13 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
         RehearsalError: the act could not be played to its end.
     """
     reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as words, open(reader, "rb", buffering=0) as lines:
+    with tempfile.TemporaryFile() as stderr, open(reader, "rb", buffering=0) as lines:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "mempressure.rehearsal.stage", str(writer), str(os.getpid()), _text(job)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=words,
+                stderr=stderr,
                 pass_fds=[writer],
                 # As in a package process, a loader is inert there and functions isolated in the package run plainly.
                 env=process_environment(PACKAGE_PROCESS_VARIABLE, job["package"]),
@@ -58,7 +58,7 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
         finally:
             os.close(writer)
         try:
-            return _listen(process, lines, words, job=job, step_seconds=step_seconds, on_step=on_step)
+            return _listen(process, lines, stderr, job=job, step_seconds=step_seconds, on_step=on_step)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -68,7 +68,7 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
 def _listen(
     process: subprocess.Popen[bytes],
     lines: IO[bytes],
-    words: IO[bytes],
+    stderr: IO[bytes],
     *,
     job: Mapping[str, Any],
     step_seconds: float,
@@ -83,15 +83,15 @@ def _listen(
             )
         data = lines.read(65536)
         if not data:
-            raise RehearsalError("crashed", f"{_doing(job)} {_end(process)}{_last_words(words)}")
+            raise RehearsalError("crashed", f"{_doing(job)} {_end(process)}{_last_line(stderr)}")
         *whole, pending = (pending + data).split(b"\n")
         for line in whole:
-            said = json.loads(line)
-            if "failed" in said:
-                raise RehearsalError(said["failed"], said["message"])
+            report = json.loads(line)
+            if "failed" in report:
+                raise RehearsalError(report["failed"], report["message"])
             on_step()
-            if "done" in said:
-                done: dict[str, Any] = said["done"]
+            if "done" in report:
+                done: dict[str, Any] = report["done"]
                 return done
         deadline = time.monotonic() + step_seconds
 
@@ -119,9 +119,9 @@ def _end(process: subprocess.Popen[bytes]) -> str:
     return f"crashed the process: {name}{out_of_memory}"
 
 
-def _last_words(words: IO[bytes]) -> str:
-    size = words.seek(0, os.SEEK_END)
-    words.seek(max(0, size - _LAST_WORDS_BYTES))
-    text = words.read().decode(errors="replace").strip()
+def _last_line(stderr: IO[bytes]) -> str:
+    size = stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, size - _STDERR_BYTES))
+    text = stderr.read().decode(errors="replace").strip()
     last = "".join(char for char in text.splitlines()[-1] if char.isprintable()) if text else ""
-    return f"; its last words: {last[:200]}" if last else ""
+    return f"; the last line of its stderr: {last[:200]}" if last else ""

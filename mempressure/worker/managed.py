@@ -104,7 +104,7 @@ class ManagedWorker:
         tracker = self.tracker
         if tracker is not None:
             tracker.tick()
-            tracker.attribute(now=time.monotonic())
+            tracker.update_attribution(now=time.monotonic())
         pids = self._packages.process_pids()
         worker, memory = self._sampler.sample(pids, thorough=thorough)
         for name, size in memory.items():

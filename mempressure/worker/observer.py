@@ -19,7 +19,7 @@ from mempressure.act.supervisors import Supervisor, SupervisorFinder, is_supervi
 from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
-from mempressure.packages.tracking import MOST_OF_THE_TIME, PackageTracker
+from mempressure.packages.tracking import MAX_TIME_SHARE, PackageTracker
 from mempressure.state import files
 from mempressure.state.records import WorkerState
 
@@ -147,7 +147,7 @@ class Observer:
         assert self._sampler is not None  # noqa: S101 -- there is one where there is an agent
         self._tracker.tick()
         self._note_running()
-        self._tracker.attribute(now=None if thorough else time.monotonic())
+        self._tracker.update_attribution(now=None if thorough else time.monotonic())
         worker, _ = self._sampler.sample({}, thorough=thorough)
         worker.recycle_refused = worker.trim_refused = ONLY_OBSERVED
         worker.packages = self._tracker.states()
@@ -173,7 +173,7 @@ class Observer:
             return
         self._modules_seen, began = len(sys.modules), time.thread_time()
         self._held = held_elsewhere(sys.modules, tracked=names)
-        self._next_search = time.monotonic() + (time.thread_time() - began) / MOST_OF_THE_TIME
+        self._next_search = time.monotonic() + (time.thread_time() - began) / MAX_TIME_SHARE
 
     def _keep_last(self) -> None:
         if self._agent is not None:

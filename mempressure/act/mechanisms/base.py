@@ -86,7 +86,7 @@ class Stage(Protocol):
     def load(self) -> float:
         """Import the package; return what that took in seconds."""
 
-    def used(self) -> bytes | str:
+    def use_and_pickle(self) -> bytes | str:
         """Use the package; return the pickled result, or why there is none that can be compared."""
 
     def pickled(self, result: object) -> bytes | str:
@@ -142,7 +142,7 @@ class Mechanism:
     def rehearse(self, rehearsal: Rehearsal) -> dict[str, Any]:
         """Try this mechanism on a package in throw-away processes; return what was measured.
 
-        That are the fields of `mempressure.rehearsal.judgement.Course`, each optional, and `incomparable`.
+        That are the fields of `mempressure.rehearsal.judgement.Measurements`, each optional, and `incomparable`.
 
         Raises:
             RehearsalError: a process failed; the message says why.

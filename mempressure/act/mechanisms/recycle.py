@@ -66,7 +66,7 @@ class Recycle(Mechanism):
 
         baseline = private_bytes()
         seconds = stage.load()
-        result = stage.used() if stage.exercise else None
+        result = stage.use_and_pickle() if stage.exercise else None
         answer: dict[str, Any] = {"baseline": baseline, "held": private_bytes(), "seconds": seconds, "equal": None}
         answer["result"] = isinstance(result, bytes)
         if isinstance(result, bytes):

@@ -108,7 +108,11 @@ def test_a_package_that_adds_nothing_is_not_worth_recycling(write):
         ("raise SystemExit(5)\n", "import_failed", "SystemExit: 5"),
         ("raise KeyboardInterrupt\n", "import_failed", "KeyboardInterrupt"),
         ("import os; os._exit(0)\n", "crashed", "ended the process with exit status 0"),
-        ("import os, sys; print('said', file=sys.stderr, flush=True); os._exit(3)\n", "crashed", "last words: said"),
+        (
+            "import os, sys; print('said', file=sys.stderr, flush=True); os._exit(3)\n",
+            "crashed",
+            "last line of its stderr: said",
+        ),
         ("import ctypes; ctypes.string_at(0)\n", "crashed", "crashed the process: SIGSEGV"),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n",

@@ -158,15 +158,15 @@ def test_objects_frozen_in_this_process_are_seen():
 
 
 def test_the_accessed_bit_is_tried(monkeypatch):
-    assert accessed_bit.trial() == ""
+    assert accessed_bit.reason_unsupported() == ""
     monkeypatch.setattr(accessed_bit, "arm", lambda module: True)
-    assert "does not see its attributes being read" in accessed_bit.trial()
+    assert "does not see its attributes being read" in accessed_bit.reason_unsupported()
 
     def refuses(module):
         raise TypeError("immutable")
 
     monkeypatch.setattr(accessed_bit, "arm", refuses)
-    assert "does not let a module's class be swapped: TypeError: immutable" in accessed_bit.trial()
+    assert "does not let a module's class be swapped: TypeError: immutable" in accessed_bit.reason_unsupported()
 
 
 def test_every_check_says_what_it_is_about():

@@ -180,7 +180,7 @@ def megabytes(size):
 
 def test_what_a_package_would_free_is_its_own_and_what_only_it_leads_to(tracker, chain):
     assert tracker.defer("tracked_two").VALUE
-    tracker.attribute()
+    tracker.update_attribution()
     states = by_name(tracker)
     two, one, three = states["tracked_two"], states["tracked_one"], states["tracked_three"]
     assert (two.imports, one.imports) == (["tracked_one"], [])
@@ -192,7 +192,7 @@ def test_what_a_package_would_free_is_its_own_and_what_only_it_leads_to(tracker,
 def test_who_imports_what_was_loaded_already_shares_it(tracker, chain):
     assert tracker.defer("tracked_two").VALUE
     assert tracker.defer("tracked_three").VALUE  # its import finds tracked_one loaded, and the import system is silent
-    tracker.attribute()
+    tracker.update_attribution()
     states = by_name(tracker)
     assert states["tracked_three"].imports == ["tracked_one"]
     assert [megabytes(states[name].freed_bytes) for name in chain] == [8, 8]
@@ -204,7 +204,7 @@ def test_what_the_application_uses_itself_stays(tracker, chain, monkeypatch):
     application = ModuleType("application")
     application.one = sys.modules["tracked_one"]
     monkeypatch.setitem(sys.modules, "application", application)
-    tracker.attribute()
+    tracker.update_attribution()
     assert megabytes(by_name(tracker)["tracked_two"].freed_bytes) == 8
 
 
@@ -213,29 +213,29 @@ def test_attributing_looks_again_only_where_modules_came_or_went_and_seldom(trac
     look = tracking.references
     monkeypatch.setattr(tracking, "references", lambda *args, **options: looks.append(1) or look(*args, **options))
     assert tracker.defer("tracked_two").VALUE
-    tracker.attribute(now=100.0)
-    tracker.attribute(now=1000.0)
+    tracker.update_attribution(now=100.0)
+    tracker.update_attribution(now=1000.0)
     assert len(looks) == 1
     assert tracker.defer("tracked_three").VALUE
-    tracker.attribute(now=100.001)  # looking took a hundredth of that at the very least
+    tracker.update_attribution(now=100.001)  # looking took a hundredth of that at the very least
     assert len(looks) == 1
-    tracker.attribute(now=1000.0)
+    tracker.update_attribution(now=1000.0)
     assert len(looks) == 2
     monkeypatch.setitem(sys.modules, "another", ModuleType("another"))
-    tracker.attribute()  # asked for: whenever that was last
+    tracker.update_attribution()  # asked for: whenever that was last
     assert len(looks) == 3
 
 
 def test_a_load_makes_what_was_found_before_unknown(tracker, chain):
     assert tracker.defer("tracked_two").VALUE
-    tracker.attribute()
+    tracker.update_attribution()
     assert tracker.defer("tracked_three").VALUE
     assert {state.freed_bytes for state in tracker.states()} == {UNKNOWN}
 
 
 def test_a_package_that_was_there_before_is_not_measured(tracker):
     tracker.track("json", timeout=5.0)
-    tracker.attribute()
+    tracker.update_attribution()
     state = only(tracker)
     assert (state.cumulative_bytes, state.freed_bytes) == (UNKNOWN, UNKNOWN)
 

@@ -2,18 +2,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.rehearsal.judgement import LEAST_BYTES, Course, judge
+from mempressure.rehearsal.judgement import LEAST_BYTES, Measurements, judge
 
 MIB = 1 << 20
 GOOD = ((50 * MIB, 0.5), (60 * MIB, 0.3), (40 * MIB, 0.4))
 
 
-def course(**options):
-    return Course(**{"mechanism": "stop", "cycles": GOOD, "levels": (100 * MIB,) * 4, "equal": True, **options})
+def measurements(**options):
+    return Measurements(**{"mechanism": "stop", "cycles": GOOD, "levels": (100 * MIB,) * 4, "equal": True, **options})
 
 
 def test_medians_are_told():
-    result = judge(course())
+    result = judge(measurements())
     assert (result.works, result.reason, result.mechanism) == (True, "", "stop")
     assert (result.reclaimed_bytes, result.reload_seconds, result.cycles, result.equal) == (50 * MIB, 0.4, 3, True)
 
@@ -49,7 +49,7 @@ def test_medians_are_told():
     ],
 )
 def test_what_works_and_why_not(options, reason):
-    result = judge(course(**options))
+    result = judge(measurements(**options))
     assert result.works is (not reason)
     assert reason in result.reason
     assert len(result.reason) <= 500
@@ -60,7 +60,7 @@ sizes = st.integers(-(2**40), 2**40)
 
 @given(
     st.builds(
-        Course,
+        Measurements,
         mechanism=st.just("stop"),
         cycles=st.lists(st.tuples(sizes, st.floats(0, 1e6)), max_size=6).map(tuple),
         levels=st.lists(st.integers(0, 2**40), max_size=6).map(tuple),
@@ -68,12 +68,12 @@ sizes = st.integers(-(2**40), 2**40)
         refused=st.text(max_size=3),
     )
 )
-def test_nothing_works_that_was_refused_differed_or_gave_nothing_back(course):
-    result = judge(course)
+def test_nothing_works_that_was_refused_differed_or_gave_nothing_back(measured):
+    result = judge(measured)
     assert result.works == (not result.reason)
     assert result.reclaimed_bytes >= 0
     if result.works:
-        assert course.cycles
-        assert not course.refused
-        assert course.equal is not False
+        assert measured.cycles
+        assert not measured.refused
+        assert measured.equal is not False
         assert result.reclaimed_bytes >= LEAST_BYTES
