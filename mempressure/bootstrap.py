@@ -11,7 +11,7 @@ from mempressure.worker.registry import Packages
 
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
-    from mempressure.control.process_monitor import Watch
+    from mempressure.control.process_monitor import ProcessMonitor
     from mempressure.control.standalone import LeadingLoop
     from mempressure.worker.background_work import BackgroundWork
 
@@ -41,7 +41,7 @@ class Threads:
         packages: Packages,
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: "Callable[[], BackgroundWork | None]",
-        watch: "Callable[[], Watch]",
+        watch: "Callable[[], ProcessMonitor]",
     ) -> None:
         self._configuration = configuration
         self._packages = packages

@@ -20,7 +20,7 @@ from mempressure.worker.registry import Packages
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
     from mempressure.control.monitor import GarbageCollected, MemoryMonitor
-    from mempressure.control.process_monitor import Watch
+    from mempressure.control.process_monitor import ProcessMonitor
     from mempressure.decide.alerts import AlertDict
     from mempressure.decide.suggestions import SuggestionDict
     from mempressure.decide.summary import PressureSummary
@@ -51,9 +51,9 @@ class LazyLoader:
         self._lock = threading.Lock()
         self._callbacks: PressureCallbacks | None = None
         self._background: BackgroundWork | None = None
-        self._watch: Watch | None = None
+        self._own_monitor: ProcessMonitor | None = None
         self._packages = Packages(
-            self._configuration, on_change=self._changed, emergency=lambda: self._watching().thresholds.emergency
+            self._configuration, on_change=self._changed, emergency=lambda: self._process_monitor().thresholds.emergency
         )
         self._declarations: Declarations | None = None
         self._threads = Threads(
@@ -61,7 +61,7 @@ class LazyLoader:
             packages=self._packages,
             callbacks=lambda: self._callbacks,
             background=lambda: self._background,
-            watch=self._watching,
+            watch=self._process_monitor,
         )
         if self._with_agent:
             self._threads.start_agent()
@@ -226,7 +226,7 @@ class LazyLoader:
     @property
     def monitor(self) -> "MemoryMonitor":
         """Return this process' view of the host's memory."""
-        return self._watching().monitor
+        return self._process_monitor().monitor
 
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now, package processes measured and imports attributed."""
@@ -243,7 +243,7 @@ class LazyLoader:
             ActuatorError: the actuator refused, or it is not known what it did.
         """
         # Inside a package process the declarations are made again; its worker has set them through the actuator.
-        self._watching().set_thresholds(thresholds, for_the_node=PACKAGE_PROCESS_VARIABLE not in os.environ)
+        self._process_monitor().set_thresholds(thresholds, for_the_node=PACKAGE_PROCESS_VARIABLE not in os.environ)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""
@@ -269,8 +269,8 @@ class LazyLoader:
     def after_fork(self) -> None:
         """Begin anew in a forked child: with its own agent, package processes and locks."""
         self._lock = threading.Lock()
-        if self._watch is not None:
-            self._watch.after_fork()
+        if self._own_monitor is not None:
+            self._own_monitor.after_fork()
         if self._declarations is not None:
             self._declarations.after_fork()
         self._packages.after_fork()
@@ -289,15 +289,15 @@ class LazyLoader:
                 self._declarations = Declarations(self._packages)
             return self._declarations
 
-    def _watching(self) -> "Watch":
+    def _process_monitor(self) -> "ProcessMonitor":
         with self._lock:
-            if self._watch is None:
-                from mempressure.control.process_monitor import Watch  # most workers never ask, and need not pay for it
+            if self._own_monitor is None:
+                from mempressure.control.process_monitor import ProcessMonitor  # most workers never ask for it
 
-                self._watch = Watch(self._configuration, packages=self._held)
-            return self._watch
+                self._own_monitor = ProcessMonitor(self._configuration, packages=self._last_states)
+            return self._own_monitor
 
-    def _held(self) -> list[PackageState]:
+    def _last_states(self) -> list[PackageState]:
         """Return every declared package as the agent measured it last; without an agent it is measured now."""
         packages = self._packages
         return packages.states(packages.measured_processes() if self._threads.worker is None else packages.costs())

@@ -22,8 +22,8 @@ READ_SECONDS = 30.0
 ACT_SECONDS = 900.0
 """An unload is answered when it is done: two minutes at most for each of the apps that hold the package."""
 
-_MOST_TOKEN_BYTES = 4096
-_MOST_BYTES = 64 << 20
+_MAX_TOKEN_BYTES = 4096
+_MAX_BYTES = 64 << 20
 """Of an answer: a thousand cycles of the history with a hundred packages left alone in each are some 20 MB."""
 _STATUS = {401: UNAUTHORIZED, 404: UNKNOWN_PACKAGE, 400: 2, 413: 2, 415: 2}
 """The exit status for what the actuator refuses; `NO_ACTUATOR` for everything else."""
@@ -114,12 +114,12 @@ class ActuatorClient:
             try:
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
-                data = response.read(_MOST_BYTES + 1)
+                data = response.read(_MAX_BYTES + 1)
             except (OSError, http.client.HTTPException) as error:
                 what = "in time" if isinstance(error, TimeoutError) else f"as HTTP: {error!r}"
                 raise ActuatorError(f"{self.url} did not answer {what}; whether it acted is not known") from error
-        if len(data) > _MOST_BYTES:  # more than an actuator ever answers
-            raise ActuatorError(f"{self.url} answered more than {_MOST_BYTES} bytes; whether it acted is not known")
+        if len(data) > _MAX_BYTES:  # more than an actuator ever answers
+            raise ActuatorError(f"{self.url} answered more than {_MAX_BYTES} bytes; whether it acted is not known")
         return self._content(response.status, data)
 
     def _content(self, status: int, data: bytes) -> Any:
@@ -155,7 +155,7 @@ def token_in(path: Path) -> str:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ConfigurationError(f"token file {path} is no regular file")
-        return checked_token(file.read(_MOST_TOKEN_BYTES).decode("ascii", errors="replace"), origin=str(path))
+        return checked_token(file.read(_MAX_TOKEN_BYTES).decode("ascii", errors="replace"), origin=str(path))
 
 
 def checked_token(text: str, *, origin: str) -> str:

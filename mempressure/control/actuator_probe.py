@@ -9,7 +9,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 PROBE_SECONDS = 1.0
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 
 
 def answers(url: str, *, timeout: float = PROBE_SECONDS) -> bool:
@@ -35,9 +35,9 @@ def _get(url: str, path: str, timeout: float) -> tuple[int, bytes]:
         closing(_secured(plain, host) if parts.scheme == "https" else plain) as connection,
     ):
         connection.sendall(request.encode("ascii"))
-        while len(received) < _MOST_BYTES:
+        while len(received) < _MAX_BYTES:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
-            part = connection.recv(_MOST_BYTES)
+            part = connection.recv(_MAX_BYTES)
             if not part:
                 break
             received += part

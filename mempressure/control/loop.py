@@ -19,23 +19,21 @@ from mempressure.decide.quarantine import Key, Quarantined, current, judged
 from mempressure.decide.ranking import Ageing, observed, unloaded
 from mempressure.decide.strategy import Strategy, choose_strategy
 from mempressure.decide.summary import Observation
-from mempressure.measure.memory_reading import MemoryReading
+from mempressure.measure.memory_reading import SHOW_SECONDS, MemoryReading
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction
 from mempressure.state.node import AppReading, NodeReading
 
 _log = logging.getLogger(__name__)
 
-SHOW_SECONDS = 2.0
-"""How long freed memory may take to show in a measurement (a cgroup's counters lag)."""
-
 FUTILE_RATIO = 0.01
 """A cycle that freed less than this share of its scope is not repeated until something changes."""
 
-
 SKIP_SECONDS = 15.0
-"""Between two records that a scope was left alone, however often the reason changes."""
+"""Shortest time between two records that a scope was left alone, however often the reason changes."""
 
-_MAX_HEARD = 1000
+_MAX_REMEMBERED = 1000
+"""Scopes whose newest pressure is remembered; where there are more, all are forgotten and remembered anew."""
+
 _UNKNOWN = "its usage is not known: no worker of it serves here, or it has no limit and no budget"
 
 LOGGED_NAMES = 5
@@ -43,7 +41,7 @@ LOGGED_NAMES = 5
 
 
 class Machine(Protocol):
-    """Measures and acts: `mempressure.act.executor.Executor`, or a fake in a test."""
+    """Measures and acts: `Executor`, in the actuator behind `GuardedMachine`; or a fake in a test."""
 
     def look(self) -> NodeReading:
         """Return what the workers published last, without asking them."""
@@ -87,15 +85,25 @@ class ControlLoop:
         self._clock = clock
         self._sleep = sleep
         self._ended: dict[Scope, float] = {}
+        """When the last cycle that unloaded something ended, in Unix seconds: the strategy's pause begins there."""
         self._futile: dict[Scope, tuple[str, frozenset[object]]] = {}
+        """The strategy and the identities of actions that freed too little; they are not repeated under it."""
         self._trends: dict[Scope, Series] = {}
+        """Used memory over time, from which a rising usage is recognised."""
         self._left_alone: dict[Scope, frozenset[tuple[str, str]]] = {}
-        self._trimmed: dict[tuple[int, int], float] = {}
-        self._ageing = Ageing()
-        self._quarantine: dict[Key, Quarantined] = {}
-        self._cycles = 0
-        self._heard: dict[Scope, float] = {}
+        """(app, package) pairs that the log named last as left alone; only changes are logged."""
         self._skipped: dict[Scope, tuple[float, object]] = {}
+        """When it was last recorded that nothing can be done, and for which strategy and packages."""
+        self._newest_pressure: dict[Scope, float] = {}
+        """When the newest pressure began, in Unix seconds; an alert is recorded as unneeded once only."""
+        self._trimmed: dict[tuple[int, int], float] = {}
+        """When each worker, by (pid, start_ticks), was last trimmed, in Unix seconds."""
+        self._ageing = Ageing()
+        """The ageing of packages by GreedyDual-Size-Frequency (`mempressure.decide.ranking`)."""
+        self._quarantine: dict[Key, Quarantined] = {}
+        """By (app, package, mechanism): what gave back too little, and is left alone for a time."""
+        self._cycles = 0
+        """How many cycles were begun; part of their ids."""
 
     def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
         """Open a cycle for every scope that is under pressure and due; return those that acted."""
@@ -110,20 +118,22 @@ class ControlLoop:
     def held_since(self, observation: Observation, before: Mapping[Scope, float]) -> dict[Scope, float]:
         """Return the scopes that have entered a threshold, and since when; the episodes of those that left end.
 
+        An episode is the time from when a scope comes under pressure until it is relieved.
+
         Args:
             observation: as of now.
             before: what this returned for the observation before.
         """
         scopes = [(report.scope, report.app) for report in observation.scopes if report.held]
         held = {scope: before.get(scope, observation.sampled) for scope in scopes}
-        for scope in before.keys() - held.keys():  # no pressure would tell of their end
+        for scope in before.keys() - held.keys():  # `run` gets no pressure of theirs by which it could end them
             self.end_episode(scope)
         return held
 
     def end_episode(self, key: Scope) -> None:
-        """Forget the pauses and refusals of a (scope, app) whose pressure has ended: the next begins without them."""
-        for memory in (self._ended, self._futile, self._left_alone, self._skipped):
-            memory.pop(key, None)
+        """Forget the pauses and refusals of a (scope, app) that is relieved: its next episode begins without them."""
+        for by_scope in (self._ended, self._futile, self._left_alone, self._skipped):
+            by_scope.pop(key, None)
 
     def _is_due(self, pressure: Pressure) -> bool:
         """Return whether the scope is under pressure still, and its last cycle as long ago as the strategy asks.
@@ -168,7 +178,7 @@ class ControlLoop:
         if relieved(memory.usage, rules.thresholds):
             self._note_unneeded(pressure, reading, _recovered(memory, rules))
             return None
-        self._hear(pressure)
+        self._note_pressure(pressure)
         strategy = self._strategy(pressure, memory, rules)
         futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
         candidates = _candidates(reading, pressure)
@@ -189,7 +199,7 @@ class ControlLoop:
             ),
         )
         self._log_left_alone(pressure, plan)
-        cycle = self._begun(pressure, reading, strategy=strategy.name, skips=plan.skips)
+        cycle = self._new_cycle(pressure, reading, strategy=strategy.name, skips=plan.skips)
         if not plan.actions:
             self._note_left_alone(cycle, pressure, rules, tried=bool(futile))
             return None
@@ -199,7 +209,7 @@ class ControlLoop:
         self._forget_gone(reading)
         return cycle
 
-    def _begun(
+    def _new_cycle(
         self, pressure: Pressure, reading: NodeReading, *, strategy: str = "", skips: tuple[Skip, ...] = ()
     ) -> Cycle:
         memory = reading.memory(pressure.scope, pressure.app)
@@ -223,20 +233,20 @@ class ControlLoop:
             skips=skips,
         )
 
-    def _hear(self, pressure: Pressure) -> bool:
-        """Return whether a pressure of this scope began after all that were heard of."""
-        if pressure.since <= self._heard.get(pressure.key, -1.0):
+    def _note_pressure(self, pressure: Pressure) -> bool:
+        """Remember when this pressure began; return whether it is newer than all before of its scope."""
+        if pressure.since <= self._newest_pressure.get(pressure.key, -1.0):
             return False
-        if len(self._heard) >= _MAX_HEARD:
-            self._heard.clear()
-        self._heard[pressure.key] = pressure.since
+        if len(self._newest_pressure) >= _MAX_REMEMBERED:
+            self._newest_pressure.clear()
+        self._newest_pressure[pressure.key] = pressure.since
         return True
 
     def _note_unneeded(self, pressure: Pressure, reading: NodeReading, reason: str) -> None:
         """Record once that nothing is done for an alert, since a measurement does not confirm it."""
-        if pressure.trigger == "webhook" and self._hear(pressure):
+        if pressure.trigger == "webhook" and self._note_pressure(pressure):
             known = reading.memory(pressure.scope, pressure.app) is not None
-            self._skip(self._begun(pressure, reading), "recovered" if known else "skipped", reason)
+            self._skip(self._new_cycle(pressure, reading), "recovered" if known else "skipped", reason)
 
     def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, tried: bool) -> None:
         """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""

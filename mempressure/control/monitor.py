@@ -145,23 +145,23 @@ class MemoryMonitor:
         Raises:
             MeasureError: the host cannot be measured.
         """
-        held = None
+        owned = None
         if packages and self._packages is not None:
-            held = [(self._app, 0, 0, package) for package in self._packages()]
+            owned = [(self._app, 0, 0, package) for package in self._packages()]
         reading = NodeReading(self._clock(), host_memory(proc=self._proc), {})
-        return self._observed(reading, held, whole_node=False)
+        return self._observed(reading, owned, whole_node=False)
 
     def observe(self, reading: NodeReading) -> Observation:
         """Take in a measured node, its apps and their packages; apps that are not in it are forgotten."""
-        held = [
+        owned = [
             (app.name, worker.pid, worker.start_ticks, package)
             for app in reading.apps.values()
             for worker in app.workers
             for package in worker.packages
         ]
-        return self._observed(reading, held, whole_node=True)
+        return self._observed(reading, owned, whole_node=True)
 
-    def _observed(self, reading: NodeReading, held: list[OwnedPackage] | None, *, whole_node: bool) -> Observation:
+    def _observed(self, reading: NodeReading, owned: list[OwnedPackage] | None, *, whole_node: bool) -> Observation:
         with self._lock:
             scopes = self._scope_reports(reading, whole_node=whole_node)
             new = tuple(report.alert for report in scopes if report.alert and self._history.add(report.alert))
@@ -169,7 +169,7 @@ class MemoryMonitor:
                 sampled=reading.sampled,
                 host=reading.host,
                 scopes=scopes,
-                packages={} if held is None else self._package_memories(held, reading.sampled),
+                packages={} if owned is None else self._package_memories(owned, reading.sampled),
                 new_alerts=new,
                 history=self._history.alerts(),
                 thresholds=self._thresholds,
@@ -206,11 +206,11 @@ class MemoryMonitor:
             reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series))
         return tuple(reports)
 
-    def _package_memories(self, held: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:
+    def _package_memories(self, owned: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:
         known, self._processes = self._processes, {}
         sizes: dict[tuple[str, str], float] = {}
         processes: dict[tuple[str, str], list[tuple[Sample, ...]]] = {}
-        for app, pid, started, package in held:
+        for app, pid, started, package in owned:
             if not package.loaded:
                 continue
             key = (app, package.name)

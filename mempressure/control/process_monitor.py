@@ -15,6 +15,9 @@ from mempressure.errors import ConfigurationError
 from mempressure.log_once import LogOnce
 from mempressure.state.records import PackageState
 
+if TYPE_CHECKING:
+    from mempressure.control.monitor import MemoryMonitor
+
 _log = logging.getLogger(__name__)
 
 
@@ -92,13 +95,7 @@ class ThresholdsInForce:
             ) from error
 
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mempressure.control.monitor import MemoryMonitor
-
-
-class Watch:
+class ProcessMonitor:
     """The monitor of a process, made when it is first asked for, and the thresholds it judges by.
 
     Args:
@@ -143,7 +140,7 @@ class Watch:
         """Return what people set for the node."""
         return self._in_force.settings()
 
-    def set_thresholds(self, thresholds: "Mapping[str, float]", *, for_the_node: bool) -> None:
+    def set_thresholds(self, thresholds: Mapping[str, float], *, for_the_node: bool) -> None:
         """Set the four thresholds; see `ThresholdsInForce.set`."""
         self._in_force.set(thresholds, for_the_node=for_the_node)
 

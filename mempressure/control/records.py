@@ -12,16 +12,16 @@ Scope = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """A scope under pressure and who said so: "host" with app "", or "app" with its name."""
+    """A scope under pressure, "host" with app "" or "app" with its name, and what reported it."""
 
     scope: str
     app: str
     trigger: str
     """webhook, autonomous, reflex or api."""
     since: float = 0.0
-    """When the pressure was first heard of, in Unix seconds; 0 where that is not known."""
+    """When the pressure was first reported, in Unix seconds; 0 where that is not known."""
     alert_key: str = ""
-    """Which alert said so: its fingerprint."""
+    """The alert that reported it: its fingerprint."""
     alert_level: str = ""
     """And its level."""
 

@@ -1,7 +1,8 @@
 """The control loop inside an application, where the node has no actuator.
 
-Of a user's processes in which it was started one leads: who holds the lock file in the runtime directory. It acts on
-that user's applications, itself among them. While an actuator answers it stands by; the others wait for the lock.
+Of a user's processes in which it was started one leads: the process that holds the lock file in the runtime directory
+runs the loop, for all of that user's applications. While an actuator answers it stands by; the others wait for the
+lock.
 """
 
 import logging
@@ -45,7 +46,7 @@ class LeadingLoop:
 
     Args:
         configuration: names the runtime directory and the actuator, and gives the operator's rules.
-        monitor: returns what judges the node; its thresholds are those that hold here.
+        monitor: returns the memory monitor, whose thresholds are those that hold in this process.
         settings: returns what people set for the node.
         delay_seconds: how long to wait before the first turn.
     """
@@ -69,7 +70,7 @@ class LeadingLoop:
         self._control = ControlLoop(
             self._machine,
             rules=self._rules,
-            record=_tell,
+            record=_log_cycle,
             critical_ratio=configuration.critical_ratio,
         )
         self._held: dict[Scope, float] = {}
@@ -92,7 +93,7 @@ class LeadingLoop:
         self._lock.forget()
 
     def turn(self) -> None:
-        """Look who leads; where it is this process, open a cycle for each scope that is under pressure and due.
+        """Open a cycle for each scope that is under pressure and due, where this process leads and no actuator answers.
 
         Raises:
             MempressureError: the node cannot be read.
@@ -100,11 +101,11 @@ class LeadingLoop:
         """
         own_runtime_directory(self._configuration.runtime_directory)
         if not self._lock.take():
-            self._is(_FOLLOWS, os.geteuid())
+            self._enter_state(_FOLLOWS, os.geteuid())
         elif answers(self._url):
-            self._is(_STANDS_BY, self._url)
+            self._enter_state(_STANDS_BY, self._url)
         else:
-            self._is(_LEADS, self._url)
+            self._enter_state(_LEADS, self._url)
             self._lead()
 
     def _lead(self) -> None:
@@ -120,7 +121,7 @@ class LeadingLoop:
     def _may_act(self) -> bool:
         return not self._stopping.is_set() and not answers(self._url)
 
-    def _is(self, state: str, *arguments: object) -> None:
+    def _enter_state(self, state: str, *arguments: object) -> None:
         if state != self._state:
             self._state = state
             self._held = {}
@@ -187,7 +188,7 @@ class _OwnApps:
         self._once.warning(str(problem), "state ignored: reason=%s", problem)
 
 
-def _tell(cycle: Cycle) -> None:
+def _log_cycle(cycle: Cycle) -> None:
     _log.info(
         "cycle: id=%s scope=%s app=%s strategy=%s outcome=%s usage_before=%.4f usage_after=%.4f",
         cycle.id,

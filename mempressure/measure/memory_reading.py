@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+SHOW_SECONDS = 2.0
+"""How long freed memory may take to show in a measurement (a cgroup's counters lag)."""
+
 
 class MemoryReading(NamedTuple):
     """Memory of one scope in bytes. *Used* is total - available, which differs from psutil's `used`."""

@@ -8,12 +8,10 @@ from mempressure.decide.admission import Admission, Idle, decide
 from mempressure.decide.ranking import Ageing, value_of
 from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolation.package import IsolatedPackage
+from mempressure.measure.memory_reading import SHOW_SECONDS
 from mempressure.packages.reservation import Reservation
 from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.memory_view import MemoryView
-
-SHOW_SECONDS = 2.0
-"""How long memory that was given back may take to show (a cgroup's counters lag)."""
 
 
 class Room:

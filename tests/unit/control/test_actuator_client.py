@@ -120,7 +120,7 @@ def test_what_it_says_cannot_steer_a_terminal(server):
 
 
 def test_an_answer_without_end_is_not_kept(server, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    monkeypatch.setattr(module, "_MAX_BYTES", 100)
     server.answer = (200, {"status": "success", "data": {"n": "x" * 100}})
     with pytest.raises(ActuatorError, match="answered more than 100 bytes; whether it acted is not known"):
         asking(server).get("/api/packages")
