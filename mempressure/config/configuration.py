@@ -1,7 +1,8 @@
 """The configuration: the table of all settings, and their values from flags, the environment, a file or defaults.
 
 Every setting is an environment variable. Its lower-case name is its key in the file that `MEMPRESSURE_CONFIG` names
-(YAML or JSON). Settings made through the API at run time are separate: `mempressure.config.runtime_settings`.
+(YAML or JSON). docs/configuration.md describes each. A setting is read as `configuration.<attribute>`. Settings made
+through the API at run time are separate: `mempressure.config.runtime_settings`.
 """
 
 import os
@@ -11,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mempressure.config.converters import boolean, choice, directory, label, number, size, subset, uids, url, whole
+from mempressure.config.converters import absolute_path, boolean, choice, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
 from mempressure.mechanisms import NAMES
 
@@ -178,11 +179,13 @@ class Configuration:
         "MEMPRESSURE_NODE", label, lambda: os.uname().nodename, "this machine's name; default: its host name"
     )
     runtime_directory = Setting(
-        "MEMPRESSURE_RUNTIME_DIR", directory, _default_runtime_directory, "agents' state files and sockets"
+        "MEMPRESSURE_RUNTIME_DIR", absolute_path, _default_runtime_directory, "agents' state files and sockets"
     )
-    state_directory = Setting("MEMPRESSURE_STATE_DIR", directory, _default_state_directory, "settings, token and store")
+    state_directory = Setting(
+        "MEMPRESSURE_STATE_DIR", absolute_path, _default_state_directory, "settings, token and store"
+    )
     cache_directory = Setting(
-        "MEMPRESSURE_CACHE_DIR", directory, _default_cache_directory, "verdicts that rehearsals led to"
+        "MEMPRESSURE_CACHE_DIR", absolute_path, _default_cache_directory, "verdicts that rehearsals led to"
     )
     trusted_uids = Setting(
         "MEMPRESSURE_TRUSTED_UIDS", uids, (), "users besides root and its own that may give a worker orders"
@@ -197,7 +200,10 @@ class Configuration:
         "MEMPRESSURE_ALERT_COOLDOWN", _seconds, 300.0, "seconds before the same alert is logged again"
     )
     recycle = Setting(
-        "MEMPRESSURE_RECYCLE", choice(*RECYCLE_CHOICES), "high", "strategy from which workers are recycled"
+        "MEMPRESSURE_RECYCLE",
+        choice(*RECYCLE_CHOICES),
+        "high",
+        "from when on workers are recycled: strategy normal or high, the threshold emergency, or never",
     )
     recycle_min_lifetime = Setting(
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME", _seconds, 60.0, "seconds a worker lives before it may be recycled"
@@ -218,7 +224,7 @@ class Configuration:
     dry_run = Setting(
         "MEMPRESSURE_DRY_RUN", subset(*DRY_RUN_CHOICES), (), "mechanisms that are decided on but not carried out"
     )
-    actions_file = Setting("MEMPRESSURE_ACTIONS_FILE", directory, None, "the operator's own actions; default: none")
+    actions_file = Setting("MEMPRESSURE_ACTIONS_FILE", absolute_path, None, "the operator's own actions; default: none")
     heartbeat_interval = Setting(
         "MEMPRESSURE_HEARTBEAT_INTERVAL", number(0.1, 3600), 5.0, "seconds between heartbeats of Alertmanager"
     )

@@ -100,8 +100,8 @@ def label(text: str) -> str:
     return text
 
 
-def directory(text: str) -> Path:
-    """Return an absolute path; a relative one would mean another directory in each process."""
+def absolute_path(text: str) -> Path:
+    """Return an absolute path; a relative one would mean another file or directory in each process."""
     if not os.path.isabs(text) or "\0" in text:
         raise ValueError("an absolute path, such as /run/mempressure")
     return Path(text)

@@ -13,7 +13,7 @@ CONVERSIONS = {
     "size": converters.size,
     "choice": converters.choice("high", "never"),
     "label": converters.label,
-    "directory": converters.directory,
+    "absolute_path": converters.absolute_path,
     "uids": converters.uids,
 }
 
@@ -91,7 +91,7 @@ def test_uids(text, ids):
         ),
         ("choice", ["High", "sometimes", ""], "one of high, never"),
         ("label", ["", "   ", "x" * 101, "a\nb", "a\x1b[31m", "\udcff"], "a name of 1 to 100 printable characters"),
-        ("directory", ["run", "./run", "~/run", "", "/a\0b"], "an absolute path, such as /run/mempressure"),
+        ("absolute_path", ["run", "./run", "~/run", "", "/a\0b"], "an absolute path, such as /run/mempressure"),
         (
             "uids",
             ["www-data", "-1", "1.5", "4294967295", "1" * 5000, "٣", "1_0"],
