@@ -14,7 +14,7 @@ from mempressure.mechanisms import NAMES
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-MOST = 1000
+MAX_CYCLES = 1000
 
 EPILOG = """\
 exit status:
@@ -115,6 +115,6 @@ _STYLES = {
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r:.60} cannot be used; send a whole number from 1 to {MOST}")
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= MAX_CYCLES:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} cannot be used; send a whole number from 1 to {MAX_CYCLES}")
     return int(text)

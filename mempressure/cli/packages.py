@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 def _show_observed(*, as_json: bool) -> int:
     run = run_records.newest(load_configuration().cache_directory)
     if as_json:
-        sys.stdout.write(json.dumps(run.as_json(), indent=2) + "\n")
+        sys.stdout.write(json.dumps(run.as_dict(), indent=2) + "\n")
         return 0
     out = console()
     for part in run_records.shown(run, now=time.time()):
@@ -81,7 +81,7 @@ def shown(inventory: Inventory, *, source: str, app: str | None = None) -> "list
 
 
 def heading(node: str, source: str) -> "RenderableType":
-    """Return the line that names the node and who told of it."""
+    """Return the line that names the node and where the data came from."""
     from rich.text import Text
 
     return Text.assemble((node, "bold"), f": {source}")

@@ -17,7 +17,7 @@ class MissingLibraryError(MempressureError):
 
 
 class Progress(Protocol):
-    """Is told how far each of several tasks has come."""
+    """Receives how far each of several tasks has come."""
 
     def step(self, task: str, share: float, doing: str) -> None:
         """Note that a share of 0 to 1 of a task is done, and what comes now."""

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 KEPT_RUNS = 10
 _LEAST_SHOWN_BYTES = 1 << 20
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 _WORTH_WHILE_BYTES = 10 << 20
-_NOTE = "run.json"
+_SUMMARY_FILE = "run.json"
+"""Command, beginning, end and exit status of a run, in its directory."""
 
 
 class NoRunError(MempressureError):
-    """Nothing was observed yet."""
+    """There is no run to show: nothing was observed yet, or its summary cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Run:
     """Whether a process of it manages its packages with a loader; then that one is not observed."""
     packages: list[ObservedPackage]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
 
@@ -77,7 +78,7 @@ def begin(cache: Path, command: list[str], *, now: float) -> Path:
     for old in sorted(folder.iterdir())[: 1 - KEPT_RUNS]:
         shutil.rmtree(old, ignore_errors=True)
     directory = make_private(folder / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.getpid()}", mode=0o700)
-    _write(directory, {"command": command, "started": now, "ended": None, "status": None})
+    _write_summary(directory, {"command": command, "started": now, "ended": None, "status": None})
     return directory
 
 
@@ -87,15 +88,20 @@ def discard(directory: Path) -> None:
 
 
 def end(directory: Path, *, now: float, status: int) -> None:
-    """Note that a run is over."""
-    _write(directory, _note(directory) | {"ended": now, "status": status})
+    """Write to a run's summary that it is over.
+
+    Raises:
+        NoRunError: the summary cannot be read.
+        OSError: it cannot be written.
+    """
+    _write_summary(directory, _read_summary(directory) | {"ended": now, "status": status})
 
 
 def newest(cache: Path) -> Run:
     """Return the run that began last.
 
     Raises:
-        NoRunError: there is none.
+        NoRunError: there is none, or its summary cannot be read.
     """
     try:
         directory = max((cache / "observed").iterdir())
@@ -105,19 +111,23 @@ def newest(cache: Path) -> Run:
 
 
 def read(directory: Path) -> Run:
-    """Return what is known of a run; a record that cannot be read is left out."""
+    """Return what is known of a run; a process' record that cannot be read is left out.
+
+    Raises:
+        NoRunError: the run's summary cannot be read.
+    """
     workers = []
     for path in sorted(directory.glob("*.state")):
         try:
             workers.append(decode(path.read_bytes()))
         except (OSError, StateError):  # its process has just replaced it, or was killed as it began
             continue
-    note = _note(directory)
+    summary = _read_summary(directory)
     return Run(
-        command=note["command"],
-        started=note["started"],
-        ended=note["ended"],
-        status=note["status"],
+        command=summary["command"],
+        started=summary["started"],
+        ended=summary["ended"],
+        status=summary["status"],
         processes=len(workers),
         manages_itself=(directory / MANAGED).exists(),
         packages=packages(workers),
@@ -167,7 +177,7 @@ def shown(run: Run, *, now: float) -> "list[RenderableType]":
     if run.manages_itself:
         parts.append(Text("It manages packages with mempressure itself: see mempressure packages."))
     rows = [each for each in run.packages if max(each.memory_bytes, each.freed_bytes or 0) >= _LEAST_SHOWN_BYTES]
-    rows = rows[:_MOST_SHOWN]
+    rows = rows[:_MAX_SHOWN]
     if not run.packages:
         parts.append(
             Text("No third-party package was seen: Python ignores PYTHONPATH with -I and -E, and -S leaves this out.")
@@ -175,7 +185,7 @@ def shown(run: Run, *, now: float) -> "list[RenderableType]":
     if rows:
         table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
         table.add_column("package", overflow="fold", min_width=10)
-        for name in ("in", "memory", "gives back", "loads in", "used", "idle"):
+        for name in ("processes", "memory", "gives back", "loads in", "used", "idle"):
             table.add_column(name, justify="right", no_wrap=True)
         for each in rows:
             table.add_row(
@@ -206,13 +216,13 @@ def _advice(rows: list[ObservedPackage]) -> "list[RenderableType]":
     return ["", Text(f"Idle and worth unloading; how they can be: mempressure check {' '.join(idle)}")]
 
 
-def _write(directory: Path, note: dict[str, Any]) -> None:
-    atomic_write(directory / _NOTE, json.dumps(note).encode(), mode=0o600, sync=False)
+def _write_summary(directory: Path, summary: dict[str, Any]) -> None:
+    atomic_write(directory / _SUMMARY_FILE, json.dumps(summary).encode(), mode=0o600, sync=False)
 
 
-def _note(directory: Path) -> dict[str, Any]:
+def _read_summary(directory: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads((directory / _NOTE).read_text())
+        content: dict[str, Any] = json.loads((directory / _SUMMARY_FILE).read_text())
     except (OSError, ValueError) as error:
         raise NoRunError(f"the run in {directory} cannot be read: {error}") from None
     return content

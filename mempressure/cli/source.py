@@ -1,4 +1,4 @@
-"""The node as the actuator tells it; where none answers on this machine, as it can be read without one."""
+"""What subcommands show of a node: reported by the actuator or, where none answers, read from this machine's files."""
 
 import sys
 import time
@@ -46,15 +46,15 @@ class Node:
 
     def __init__(self, configuration: Configuration, actuator: ActuatorClient) -> None:
         self._actuator = actuator
-        self._machine = _LocalNode(configuration)
+        self._local = _LocalNode(configuration)
         self.answered_by_actuator = False
-        """Who answered last."""
+        """Whether the last answer was the actuator's; else this machine was read."""
 
     @property
     def source(self) -> str:
-        """Say who answered last, to a person."""
+        """Return where the last answer came from, for people to read."""
         if self.answered_by_actuator:
-            return f"as the actuator at {self._actuator.url} tells it"
+            return f"as reported by the actuator at {self._actuator.url}"
         return f"no actuator answers at {self._actuator.url}, so this machine was read"
 
     def require_actuator(self) -> None:
@@ -67,17 +67,17 @@ class Node:
 
     def inventory(self) -> Inventory:
         """Return every app with its workers and packages."""
-        found: Inventory = self._ask("", self._machine.inventory)
+        found: Inventory = self._ask("", self._local.inventory)
         return found
 
     def pressure(self) -> PressureSummary:
         """Return memory, levels, alerts and suggestions."""
-        found: PressureSummary = self._ask("/memory/pressure-summary", self._machine.pressure)
+        found: PressureSummary = self._ask("/memory/pressure-summary", self._local.pressure)
         return found
 
     def settings(self) -> SettingsInForce:
         """Return what holds now, and where each value came from."""
-        found: SettingsInForce = self._ask("/memory/settings", self._machine.settings)
+        found: SettingsInForce = self._ask("/memory/settings", self._local.settings)
         return found
 
     def _ask(self, path: str, otherwise: Callable[[], Any]) -> Any:
@@ -93,13 +93,13 @@ class Node:
 
 
 class _LocalNode:
-    """This machine, read without asking anybody."""
+    """This machine, read from its files without an actuator."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._file = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
         self._monitor = MemoryMonitor(cooldown_seconds=configuration.alert_cooldown)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def inventory(self) -> Inventory:
         reading = self._read()
@@ -126,16 +126,16 @@ class _LocalNode:
         try:
             return self._file.read()
         except OSError as error:
-            self._tell(f"settings not read, the defaults are shown: {error}")
+            self._warn_once(f"settings not read, the defaults are shown: {error}")
             return Settings(thresholds=self._configuration.thresholds)
 
     def _read(self) -> NodeReading:
         return read_node(self._configuration.runtime_directory, on_problem=self._skipped)
 
     def _skipped(self, problem: MempressureError) -> None:
-        self._tell(f"skipped: {problem}")
+        self._warn_once(f"skipped: {problem}")
 
-    def _tell(self, message: str) -> None:
-        if message not in self._told:  # once, however often the node is looked at
-            self._told.add(message)
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:  # once, however often the node is looked at
+            self._warned.add(message)
             sys.stderr.write(f"mempressure: {message}\n")

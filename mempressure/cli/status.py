@@ -1,6 +1,6 @@
 """Show memory, alerts, packages and settings.
 
-With the actuator's eyes where one answers; without one this machine is read.
+The data comes from the actuator or, where none answers, from this machine's own files.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 2.0
 _BAR_CELLS = 14
-_MOST_SUGGESTIONS = 5
+_MAX_SUGGESTIONS = 5
 _STYLES = dict(zip(PRESSURE_LEVELS, ("green", "yellow", "red", "bold red"), strict=True))
 
 EPILOG = """\
@@ -186,14 +186,14 @@ def _messages(pressure: PressureSummary) -> "list[RenderableType]":
         style = "bold red" if alert["action_required"] else "yellow"
         parts.append(Text.assemble((f"{alert['level']}: ", style), _sentences(alert)))
     suggestions = pressure["optimization_suggestions"]
-    parts += [Text(f"- {_sentences(each)}") for each in suggestions[:_MOST_SUGGESTIONS]]
-    if len(suggestions) > _MOST_SUGGESTIONS:
-        parts.append(Text(f"- and {len(suggestions) - _MOST_SUGGESTIONS} more suggestions; --json has them"))
+    parts += [Text(f"- {_sentences(each)}") for each in suggestions[:_MAX_SUGGESTIONS]]
+    if len(suggestions) > _MAX_SUGGESTIONS:
+        parts.append(Text(f"- and {len(suggestions) - _MAX_SUGGESTIONS} more suggestions; --json has them"))
     return ["", *parts] if parts else []
 
 
-def _sentences(told: AlertDict | SuggestionDict) -> str:
-    return f"{told['message'].rstrip('.')}. {told['recommendation'].rstrip('.')}."
+def _sentences(item: AlertDict | SuggestionDict) -> str:
+    return f"{item['message'].rstrip('.')}. {item['recommendation'].rstrip('.')}."
 
 
 def _settings(settings: SettingsInForce, *, every: bool) -> "list[RenderableType]":
@@ -202,11 +202,11 @@ def _settings(settings: SettingsInForce, *, every: bool) -> "list[RenderableType
     head, *table = threshold_lines(settings)
     parts: list[RenderableType] = [Text(head, style="dim"), *map(Text, table)]
     rows = [row for row in settings["settings"] if row["name"] not in THRESHOLD_NAMES]
-    told = [row for row in rows if every or row["origin"] != DEFAULT]
-    if told:
-        parts += ["", *(_setting(row) for row in told)]
-    if len(told) < len(rows):
-        parts.append(Text(f"{len(rows) - len(told)} other settings have their defaults; --settings shows them."))
+    listed = [row for row in rows if every or row["origin"] != DEFAULT]
+    if listed:
+        parts += ["", *(_setting(row) for row in listed)]
+    if len(listed) < len(rows):
+        parts.append(Text(f"{len(rows) - len(listed)} other settings have their defaults; --settings shows them."))
     return parts
 
 

@@ -57,9 +57,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     who = f"{result['app']}: {result['package']}"
     reason = result["skipped_reason"]
     if not result["workers"]:
-        told = [f"{who} was not unloaded: {reason}"]
+        found = [f"{who} was not unloaded: {reason}"]
     else:
         where = f"{result['workers']} worker{'s' * (result['workers'] != 1)}"
         freed = units.size(result["reclaimed_bytes"])
-        told = [f"{who} was unloaded by {result['mechanism']} in {where}, {freed} given back"]
-    return told + [f"  and: {other}" for other in (*result["skipped"], *result["errors"]) if other != reason]
+        found = [f"{who} was unloaded by {result['mechanism']} in {where}, {freed} given back"]
+    return found + [f"  and: {other}" for other in (*result["skipped"], *result["errors"]) if other != reason]

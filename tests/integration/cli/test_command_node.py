@@ -113,7 +113,7 @@ def mempressure(environment):
 
 
 def test_an_operator_looks_unloads_sets_and_looks_back(actuator, shop, mempressure):
-    assert mempressure("status").stdout.startswith(f"n1: as the actuator at http://{actuator.address} tells it\n")
+    assert mempressure("status").stdout.startswith(f"n1: as reported by the actuator at http://{actuator.address}\n")
     (app,) = json.loads(mempressure("packages", "--json").stdout)["apps"]
     assert {row["package"]: row["loaded_workers"] for row in app["packages"]} == {"decimal": 1, "statistics": 1}
 
