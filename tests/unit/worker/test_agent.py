@@ -157,7 +157,7 @@ def test_a_failing_order_is_told_and_remembered(agent, subject, path, caplog):
 
 
 def test_nonsense_is_answered_with_what_to_send(agent, path):
-    with pytest.raises(AgentUnreachableError, match="not order 'x'"):
+    with pytest.raises(AgentUnreachableError, match="refused eval: order op='eval' unknown"):
         give_order(path, {"id": "x", "op": "eval"})
 
 
