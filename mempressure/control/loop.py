@@ -12,11 +12,11 @@ from typing import Protocol
 from mempressure.act.executor import Outcome
 from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
+from mempressure.control.learned import Learned, keys
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
-from mempressure.decide.eligibility import Experience, Rules
+from mempressure.decide.eligibility import Rules
 from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
-from mempressure.decide.quarantine import Key, Quarantined, current, judged
-from mempressure.decide.ranking import Ageing, observed, unloaded
+from mempressure.decide.quarantine import Key
 from mempressure.decide.strategy import Strategy, choose_strategy
 from mempressure.decide.summary import Observation
 from mempressure.measure.memory_reading import SHOW_SECONDS, MemoryReading
@@ -96,12 +96,7 @@ class ControlLoop:
         """When it was last recorded that nothing can be done, and for which strategy and packages."""
         self._newest_pressure: dict[Scope, float] = {}
         """When the newest pressure began, in Unix seconds; an alert is recorded as unneeded once only."""
-        self._trimmed: dict[tuple[int, int], float] = {}
-        """When each worker, by (pid, start_ticks), was last trimmed, in Unix seconds."""
-        self._ageing = Ageing()
-        """The ageing of packages by GreedyDual-Size-Frequency (`mempressure.decide.ranking`)."""
-        self._quarantine: dict[Key, Quarantined] = {}
-        """By (app, package, mechanism): what gave back too little, and is left alone for a time."""
+        self._learned = Learned()
         self._cycles = 0
         """How many cycles were begun; part of their ids."""
 
@@ -182,8 +177,7 @@ class ControlLoop:
         strategy = self._strategy(pressure, memory, rules)
         futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
         candidates = _candidates(reading, pressure)
-        self._ageing = observed(self._ageing, reading.apps.values())
-        self._quarantine = current(self._quarantine, now=reading.sampled)
+        self._learned.observe(reading)
         plan = make_plan(
             candidates,
             mechanisms=mechanisms(),
@@ -191,12 +185,7 @@ class ControlLoop:
             strategy=strategy,
             rules=rules,
             now=reading.sampled,
-            experience=Experience(
-                trimmed=self._trimmed,
-                futile=futile if futile_strategy == strategy.name else (),
-                ageing=self._ageing,
-                quarantine=self._quarantine,
-            ),
+            experience=self._learned.experience(futile=futile if futile_strategy == strategy.name else ()),
         )
         self._log_left_alone(pressure, plan)
         cycle = self._new_cycle(pressure, reading, strategy=strategy.name, skips=plan.skips)
@@ -206,7 +195,7 @@ class ControlLoop:
         self._progress(cycle)
         self._act(cycle, plan.actions, rules)
         self._close(cycle, pressure, strategy, plan.actions, memory.total)
-        self._forget_gone(reading)
+        self._learned.forget_gone(reading)
         return cycle
 
     def _new_cycle(
@@ -267,10 +256,6 @@ class ControlLoop:
         cycle.outcome, cycle.reason, cycle.ended = outcome, reason, self._clock()
         self._record(cycle)
 
-    def _forget_gone(self, reading: NodeReading) -> None:
-        living = {(worker.pid, worker.start_ticks) for app in reading.apps.values() for worker in app.workers}
-        self._trimmed = {worker: when for worker, when in self._trimmed.items() if worker in living}
-
     def _act(self, cycle: Cycle, actions: Iterable[Action], rules: Rules) -> None:
         unreplaced: set[str] = set()
         disappointing: set[Key] = set()
@@ -279,43 +264,22 @@ class ControlLoop:
             replaces_worker = mechanism(action.mechanism).replaces_worker
             if replaces_worker and action.app.name in unreplaced:
                 continue
-            if action.packages and disappointing.issuperset(_keys(action)):
+            if action.packages and disappointing.issuperset(keys(action)):
                 continue
             started = self._clock()
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
             if replaces_worker and outcome.errors:
                 unreplaced.add(action.app.name)
-            if not action.packages:
-                for target in action.targets:
-                    self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
-            if outcome.workers and action.packages:
-                self._ageing = unloaded(self._ageing, action.value)
-                disappointing |= self._judge(action, outcome)
+            disappointing |= self._learned.note(action, outcome, started=started, ended=self._clock())
             record = record_of(action, outcome, started=started, used=cycle.used_after)
             cycle.actions.append(record)
-            # What a trim gives back is the worker's own at once; only the end of a process may take time to show.
+            # What a trim gives back shows at once; only the end of a process may take time to show.
             self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
             record.used_after = cycle.used_after
             self._progress(cycle)
             if relieved(cycle.usage_after, rules.thresholds):
                 cycle.outcome = "relieved"
                 return
-
-    def _judge(self, action: Action, outcome: Outcome) -> set[Key]:
-        """Quarantine what an action was for where it gave back too little; return that."""
-        now = self._clock()
-        for key in _keys(action):
-            held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
-            self._quarantine = judged(
-                self._quarantine,
-                key,
-                held,
-                # Some workers may have declined.
-                expected_bytes=action.expected_bytes * outcome.workers / len(action.targets),
-                reclaimed_bytes=outcome.reclaimed_bytes,
-                now=now,
-            )
-        return {key for key in _keys(action) if key in self._quarantine and self._quarantine[key].since == now}
 
     def _measure_after(self, cycle: Cycle, reclaimed: int) -> None:
         """Measure until half of what was reclaimed shows, two seconds at most: never act twice on one measurement."""
@@ -368,10 +332,6 @@ class ControlLoop:
 def _recovered(memory: MemoryReading, rules: Rules) -> str:
     thresholds = rules.thresholds
     return f"usage {memory.usage:.4f} is below {thresholds.exit('unload_packages'):g}, where unloading ends"
-
-
-def _keys(action: Action) -> list[Key]:
-    return [(action.app.name, package, action.mechanism) for package in action.packages]
 
 
 def _candidates(reading: NodeReading, pressure: Pressure) -> list[AppReading]:

@@ -1,0 +1,61 @@
+"""What the cycles so far have found, for the plans of later ones: trims, the ageing of packages, and the quarantine."""
+
+from collections.abc import Collection
+
+from mempressure.act.executor import Outcome
+from mempressure.decide.eligibility import Experience
+from mempressure.decide.plan import Action
+from mempressure.decide.quarantine import Key, Quarantined, current, judged
+from mempressure.decide.ranking import Ageing, observed, unloaded
+from mempressure.state.node import NodeReading
+
+
+class Learned:
+    """Learns from readings and from the outcomes of actions. Times are Unix seconds and passed in."""
+
+    def __init__(self) -> None:
+        self._trimmed: dict[tuple[int, int], float] = {}
+        """When each worker, by (pid, start_ticks), was last trimmed."""
+        self._ageing = Ageing()
+        self._quarantine: dict[Key, Quarantined] = {}
+
+    def observe(self, reading: NodeReading) -> None:
+        """Note which packages were used since the last reading, and end quarantines that are over."""
+        self._ageing = observed(self._ageing, reading.apps.values())
+        self._quarantine = current(self._quarantine, now=reading.sampled)
+
+    def experience(self, *, futile: Collection[object]) -> Experience:
+        """Return what a plan should know, with the identities of actions that are not worth repeating."""
+        return Experience(trimmed=self._trimmed, futile=futile, ageing=self._ageing, quarantine=self._quarantine)
+
+    def note(self, action: Action, outcome: Outcome, *, started: float, ended: float) -> set[Key]:
+        """Learn from an action; return the packages in it that gave back too little and are quarantined for it."""
+        if not action.packages:
+            for target in action.targets:
+                self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
+            return set()
+        if not outcome.workers:
+            return set()
+        self._ageing = unloaded(self._ageing, action.value)
+        for key in keys(action):
+            held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
+            self._quarantine = judged(
+                self._quarantine,
+                key,
+                held,
+                # Some workers may have declined.
+                expected_bytes=action.expected_bytes * outcome.workers / len(action.targets),
+                reclaimed_bytes=outcome.reclaimed_bytes,
+                now=ended,
+            )
+        return {key for key in keys(action) if key in self._quarantine and self._quarantine[key].since == ended}
+
+    def forget_gone(self, reading: NodeReading) -> None:
+        """Forget the workers that are not there any more."""
+        living = {(worker.pid, worker.start_ticks) for app in reading.apps.values() for worker in app.workers}
+        self._trimmed = {worker: when for worker, when in self._trimmed.items() if worker in living}
+
+
+def keys(action: Action) -> list[Key]:
+    """Return the (app, package, mechanism) of each package that an action unloads."""
+    return [(action.app.name, package, action.mechanism) for package in action.packages]
