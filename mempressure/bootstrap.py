@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from mempressure.act.supervisors import is_supervisor, postponed
 from mempressure.config.configuration import Configuration
 from mempressure.worker.managed import ManagedWorker
-from mempressure.worker.registry import Packages
 
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
     from mempressure.control.process_monitor import ProcessMonitor
     from mempressure.control.standalone import LeadingLoop
     from mempressure.worker.background_work import BackgroundWork
+    from mempressure.worker.registry import Packages
 
 FORKED_GRACE_SECONDS = 0.3
 """How long a forked child's agent waits before it publishes: most forks execute another program at once."""
@@ -24,7 +24,7 @@ class Threads:
 
     Args:
         configuration: of the process.
-        packages: the declared packages.
+        packages: returns the declared packages, if any was declared.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
         watch: returns what judges the node.
@@ -38,7 +38,7 @@ class Threads:
         self,
         configuration: Configuration,
         *,
-        packages: Packages,
+        packages: "Callable[[], Packages | None]",
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: "Callable[[], BackgroundWork | None]",
         watch: "Callable[[], ProcessMonitor]",

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from mempressure.bootstrap import Threads
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.state.records import PackageState
-from mempressure.worker.registry import Packages
 
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from mempressure.isolation.function import IsolatedFunction
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.declarations import Declarations, UnloadResult
+    from mempressure.worker.registry import Packages
 
 __all__ = ["LazyLoader", "get_lazy_loader"]
 
@@ -52,13 +52,11 @@ class LazyLoader:
         self._callbacks: PressureCallbacks | None = None
         self._background: BackgroundWork | None = None
         self._own_monitor: ProcessMonitor | None = None
-        self._packages = Packages(
-            self._configuration, on_change=self._changed, emergency=lambda: self._process_monitor().thresholds.emergency
-        )
+        self._packages: Packages | None = None
         self._declarations: Declarations | None = None
         self._threads = Threads(
             self._configuration,
-            packages=self._packages,
+            packages=lambda: self._packages,
             callbacks=lambda: self._callbacks,
             background=lambda: self._background,
             watch=self._process_monitor,
@@ -230,6 +228,8 @@ class LazyLoader:
 
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now, package processes measured and imports attributed."""
+        if self._packages is None:
+            return []
         if self._packages.tracker is not None:
             self._packages.tracker.update_attribution()
         growth = None if self._threads.worker is None else self._threads.worker.growth
@@ -264,7 +264,8 @@ class LazyLoader:
     def close(self) -> None:
         """Stop the control loop and the agent, end the package processes, and leave the import system as it was."""
         self._threads.stop()
-        self._packages.close()
+        if self._packages is not None:
+            self._packages.close()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: with its own agent, package processes and locks."""
@@ -273,7 +274,8 @@ class LazyLoader:
             self._own_monitor.after_fork()
         if self._declarations is not None:
             self._declarations.after_fork()
-        self._packages.after_fork()
+        if self._packages is not None:
+            self._packages.after_fork()
         if self._callbacks is not None:
             self._callbacks.after_fork()
         if self._background is not None:
@@ -282,10 +284,16 @@ class LazyLoader:
             self._threads.after_fork()
 
     def _declaring(self) -> "Declarations":
-        from mempressure.worker.declarations import Declarations  # 50 KB, paid with the first declaration
+        from mempressure.worker.declarations import Declarations  # 70 KB, paid with the first declaration
+        from mempressure.worker.registry import Packages
 
         with self._lock:
             if self._declarations is None:
+                self._packages = Packages(
+                    self._configuration,
+                    on_change=self._changed,
+                    emergency=lambda: self._process_monitor().thresholds.emergency,
+                )
                 self._declarations = Declarations(self._packages)
             return self._declarations
 
@@ -300,6 +308,8 @@ class LazyLoader:
     def _last_states(self) -> list[PackageState]:
         """Return every declared package as the agent measured it last; without an agent it is measured now."""
         packages = self._packages
+        if packages is None:
+            return []
         return packages.states(packages.measured_processes() if self._threads.worker is None else packages.costs())
 
     def _changed(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mempressure.config.paths import require_trustworthy_parent
 from mempressure.errors import MempressureError
-from mempressure.measure.cgroup import memory_controllers
+from mempressure.measure.memory_controllers import memory_controllers
 from mempressure.measure.pressure import pressure
 from mempressure.measure.psi_trigger import TriggerError, psi_trigger
 

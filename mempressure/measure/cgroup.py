@@ -96,24 +96,9 @@ def own_cgroup(*, proc: str = "/proc", sysfs: str = "/sys", pid: int | str = "se
     return None
 
 
-def memory_controllers(*, proc: str = "/proc", sysfs: str = "/sys") -> set[int]:
-    """Return the versions of cgroups, 1 and 2, whose memory controller is mounted; both only while one is moved."""
-    try:
-        mounts = os.fsdecode(Path(proc, "self", "mountinfo").read_bytes())
-    except OSError:
-        return set()
-    found = {1} if _mount(mounts, 1, sysfs=sysfs) else set()
-    if (mount := _mount(mounts, 2, sysfs=sysfs)) is not None:
-        _, point = mount
-        with suppress(OSError):  # a cgroup2 mount of another namespace
-            if "memory" in (point / "cgroup.controllers").read_text().split():
-                found.add(2)
-    return found
-
-
 def _place(mounts: str, version: int, path: str, *, sysfs: str) -> tuple[Path, Path] | None:
     """Return the directory of a cgroup and the mount above it; None where it is not mounted."""
-    mount = _mount(mounts, version, sysfs=sysfs)
+    mount = find_mount(mounts, version, sysfs=sysfs)
     if mount is None:
         return None
     root, point = mount
@@ -122,7 +107,14 @@ def _place(mounts: str, version: int, path: str, *, sysfs: str) -> tuple[Path, P
     return (point if relative.startswith("..") else Path(os.path.normpath(point / relative))), point
 
 
-def _mount(mountinfo: str, version: int, *, sysfs: str) -> tuple[str, Path] | None:
+def find_mount(mountinfo: str, version: int, *, sysfs: str) -> tuple[str, Path] | None:
+    """Return the root and the mount point of a hierarchy that has memory cgroups; None where it is not mounted.
+
+    Args:
+        mountinfo: the content of `/proc/PID/mountinfo`.
+        version: 1 or 2; of version 2 the memory controller may be missing.
+        sysfs: as in `own_cgroup`.
+    """
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ", 2)

@@ -19,7 +19,7 @@ from mempressure.packages.declaration import (
     checked_timeout,
     imported_already,
 )
-from mempressure.worker.registry import Packages
+from mempressure.worker.registry import Packages, unknown_package_error
 
 if TYPE_CHECKING:
     from mempressure.isolation.package import IsolatedPackage
@@ -82,7 +82,7 @@ class Declarations:
             UnknownPackageError: it does not.
         """
         if self._packages.tracker is None or name not in self._packages.tracker:
-            raise self._packages.unknown(name)
+            raise unknown_package_error(name, self._packages)
         return self._packages.tracker
 
     def isolate(

@@ -4,28 +4,28 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act import self_check
 from mempressure.act.supervisors import Supervisor, SupervisorFinder
 from mempressure.act.supervisors.base import reason_not_to_end
 from mempressure.config.configuration import Configuration
-from mempressure.errors import UnknownPackageError
 from mempressure.measure.cgroup import own_cgroup
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import WorkerState
 from mempressure.worker.agent import Agent
-from mempressure.worker.registry import Packages
 from mempressure.worker.sampler import WorkerSampler
 
 if TYPE_CHECKING:
     from mempressure.act.orders import Order
     from mempressure.act.trim import PressureCallbacks
+    from mempressure.errors import UnknownPackageError
     from mempressure.isolation.package import IsolatedPackage
-    from mempressure.measure.growth import ProcessGrowth
     from mempressure.packages.tracking import PackageTracker
     from mempressure.state.siblings import Siblings
-    from mempressure.verdicts.known import KnownVerdicts
     from mempressure.worker.background_work import BackgroundWork
+    from mempressure.worker.package_sampler import PackageSampler
+    from mempressure.worker.registry import Packages
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ManagedWorker:
 
     Args:
         configuration: names the app, its budget and the runtime directory.
-        packages: the declared packages.
+        packages: returns the declared packages, if any was declared.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
         forked: this process was forked by one that had a loader.
@@ -46,7 +46,7 @@ class ManagedWorker:
         self,
         configuration: Configuration,
         *,
-        packages: Packages,
+        packages: "Callable[[], Packages | None]",
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: "Callable[[], BackgroundWork | None]",
         forked: bool = False,
@@ -65,8 +65,7 @@ class ManagedWorker:
         )
         self._sampler = WorkerSampler(configuration, finder=self._finder, cgroup=own_cgroup(), clock=time.time)
         self._configuration = configuration
-        self._verdicts: KnownVerdicts | None = None
-        self._growth: ProcessGrowth | None = None
+        self._package_sampler: PackageSampler | None = None
         self.trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
         self._checked_tracker = False
@@ -101,22 +100,7 @@ class ManagedWorker:
             return None
         self._finder.find().settle()
         unsupported = dict(self.unsupported)
-        tracker = self.tracker
-        if tracker is not None:
-            tracker.tick()
-            tracker.update_attribution(now=time.monotonic())
-        pids = self._packages.process_pids()
-        worker, memory = self._sampler.sample(pids, thorough=thorough)
-        for name, size in memory.items():
-            self._packages.isolated[name].cost_bytes = size
-        self._note_growth(worker.sampled, pids, memory)
-        # Of the same tracker: one that is made meanwhile does not know yet what cannot work here.
-        worker.packages = [] if tracker is None else tracker.states()
-        if self._packages.isolated:
-            from mempressure.worker.isolated_states import isolated_states  # only paid for where there is one
-
-            worker.packages += isolated_states(self._packages.isolated, memory, growth=self.growth)
-        self._add_verdicts(worker.packages)
+        worker = self._sampled(thorough=thorough)
         worker.serving = worker.serving and not self.retiring
         worker.trim_refused = self.trim_refused()
         if worker.trim_refused:  # whichever check set it
@@ -124,16 +108,20 @@ class ManagedWorker:
         worker.unsupported = unsupported
         callbacks = self.callbacks
         worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
-        isolated = list(self._packages.isolated.values())
-        worker.process_deaths = float(sum(package.process_deaths for package in isolated))
-        worker.process_start_failures = float(sum(package.start_failures for package in isolated))
         worker.recycle_refused = worker.recycle_refused or self.reason_not_to_end()
         return worker
+
+    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
+        """Carry out an order; see `mempressure.worker.agent`."""
+        from mempressure.act.mechanisms import mechanism  # only paid for where something was ordered
+
+        return mechanism(order.op).carry_out(self, order)
 
     @property
     def isolated(self) -> "Mapping[str, IsolatedPackage]":
         """Return the isolated packages by name."""
-        return self._packages.isolated
+        packages = self._packages()
+        return {} if packages is None else packages.isolated
 
     @property
     def callbacks(self) -> "PressureCallbacks | None":
@@ -144,39 +132,16 @@ class ManagedWorker:
         """Return what replaces this worker when it ends."""
         return self._finder.find()
 
-    def unknown(self, name: str) -> UnknownPackageError:
+    def unknown_package_error(self, name: str) -> "UnknownPackageError":
         """Return the error for a package that is not declared in this process."""
-        return self._packages.unknown(name)
+        from mempressure.worker.registry import unknown_package_error  # only paid for where one was ordered
+
+        return unknown_package_error(name, self._packages())
 
     @property
     def growth(self) -> dict[str, float]:
         """Return by how many bytes per second each package's own process grows."""
-        return {} if self._growth is None else self._growth.rates()
-
-    def _add_verdicts(self, packages: list[PackageState]) -> None:
-        if not packages:
-            return
-        if self._verdicts is None:
-            from mempressure.verdicts.known import KnownVerdicts  # only paid for where there is a package
-
-            self._verdicts = KnownVerdicts(self._configuration.cache_directory)
-        self._verdicts.refresh()
-        for package in packages:
-            package.verdict = self._verdicts.mechanism(package.name)
-
-    def _note_growth(self, now: float, pids: Mapping[str, int | None], memory: Mapping[str, int]) -> None:
-        if memory and self._growth is None:
-            from mempressure.measure.growth import ProcessGrowth  # only paid for where there is a package process
-
-            self._growth = ProcessGrowth()
-        if self._growth is not None:
-            self._growth.add(now, pids, memory)
-
-    def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
-        """Carry out an order; see `mempressure.worker.agent`."""
-        from mempressure.act.mechanisms import mechanism  # only paid for where something was ordered
-
-        return mechanism(order.op).carry_out(self, order)
+        return {} if self._package_sampler is None else self._package_sampler.growth
 
     def trim_refused(self) -> str:
         """Return why this worker must not be trimmed; empty where it may be."""
@@ -185,7 +150,7 @@ class ManagedWorker:
     @property
     def unsupported(self) -> dict[str, str]:
         """Return what cannot work in this process and why; checked at the start, and with the first tracked package."""
-        known, tracks = self._unsupported, self._packages.tracker is not None
+        known, tracks = self._unsupported, self._registered_tracker is not None
         if known is not None and self._checked_tracker is tracks:
             return known
         found = self_check.unsupported(self.system())
@@ -198,16 +163,32 @@ class ManagedWorker:
 
     def system(self) -> self_check.System:
         """Return the current input of the self-check."""
-        tracker = self._packages.tracker
+        tracker = self._registered_tracker
         return self_check.own_system(inherited=None if tracker is None else tracker.inherited)
 
     @property
     def tracker(self) -> "PackageTracker | None":
         """Return the tracker of packages imported here, with what the self-check turned off in it."""
-        tracker = self._packages.tracker
+        tracker = self._registered_tracker
         if tracker is not None:
             tracker.accessed_bit = "accessed_bit" not in self.unsupported
         return tracker
+
+    @property
+    def _registered_tracker(self) -> "PackageTracker | None":
+        packages = self._packages()
+        return None if packages is None else packages.tracker
+
+    def _sampled(self, *, thorough: bool) -> WorkerState:
+        measure = partial(self._sampler.sample, thorough=thorough)
+        packages = self._packages()
+        if packages is None:
+            return measure({})[0]
+        if self._package_sampler is None:
+            from mempressure.worker.package_sampler import PackageSampler  # paid with the first declaration
+
+            self._package_sampler = PackageSampler(packages, cache_directory=self._configuration.cache_directory)
+        return self._package_sampler.sample(measure, tracker=self.tracker)
 
     def _siblings(self) -> "Siblings":
         from mempressure.state.siblings import Siblings  # paid for once the worker is to be replaced
@@ -220,7 +201,8 @@ class ManagedWorker:
 
     def _leave(self) -> None:
         self.stop()
-        self._packages.close_processes()
+        if (packages := self._packages()) is not None:
+            packages.close_processes()
 
     def reason_not_to_end(self) -> str:
         """Return why this worker must not end now, whatever its packages; empty where it may."""

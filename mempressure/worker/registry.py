@@ -67,14 +67,6 @@ class Packages:
                     measured[name] = private_bytes(pid)
         return measured
 
-    def unknown(self, name: str) -> UnknownPackageError:
-        """Return the error for a name that is not declared here, naming those that are."""
-        names = ", ".join(sorted(package.name for package in self.states({}))) or "none"
-        return UnknownPackageError(
-            f"package {name!r} is not managed here; known are {names}; "
-            "declare it with manage, import_module or isolated"
-        )
-
     def close_processes(self) -> None:
         """End the process of every isolated package."""
         for package in list(self.isolated.values()):
@@ -90,3 +82,12 @@ class Packages:
         """Begin anew in a forked child; the isolated packages do so by themselves."""
         if self.tracker is not None:
             self.tracker.after_fork()
+
+
+def unknown_package_error(name: str, declared: Packages | None) -> UnknownPackageError:
+    """Return the error for a name that is not declared here, naming those that are."""
+    names = [] if declared is None else sorted(package.name for package in declared.states({}))
+    return UnknownPackageError(
+        f"package {name!r} is not managed here; known are {', '.join(names) or 'none'}; "
+        "declare it with manage, import_module or isolated"
+    )

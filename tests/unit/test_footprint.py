@@ -34,7 +34,6 @@ IDLE = {
     "mempressure.worker.agent",
     "mempressure.worker.managed",
     "mempressure.worker.order_socket",
-    "mempressure.worker.registry",
     "mempressure.worker.sampler",
 }
 OF_A_PACKAGE = {
@@ -44,6 +43,8 @@ OF_A_PACKAGE = {
     "mempressure.verdicts",
     "mempressure.verdicts.known",
     "mempressure.worker.declarations",
+    "mempressure.worker.package_sampler",
+    "mempressure.worker.registry",
 }
 OF_TRACKING = {
     "mempressure.packages.accessed_bit",

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mempressure.measure.cgroup import Cgroup, memory_controllers
+from mempressure.measure.cgroup import Cgroup
+from mempressure.measure.memory_controllers import memory_controllers
 from mempressure.measure.psi_trigger import Trigger, TriggerError, psi_trigger, v1_pressure_trigger, v1_usage_trigger
 from mempressure_actuator.loop.cgroups import v1_limits
 from mempressure_actuator.metrics import Metrics

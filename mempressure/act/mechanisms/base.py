@@ -56,7 +56,7 @@ class Worker(Protocol):
     def reason_not_to_end(self) -> str:
         """Return why this worker must not end now, whatever its packages; empty where it may."""
 
-    def unknown(self, name: str) -> "UnknownPackageError":
+    def unknown_package_error(self, name: str) -> "UnknownPackageError":
         """Return the error for a package that is not declared in this process."""
 
 

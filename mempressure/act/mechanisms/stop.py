@@ -32,7 +32,7 @@ class Stop(Mechanism):
         """End the package's process, unless it is in use or was a short time ago."""
         package = worker.isolated.get(order.package)
         if package is None:
-            raise worker.unknown(order.package)
+            raise worker.unknown_package_error(order.package)
         reclaimed, reason = package.unload(idle_for=(order.idle_for or {}).get(order.package))
         return {"reclaimed_bytes": reclaimed, "skipped": reason}, None
 

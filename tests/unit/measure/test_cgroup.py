@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mempressure.measure.cgroup import Cgroup, CgroupReading, memory_controllers, own_cgroup
+from mempressure.measure.cgroup import Cgroup, CgroupReading, own_cgroup
+from mempressure.measure.memory_controllers import memory_controllers
 from mempressure.measure.pressure import MeasureError, PressureReading
 
 MIB = 1 << 20
