@@ -1,11 +1,12 @@
-"""The library's own threads in this process: the agent's, and the control loop's where the application started it."""
+"""Bootstrap of the library's threads in this process: the agent's, and the control loop's if the application asks."""
 
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mempressure.act.supervisors import is_supervisor, postponed
+from mempressure.act.supervisors import is_supervisor, postpone_start
 from mempressure.config.configuration import Configuration
+from mempressure.worker.agent import FORKED_DELAY_SECONDS
 from mempressure.worker.managed import ManagedWorker
 
 if TYPE_CHECKING:
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.registry import Packages
 
-FORKED_GRACE_SECONDS = 0.3
-"""How long a forked child's agent waits before it publishes: most forks execute another program at once."""
 
-
-class Threads:
+class Bootstrap:
     """Starts the threads where this process is a worker, again in each forked child, and ends them.
 
     Args:
@@ -27,10 +25,10 @@ class Threads:
         packages: returns the declared packages, if any was declared.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
-        watch: returns what judges the node.
+        watch: returns the memory monitor of the process, with its thresholds.
 
     Attributes:
-        worker: what the agent publishes and carries out; None where no agent runs.
+        worker: what the agent publishes and passes orders to; None where no agent runs.
         loop: the control loop; None where it does not run here.
     """
 
@@ -55,7 +53,7 @@ class Threads:
 
     def start_agent(self, *, forked: bool = False) -> None:
         """Start the agent, here or, where this process is a supervisor's, in its workers when they are forked."""
-        if not forked and (is_supervisor() or postponed(self.start_agent)):
+        if not forked and (is_supervisor() or postpone_start(self.start_agent)):
             return
         try:
             worker = ManagedWorker(
@@ -64,7 +62,7 @@ class Threads:
                 callbacks=self._callbacks,
                 background=self._background,
                 forked=forked,
-                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
+                delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
             )
         except ProcessLookupError as error:  # no /proc, as on macOS: processes cannot be identified
             import logging  # deferred: most workers never come here
@@ -109,7 +107,7 @@ class Threads:
             self._start_loop(forked=True)
 
     def _start_loop(self, *, forked: bool = False) -> None:
-        if not forked and (is_supervisor() or postponed(self._start_loop)):
+        if not forked and (is_supervisor() or postpone_start(self._start_loop)):
             return
         from mempressure.control.standalone import LeadingLoop  # paid for where `start` is called
 
@@ -120,6 +118,6 @@ class Threads:
                 self._configuration,
                 monitor=lambda: self._watch().monitor,
                 settings=lambda: self._watch().settings(),
-                delay_seconds=FORKED_GRACE_SECONDS if forked else 0.0,
+                delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
             )
         self.loop.start()

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from mempressure.bootstrap import Threads
+from mempressure.bootstrap import Bootstrap
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.state.records import PackageState
 
@@ -54,7 +54,7 @@ class LazyLoader:
         self._own_monitor: ProcessMonitor | None = None
         self._packages: Packages | None = None
         self._declarations: Declarations | None = None
-        self._threads = Threads(
+        self._bootstrap = Bootstrap(
             self._configuration,
             packages=lambda: self._packages,
             callbacks=lambda: self._callbacks,
@@ -62,7 +62,7 @@ class LazyLoader:
             watch=self._process_monitor,
         )
         if self._with_agent:
-            self._threads.start_agent()
+            self._bootstrap.start_agent()
 
     # Declaring
 
@@ -83,7 +83,7 @@ class LazyLoader:
             keep_loaded: leave it loaded unless the pressure is high.
         """
         self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
-        return self._declaring().tracking().defer(name)
+        return self._declaring().ensure_tracker().defer(name)
 
     def manage(
         self,
@@ -175,7 +175,7 @@ class LazyLoader:
         Raises:
             UnknownPackageError: the package is not tracked.
         """
-        return self._declaring().tracked(name).using(name)
+        return self._declaring().tracker_of(name).using(name)
 
     def background_work(self, name: str) -> AbstractContextManager[None]:
         """Declare work that no server waits for: this worker is not recycled during the `with` block.
@@ -213,11 +213,11 @@ class LazyLoader:
         where it runs already, and inside a package process.
         """
         if self._with_agent:
-            self._threads.start_loop()
+            self._bootstrap.start_loop()
 
     def stop(self) -> None:
         """End the control loop of this process: another that called `start` takes over, or an actuator acts."""
-        self._threads.stop_loop()
+        self._bootstrap.stop_loop()
 
     # Watching
 
@@ -232,7 +232,7 @@ class LazyLoader:
             return []
         if self._packages.tracker is not None:
             self._packages.tracker.update_attribution()
-        growth = None if self._threads.worker is None else self._threads.worker.growth
+        growth = None if self._bootstrap.worker is None else self._bootstrap.worker.growth
         return self._packages.states(self._packages.measured_processes(), growth=growth)
 
     def set_memory_pressure_thresholds(self, thresholds: dict[str, float]) -> None:
@@ -263,7 +263,7 @@ class LazyLoader:
 
     def close(self) -> None:
         """Stop the control loop and the agent, end the package processes, and leave the import system as it was."""
-        self._threads.stop()
+        self._bootstrap.stop()
         if self._packages is not None:
             self._packages.close()
 
@@ -281,7 +281,7 @@ class LazyLoader:
         if self._background is not None:
             self._background.after_fork()
         if self._with_agent:
-            self._threads.after_fork()
+            self._bootstrap.after_fork()
 
     def _declaring(self) -> "Declarations":
         from mempressure.worker.declarations import Declarations  # 70 KB, paid with the first declaration
@@ -310,11 +310,11 @@ class LazyLoader:
         packages = self._packages
         if packages is None:
             return []
-        return packages.states(packages.measured_processes() if self._threads.worker is None else packages.costs())
+        return packages.states(packages.measured_processes() if self._bootstrap.worker is None else packages.costs())
 
     def _changed(self) -> None:
-        if self._threads.worker is not None:
-            self._threads.worker.publish_soon()
+        if self._bootstrap.worker is not None:
+            self._bootstrap.worker.publish_soon()
 
 
 _loader: LazyLoader | None = None

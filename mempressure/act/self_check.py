@@ -1,7 +1,7 @@
 """The self-check: what cannot work in this process, and why. What it names is turned off, and published.
 
 Each check looks at a `System`, plain data and small functions, so that what no developer's machine has can be tested.
-Made when the agent starts, and again with the first tracked package; all checks together take 2 ms.
+Runs when the agent starts, and again with the first tracked package; all checks together take 2 ms.
 """
 
 import gc
@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from typing import Any
 
-from mempressure.measure.process import ProcessMemory
-from mempressure.measure.process import process_memory as measure
+from mempressure.measure.process import ProcessMemory, process_memory
 from mempressure.record import Record
 
 SHARED_BYTES = 12 << 20
@@ -92,18 +91,18 @@ def unsupported(system: System) -> dict[str, str]:
     return {name: reason for name, check in CHECKS.items() if (reason := check(system))}
 
 
-def process_memory(system: System) -> str:
-    """Measuring a process' private memory."""
+def check_process_memory(system: System) -> str:
+    """Return why a process' private memory cannot be measured here, empty where it can."""
     return "" if _memory(system) else f"no {system.proc}/self/smaps_rollup: not Linux 4.14 or newer, or hidden"
 
 
-def accessed_bit(system: System) -> str:
-    """Seeing the use of packages in the worker; without it their idle time is not known."""
+def check_accessed_bit(system: System) -> str:
+    """Return why uses of packages cannot be seen here, empty where they can; without it idle times are unknown."""
     return system.try_accessed_bit()
 
 
-def trim(system: System) -> str:
-    """Giving back what is garbage already."""
+def check_trim(system: System) -> str:
+    """Return why giving back garbage cannot work here, empty where it can."""
     return (
         _loaded_parent(system)
         or (
@@ -114,19 +113,19 @@ def trim(system: System) -> str:
         or ("" if system.glibc else "the C library is not glibc and has no malloc_trim")
         or _replaced_allocator(system)
         or _without_ctypes(system, "malloc_trim is called")
-        or process_memory(system)
+        or check_process_memory(system)
     )
 
 
-def on_pressure(system: System) -> str:
-    """Calling the application's callbacks, each with a time limit."""
+def check_on_pressure(system: System) -> str:
+    """Return why calling the application's callbacks, each with a time limit, cannot work here, empty where it can."""
     by = _patched_by(system)
     # Measured: a callback that computed for 8 s held up every request of a gevent worker for as long.
     return f"{by} has patched threading: no time limit holds for a callback" if by else ""
 
 
-def package_processes(system: System) -> str:
-    """Isolated packages: processes that end with their worker."""
+def check_package_processes(system: System) -> str:
+    """Return why package processes, which end with their worker, cannot work here, empty where they can."""
     by = _patched_by(system)
     if by:  # measured: the thread that is to start it never gets to run, and the call fails after a minute
         return f"{by} has patched threading: starting a process from another thread would hang"
@@ -136,9 +135,13 @@ def package_processes(system: System) -> str:
 
 
 CHECKS: Mapping[str, Callable[[System], str]] = {
-    check.__name__: check for check in (process_memory, accessed_bit, trim, on_pressure, package_processes)
+    "process_memory": check_process_memory,
+    "accessed_bit": check_accessed_bit,
+    "trim": check_trim,
+    "on_pressure": check_on_pressure,
+    "package_processes": check_package_processes,
 }
-"""Every feature of a worker; a check returns the reason why it cannot work, empty where it can."""
+"""Every feature of a worker and its check."""
 
 
 def _loaded_parent(system: System) -> str:
@@ -154,7 +157,7 @@ def _loaded_parent(system: System) -> str:
 
 def _memory(system: System) -> ProcessMemory | None:
     try:
-        return measure(proc=system.proc)
+        return process_memory(proc=system.proc)
     except OSError:
         return None
 

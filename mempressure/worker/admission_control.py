@@ -1,4 +1,4 @@
-"""Room before a load: reserves what it is known to take, makes room from idle packages, or refuses."""
+"""Admission control: reserves memory before a package is loaded, unloads idle packages for it, or refuses the load."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.memory_view import MemoryView
 
 
-class Room:
-    """The loads of one process: they measure, decide and reserve one after the other.
+class AdmissionControl:
+    """Admits the loads of one process, one after the other: measures, decides and reserves for each.
 
     Args:
         measure: measures memory; takes the process ids of the package processes.
@@ -43,7 +43,7 @@ class Room:
         # Entered again by a signal handler or finalizer that loads something in the midst of a decision.
         self._lock = threading.RLock()
 
-    def for_process(self, package: str, cost: int) -> Reservation:
+    def reserve_for_process(self, package: str, cost: int) -> Reservation:
         """Reserve what a package process takes: `cost` bytes, or what the app's other workers measured.
 
         Raises:
@@ -51,8 +51,8 @@ class Room:
         """
         return self._reserve(package, cost, isolated=True)
 
-    def for_import(self, package: str, cost: int = 0) -> Reservation:
-        """Reserve what importing a package into this process takes; as `for_process`."""
+    def reserve_for_import(self, package: str, cost: int = 0) -> Reservation:
+        """Reserve what importing a package into this process takes; as `reserve_for_process`."""
         return self._reserve(package, cost, isolated=False)
 
     def _reserve(self, package: str, cost: int, *, isolated: bool) -> Reservation:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mempressure.worker.order_connections import OrderConnections
 
     class AgentSubject(Protocol):
-        """What an agent publishes and gives the orders to."""
+        """What an agent publishes and passes orders to: a `ManagedWorker` or an observer of `mempressure run`."""
 
         def sample(self, *, thorough: bool) -> WorkerState | None:
             """Measure the worker and return its state; None if it is no worker after all: the agent then ends.
@@ -42,18 +42,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
+"""How often the state is published."""
+FORKED_DELAY_SECONDS = 0.3
+"""The delay in a forked child, and under `mempressure run`: most forks execute another program within it, and a server
+has started."""
 PUBLISH_AT_MOST_EVERY = 0.1
 """Seconds between two publications asked for by loads and unloads: a burst of them costs ten ticks a second at most."""
 
 
 class Agent:
-    """Publishes what `subject` samples, and gives it the orders that arrive.
+    """Publishes the state of `subject`, and passes it the orders that arrive.
 
     Args:
-        subject: measures the worker and carries out orders.
+        subject: a `ManagedWorker` or an observer of `mempressure run`.
         runtime: the runtime directory.
         trusted_uids: users besides root and this process' own that may give orders.
-        delay_seconds: how long to leave no trace; a forked child that only executes another program is gone by then.
+        delay_seconds: seconds before it creates its socket and state file; see `FORKED_DELAY_SECONDS`.
     """
 
     def __init__(
@@ -159,7 +163,9 @@ class Agent:
             if now >= next_tick or (soon and now >= published + PUBLISH_AT_MOST_EVERY):
                 self._survive(partial(self._tick, now, thorough=soon))
                 published, soon = now, False
-                next_tick = max(next_tick + TICK_SECONDS, now) if now >= next_tick else next_tick
+                if now >= next_tick:
+                    # At the same rate however long a tick takes; after a pause of several, none is made up for.
+                    next_tick = max(next_tick + TICK_SECONDS, now)
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         """Handle an event of the order socket or one of its connections."""

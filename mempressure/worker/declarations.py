@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.reservation import Reservation
     from mempressure.packages.tracking import PackageTracker
-    from mempressure.worker.admission_control import Room
+    from mempressure.worker.admission_control import AdmissionControl
 
 
 class UnloadResult(NamedTuple):
@@ -44,15 +44,15 @@ class Declarations:
         packages: where what was declared is kept.
 
     Attributes:
-        room: reserves memory before a load; None where loads need no reservation.
+        admission: reserves memory before a load; None where loads need no reservation.
     """
 
     def __init__(self, packages: Packages) -> None:
         self._packages = packages
         self._lock = threading.Lock()
-        self.room = self._make_room()
+        self.admission = self._make_admission()
 
-    def tracking(self) -> "PackageTracker":
+    def ensure_tracker(self) -> "PackageTracker":
         """Return the tracker, made by the first call."""
         from mempressure.packages.tracking import (
             PackageTracker,  # 0.2 MB that a worker without a tracked package need not pay
@@ -62,7 +62,7 @@ class Declarations:
             if self._packages.tracker is None:
                 self._packages.tracker = PackageTracker(
                     on_change=self._packages.on_change,
-                    reserve=None if self.room is None else self._reserve_import,
+                    reserve=None if self.admission is None else self._reserve_import,
                 )
             return self._packages.tracker
 
@@ -73,13 +73,13 @@ class Declarations:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._options(timeout, priority, keep_loaded=keep_loaded)
-        self.tracking().track(checked_name(name), **options)
+        self.ensure_tracker().track(checked_name(name), **options)
 
-    def tracked(self, name: str) -> "PackageTracker":
-        """Return the tracker, which tracks the package of module `name`.
+    def tracker_of(self, name: str) -> "PackageTracker":
+        """Return the tracker.
 
         Raises:
-            UnknownPackageError: it does not.
+            UnknownPackageError: it does not track the package of module `name`.
         """
         if self._packages.tracker is None or name not in self._packages.tracker:
             raise unknown_package_error(name, self._packages)
@@ -149,7 +149,7 @@ class Declarations:
         if name in self._packages.isolated:
             reclaimed, reason = self._packages.isolated[name].unload()
             return UnloadResult(name, "stop", reclaimed, reason)
-        self.tracked(name)
+        self.tracker_of(name)
         package = name.partition(".")[0]
         reason = "it lives in this process, and only recycling the worker gives its memory back"
         return UnloadResult(package, "recycle", 0, reason)
@@ -157,7 +157,7 @@ class Declarations:
     def after_fork(self) -> None:
         """Begin anew in a forked child."""
         self._lock = threading.Lock()
-        self.room = self._make_room()
+        self.admission = self._make_admission()
 
     def _options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
         default = self._packages.configuration.package_timeout
@@ -167,28 +167,31 @@ class Declarations:
             "keep_loaded": checked_flag("keep_loaded", keep_loaded),
         }
 
-    def _make_room(self) -> "Room | None":
+    def _make_admission(self) -> "AdmissionControl | None":
         if not self._packages.configuration.admission or PACKAGE_PROCESS_VARIABLE in os.environ:
             return None
-        from mempressure.worker.admission_control import Room  # off by default
+        from mempressure.worker.admission_control import AdmissionControl  # off by default
         from mempressure.worker.memory_view import MemoryReader
 
         reader = MemoryReader(self._packages.configuration)
-        return Room(measure=reader.measure, emergency=self._packages.emergency, isolated=self._packages.isolated)
+        return AdmissionControl(
+            measure=reader.measure, emergency=self._packages.emergency, isolated=self._packages.isolated
+        )
 
     def _reserve_process(self, package: str, cost: int) -> "Reservation":
-        from mempressure.act.self_check import own_system, package_processes
+        """Refuse where package processes cannot work; else reserve memory."""
+        from mempressure.act.self_check import check_package_processes, own_system
         from mempressure.errors import ProcessStartError
         from mempressure.packages.reservation import Reservation
 
-        if reason := package_processes(own_system()):  # 0.2 of the 30 ms that a start takes
+        if reason := check_package_processes(own_system()):  # 0.2 of the 30 ms that a start takes
             raise ProcessStartError(
                 f"package {package!r} cannot run in a process of its own here: {reason}; "
                 "see mempressure_feature_supported and docs/metrics.md"
             )
-        return Reservation(0) if self.room is None else self.room.for_process(package, cost)
+        return Reservation(0) if self.admission is None else self.admission.reserve_for_process(package, cost)
 
     def _reserve_import(self, package: str, cost: int) -> "Reservation":
         from mempressure.packages.reservation import Reservation
 
-        return Reservation(0) if self.room is None else self.room.for_import(package, cost)
+        return Reservation(0) if self.admission is None else self.admission.reserve_for_import(package, cost)

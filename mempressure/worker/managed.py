@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mempressure.errors import UnknownPackageError
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.tracking import PackageTracker
-    from mempressure.state.siblings import Siblings
+    from mempressure.state.app_workers import AppWorkers
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.package_sampler import PackageSampler
     from mempressure.worker.registry import Packages
@@ -39,7 +39,7 @@ class ManagedWorker:
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
         forked: this process was forked by one that had a loader.
-        delay_seconds: how long the agent waits before it publishes.
+        delay_seconds: seconds before the agent creates its socket and state file.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ManagedWorker:
         self._longest_request = configuration.longest_request
         self._finder = SupervisorFinder(
             directory=configuration.runtime_directory / str(os.geteuid()),
-            siblings=self._siblings,
+            app_workers=self._app_workers,
             at_serving=self._begin,
             at_end=self._leave,
             forked=forked,
@@ -103,7 +103,7 @@ class ManagedWorker:
         worker = self._sampled(thorough=thorough)
         worker.serving = worker.serving and not self.retiring
         worker.trim_refused = self.trim_refused()
-        if worker.trim_refused:  # whichever check set it
+        if worker.trim_refused:  # found by the self-check, after an earlier trim, or by the server
             unsupported["trim"] = worker.trim_refused
         worker.unsupported = unsupported
         callbacks = self.callbacks
@@ -190,14 +190,14 @@ class ManagedWorker:
             self._package_sampler = PackageSampler(packages, cache_directory=self._configuration.cache_directory)
         return self._package_sampler.sample(measure, tracker=self.tracker)
 
-    def _siblings(self) -> "Siblings":
-        from mempressure.state.siblings import Siblings  # paid for once the worker is to be replaced
+    def _app_workers(self) -> "AppWorkers":
+        from mempressure.state.app_workers import AppWorkers  # paid for once the worker is to be replaced
 
-        return Siblings(self._configuration, baseline=self._sampler.baseline_bytes)
+        return AppWorkers(self._configuration, baseline=self._sampler.baseline_bytes)
 
     def _begin(self) -> None:
         self._sampler.note_baseline()
-        self.publish_soon()  # a worker that waits for its successor waits for this
+        self.publish_soon()  # the executor waits for this state
 
     def _leave(self) -> None:
         self.stop()

@@ -32,8 +32,6 @@ ONLY_OBSERVED = "it is only observed, by mempressure run"
 MANAGED = "managed"
 """The file in a run's directory that marks that a process manages its packages itself."""
 
-_GRACE_SECONDS = 0.3
-"""How long an agent waits before it publishes: servers are known by then, and most forks execute another program."""
 _INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
 _OWN = frozenset({"mempressure", "sitecustomize", "usercustomize"})
 
@@ -136,11 +134,14 @@ class Observer:
 
     def _start_agent(self) -> None:
         from mempressure.measure.cgroup import own_cgroup
-        from mempressure.worker.agent import Agent  # not imported into processes without third-party packages
+        from mempressure.worker.agent import (
+            FORKED_DELAY_SECONDS,
+            Agent,
+        )  # not imported into processes without third-party packages
         from mempressure.worker.sampler import WorkerSampler
 
         self._sampler = WorkerSampler(self._configuration, finder=_NoSupervisor(), cgroup=own_cgroup(), clock=time.time)
-        self._agent = Agent(self, runtime=self._configuration.runtime_directory, delay_seconds=_GRACE_SECONDS)
+        self._agent = Agent(self, runtime=self._configuration.runtime_directory, delay_seconds=FORKED_DELAY_SECONDS)
         self._agent.start()
 
     def _measured(self, *, thorough: bool) -> WorkerState:
@@ -190,7 +191,7 @@ class Observer:
 
 
 class _NoSupervisor(SupervisorFinder):
-    """Finds no supervisor and so changes no server's objects, which supervising a worker would."""
+    """Finds no supervisor: the real finder would patch the server's objects."""
 
     def find(self) -> Supervisor:
         return Supervisor()

@@ -16,7 +16,7 @@ from mempressure.state.records import WorkerState
 if TYPE_CHECKING:
     from mempressure.log_once import LogOnce
 
-MOST_OF_THE_TIME = 0.01
+MAX_TIME_SHARE = 0.01
 """Share of the time that may go into measuring unasked: reading a process of 1 GB takes the kernel 13 ms."""
 
 
@@ -59,7 +59,7 @@ class WorkerSampler:
         self.baseline_bytes = float(process_memory().private)
 
     def sample(self, processes: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
-        """Return the worker's state without packages, and each host's private memory in bytes.
+        """Return the worker's state without packages, and each package process's private memory in bytes.
 
         Args:
             processes: the pid of each isolated package's process, None where none runs.
@@ -69,7 +69,7 @@ class WorkerSampler:
         now = time.monotonic()
         if self.measures_memory and (thorough or now >= self._next_measurement):
             self._measure(processes)
-            self._next_measurement = now + (time.monotonic() - now) / MOST_OF_THE_TIME
+            self._next_measurement = now + (time.monotonic() - now) / MAX_TIME_SHARE
         # A process that has ended holds nothing, whenever it was measured.
         living = {name: memory for name, (pid, memory) in self._processes.items() if processes.get(name) == pid}
         state = WorkerState(

@@ -75,7 +75,7 @@ import json, sys
 from mempressure import get_lazy_loader
 loader = get_lazy_loader()
 {use}
-assert loader._threads.worker.sample(thorough=True) is not None
+assert loader._bootstrap.worker.sample(thorough=True) is not None
 print(json.dumps(list(sys.modules)))
 loader.close()
 """

@@ -34,7 +34,7 @@ class Trim(Mechanism):
         from mempressure.act.trim import trim
 
         # Looked at once more: the application may have frozen its objects, or forked, since it started.
-        refused = worker.trim_refused() or self_check.trim(worker.system())
+        refused = worker.trim_refused() or self_check.check_trim(worker.system())
         if refused:
             return {"reclaimed_bytes": 0, "skipped": refused}, None
         trimmed = trim(worker.callbacks, level=order.level, call="on_pressure" not in worker.unsupported)

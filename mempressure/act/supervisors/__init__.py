@@ -1,21 +1,34 @@
-"""What replaces this worker when it ends, and how to end so that no work is lost: one module a server.
+"""Supervisors: what replaces this worker when it ends, and how to end so that no work is lost, a module per server.
 
-A server's module is imported only where the server itself has been, and nothing of a server ever is.
+To add a server, name it in `_SERVERS` and write a module here with `find() -> Supervisor | None` and
+`is_supervisor() -> bool`; also `postpone_start(start) -> bool` where only the server's start tells what this process
+will be. A server's module is imported only where the server has been, and imports nothing of it.
 """
 
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mempressure.act.supervisors.base import Supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any, Protocol
 
-    from mempressure.state.siblings import Siblings
+    from mempressure.state.app_workers import AppWorkers
 
-__all__ = ["Supervisor", "SupervisorFinder", "is_supervisor", "postponed"]
+    class Server(Protocol):
+        """A server's module; `postpone_start(start)` is optional."""
+
+        def find(self) -> Supervisor | None:
+            """Return the supervisor of this process if the server runs here and it is a worker of it."""
+
+        def is_supervisor(self) -> bool:
+            """Return whether this process is the server's supervisor."""
+
+
+__all__ = ["Supervisor", "SupervisorFinder", "is_supervisor", "postpone_start"]
 
 _SERVERS = {
     "gunicorn": ("gunicorn.arbiter", "gunicorn.workers.base"),
@@ -30,7 +43,7 @@ class SupervisorFinder:
 
     Args:
         directory: the user's runtime directory; None where no successor is needed.
-        siblings: reads the app's other workers; as `directory`.
+        app_workers: reads the app's workers; as `directory`.
         at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
         forked: this process was forked by one that had a loader, so it is a worker whatever is on its inherited stack.
@@ -40,13 +53,13 @@ class SupervisorFinder:
         self,
         *,
         directory: "Path | None" = None,
-        siblings: "Callable[[], Siblings] | None" = None,
+        app_workers: "Callable[[], AppWorkers] | None" = None,
         at_serving: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,
         forked: bool = False,
     ) -> None:
         self._directory = directory
-        self._siblings = siblings
+        self._app_workers = app_workers
         self._at_serving = at_serving
         self._at_end = at_end
         self._forked = forked
@@ -58,8 +71,8 @@ class SupervisorFinder:
         if self._found is None:
             found = next((found for server in _present() if (found := server.find()) is not None), None)
             if found is not None:
-                if self._directory is not None and self._siblings is not None:
-                    found.prepare_successor(self._directory, siblings=self._siblings)
+                if self._directory is not None and self._app_workers is not None:
+                    found.prepare_successor(self._directory, app_workers=self._app_workers)
                 found.at_serving(self._at_serving)
                 found.at_end(self._at_end)
             self._found = found
@@ -76,12 +89,13 @@ def is_supervisor() -> bool:
     return any(server.is_supervisor() for server in _present())
 
 
-def postponed(start: Callable[[], object]) -> bool:
-    """Return whether it is not known yet if this process will be a worker; `start` is called once it is one."""
-    return any(server.postponed(start) for server in _present() if hasattr(server, "postponed"))
+def postpone_start(start: Callable[[], object]) -> bool:
+    """Have `start` called once this process is a worker, where that is not known yet; return whether it is not."""
+    return any(server.postpone_start(start) for server in _present() if hasattr(server, "postpone_start"))
 
 
-def _present() -> Iterator[Any]:
+def _present() -> "Iterator[Server]":
     for name, modules in _SERVERS.items():
         if any(module in sys.modules for module in modules):
-            yield importlib.import_module(f"{__name__}.{name}")
+            server: Any = importlib.import_module(f"{__name__}.{name}")
+            yield server

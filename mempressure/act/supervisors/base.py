@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mempressure.state.siblings import Siblings
+    from mempressure.state.app_workers import AppWorkers
 
 
 Grace = tuple[float, str]
@@ -81,16 +81,16 @@ class Supervisor:
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
 
-    def prepare_successor(self, directory: "Path", *, siblings: "Callable[[], Siblings]") -> None:
+    def prepare_successor(self, directory: "Path", *, app_workers: "Callable[[], AppWorkers]") -> None:
         """Prepare for a successor that starts before this worker ends, where the supervisor needs that.
 
         Args:
             directory: the user's runtime directory.
-            siblings: reads the app's other workers.
+            app_workers: reads the app's workers.
         """
 
     def settle(self) -> None:
-        """Undo what a worker left that was killed while it was being replaced; called at each tick."""
+        """Undo what a worker left behind that was killed during its replacement; called at each tick."""
 
     def retire(self) -> bool:
         """Tell the server to finish what it has and end; its supervisor starts a successor.
@@ -121,7 +121,7 @@ def main_thread_frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def on_main_thread(module_name: str, class_name: str, *names: str) -> Any:
+def find_on_main_thread(module_name: str, class_name: str, *names: str) -> Any:
     """Return the first instance of a class that a local variable on the main thread's stack holds; None without one.
 
     Args:

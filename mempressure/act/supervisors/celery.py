@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mempressure.act.supervisors.base import Supervisor, main_thread_frames, on_main_thread
+from mempressure.act.supervisors.base import Supervisor, find_on_main_thread, main_thread_frames
 
 _LOOK_AGAIN_SECONDS = 0.05
 _MOST_LOOKS = 20
 
 
-class PoolChild(Supervisor):
+class PreforkPool(Supervisor):
     """The pool's main process, seen from a child of it.
 
     Args:
@@ -35,7 +35,7 @@ class PoolChild(Supervisor):
         self._leaving = False
         self._had_a_task = False
         self._refused = _reason_not_to_leave(worker, working=working)
-        self._ordered, self._order = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._leave_reader, self._leave_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.pid = os.getppid()
         if not working:
             self._loop = worker.workloop
@@ -77,7 +77,7 @@ class PoolChild(Supervisor):
     def retire(self) -> bool:
         """Have the child leave once it has finished the task that it runs, if it runs one."""
         self._leaving = True
-        os.write(self._order, b".")
+        os.write(self._leave_writer, b".")
         return True
 
     def _work(self, *args: Any, **kwargs: Any) -> Any:
@@ -90,7 +90,7 @@ class PoolChild(Supervisor):
     def _before_each_job(self, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
         poll = select.poll()
         poll.register(self._worker.inq._reader.fileno(), select.POLLIN)  # noqa: SLF001 -- as billiard's own pool does
-        poll.register(self._ordered, select.POLLIN)
+        poll.register(self._leave_reader, select.POLLIN)
         # With a sentinel the loop looks at it once a second.
         milliseconds = None if self._worker._shutdown is None else 1000  # noqa: SLF001 -- as above
 
@@ -106,11 +106,11 @@ class PoolChild(Supervisor):
         return wait
 
 
-class OtherPool(Supervisor):
+class UnreplacedPool(Supervisor):
     """A Celery worker that runs its tasks in the main process, which nothing replaces.
 
     Args:
-        name: of the pool: solo, thread, gevent, eventlet.
+        name: of the pool: solo, threads, gevent, eventlet.
     """
 
     def __init__(self, name: str) -> None:
@@ -129,11 +129,11 @@ def find() -> Supervisor | None:
         worker = process._target  # noqa: SLF001 -- no public attribute has what a process is to run
         loops = [frame for frame in main_thread_frames() if frame.f_code.co_name == "workloop"]
         working = any(frame.f_locals.get("self") is worker for frame in loops)
-        return PoolChild(worker, working=working, forked=_start_method() == "fork")
+        return PreforkPool(worker, working=working, forked=_start_method() == "fork")
     pool = _pool()
     if pool is None or _is_prefork(pool):
         return None
-    return OtherPool(pool.__module__.rpartition(".")[2])
+    return UnreplacedPool(pool.__module__.rpartition(".")[2])
 
 
 def is_supervisor() -> bool:
@@ -142,8 +142,8 @@ def is_supervisor() -> bool:
     return pool is not None and _is_prefork(pool) and _own_process() is None
 
 
-def postponed(start: Callable[[], object]) -> bool:
-    """Return whether only Celery's command line knows what this process will be; `start` is called if it is a worker.
+def postpone_start(start: Callable[[], object]) -> bool:
+    """Have `start` called if this process becomes a worker, where only Celery's command line knows; else return False.
 
     The application is imported before the command line has been read: it may be anything from `celery beat` to a
     worker's main process.
@@ -151,7 +151,7 @@ def postponed(start: Callable[[], object]) -> bool:
     signals = sys.modules.get("celery.signals")
     if signals is None:
         return False
-    signals.worker_before_create_process.connect(_miss_no_end, weak=False, dispatch_uid="mempressure")
+    signals.worker_before_create_process.connect(_look_again_for_ended_children, weak=False, dispatch_uid="mempressure")
     if _pool() is not None or all(
         frame.f_globals.get("__name__") != "celery.bin.celery" for frame in main_thread_frames()
     ):
@@ -160,7 +160,7 @@ def postponed(start: Callable[[], object]) -> bool:
     return True
 
 
-def _miss_no_end(sender: Any, **_: Any) -> None:
+def _look_again_for_ended_children(sender: Any, **_: Any) -> None:
     """Have a pool look again for a child whose end was reported before the kernel had made it reapable.
 
     A child's pipes close a moment before it can be waited for. Celery looks once, at the first, and where it comes too
@@ -193,7 +193,7 @@ def _reason_not_to_leave(worker: Any, *, working: bool) -> str:
 def _own_process() -> Any:
     """Return the `billiard` process of a pool that this process runs, None if it runs none."""
     worker = getattr(sys.modules.get("billiard.pool"), "Worker", None)
-    process = on_main_thread("billiard.process", "BaseProcess", "process_obj", "self")
+    process = find_on_main_thread("billiard.process", "BaseProcess", "process_obj", "self")
     if worker is None or process is None or not isinstance(process._target, worker):  # noqa: SLF001 -- as in find()
         return None
     # What a task has forked has the same stack, another parent, and nothing would replace it.
@@ -202,7 +202,7 @@ def _own_process() -> Any:
 
 def _pool() -> type | None:
     """Return the class of the pool of the Celery worker whose main process this is, once it is known."""
-    controller = on_main_thread("celery.worker.worker", "WorkController")
+    controller = find_on_main_thread("celery.worker.worker", "WorkController")
     pool = getattr(controller, "pool_cls", None)
     return pool if isinstance(pool, type) else None
 

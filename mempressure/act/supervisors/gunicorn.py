@@ -11,14 +11,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mempressure.act.supervisors.base import Grace, Supervisor, on_main_thread, terminate
+from mempressure.act.supervisors.base import Grace, Supervisor, find_on_main_thread, terminate
 from mempressure.config.paths import file_stem
 from mempressure.measure.process import pid_namespace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mempressure.state.siblings import Siblings
+    from mempressure.state.app_workers import AppWorkers
 
 _LOSSLESS = ("sync", "gthread", "ggevent")
 """The modules of the worker classes that were measured, and of what is derived from them."""
@@ -32,7 +32,7 @@ class Gunicorn(Supervisor):
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._under_way: dict[object, float] = {}
-        self._siblings: Callable[[], Siblings] | None = None
+        self._app_workers: Callable[[], AppWorkers] | None = None
         self._note: Path | None = None
         self._staying = False
         self.pid = os.getppid()
@@ -83,7 +83,7 @@ class Gunicorn(Supervisor):
         run, handle_request = self._worker.run, self._worker.handle_request
 
         def begin_and_run() -> None:
-            if self._siblings is not None:
+            if self._app_workers is not None:
                 self._listen_only_when_not_staying()
             begin()
             run()
@@ -98,28 +98,28 @@ class Gunicorn(Supervisor):
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
 
-    def prepare_successor(self, directory: "Path", *, siblings: "Callable[[], Siblings]") -> None:
+    def prepare_successor(self, directory: "Path", *, app_workers: "Callable[[], AppWorkers]") -> None:
         """Prepare for a spare worker where this one is the only one; known before it begins to serve."""
         if self._worker.cfg.workers == 1 and not self._worker.booted:
-            self._siblings = siblings
+            self._app_workers = app_workers
             self._note = directory / f"{file_stem(self.pid, pid_namespace())}.spare"
 
     def settle(self) -> None:
         """Have the arbiter keep as many workers as it is configured for."""
-        if self._siblings is not None and self._note is not None and self._note.exists():
+        if self._app_workers is not None and self._note is not None and self._note.exists():
             from mempressure.act.supervisors.gunicorn_successor import Spare  # 20 KB, seldom needed
 
-            Spare(self.pid, note=self._note, workers=self._siblings().workers).settle()
+            Spare(self.pid, note=self._note, workers=self._app_workers().workers).settle()
 
     def retire(self) -> bool:
         """End; a sole worker once a spare one serves in its place, and not at all where none comes up."""
         from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone
 
-        siblings = None if self._siblings is None else self._siblings()
-        if siblings is None or self._note is None or not is_alone(self.pid) or not siblings.has_room():
+        app_workers = None if self._app_workers is None else self._app_workers()
+        if app_workers is None or self._note is None or not is_alone(self.pid) or not app_workers.has_room():
             terminate()
             return True
-        spare = Spare(self.pid, note=self._note, workers=siblings.workers)
+        spare = Spare(self.pid, note=self._note, workers=app_workers.workers)
         if spare.ask(lambda: self._worker.alive and os.getppid() == self.pid):
             spare.retire_oldest()
             return True
@@ -152,9 +152,9 @@ def find() -> Gunicorn | None:
 
 def is_supervisor() -> bool:
     """Return whether this process is an arbiter, which preloads the application, and no worker."""
-    return on_main_thread("gunicorn.arbiter", "Arbiter") is not None and _worker() is None
+    return find_on_main_thread("gunicorn.arbiter", "Arbiter") is not None and _worker() is None
 
 
 def _worker() -> Any:
     # `worker` is how the arbiter calls it where it forks: a preloaded worker is known from its first moment.
-    return on_main_thread("gunicorn.workers.base", "Worker", "self", "worker")
+    return find_on_main_thread("gunicorn.workers.base", "Worker", "self", "worker")

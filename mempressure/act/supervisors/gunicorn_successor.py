@@ -1,11 +1,11 @@
-"""A spare worker: gunicorn's arbiter is asked for one more, which takes over before the old one ends.
+"""The successor that gunicorn starts early, the spare: the arbiter is asked for it before the old worker ends.
 
 For an app with one worker, which otherwise serves no request while its successor boots: the longest request took 108 ms
 instead of 1,672. With several workers the others serve meanwhile, and one more would cost memory where there is little;
 besides, the arbiter retires the oldest, which need not be the one that was chosen.
 
-SIGTTIN raises the arbiter's number of workers, SIGTTOU lowers it again, never below one. A note (a file in the runtime
-directory) records that a spare was asked for, so that the number is lowered again even if the asking worker is killed.
+SIGTTIN raises the arbiter's number of workers, SIGTTOU lowers it again, never below one. A file, the note, records the
+request, so that another worker lowers the number if the requesting one is killed.
 """
 
 import os
@@ -42,7 +42,7 @@ class Spare:
         self._workers = workers
 
     def ask(self, going_on: Callable[[], bool]) -> bool:
-        """Ask for a spare and wait until it serves; return whether it does.
+        """Ask for a spare and wait until it serves; return whether this worker ends: it serves, or this ends anyway.
 
         Args:
             going_on: whether this worker still serves, and the arbiter is its parent.
@@ -65,13 +65,13 @@ class Spare:
     def give_up(self) -> None:
         """Lower the number of workers and end the spare, however often the arbiter has begun another meanwhile.
 
-        The arbiter sends SIGTERM to the oldest for as long as there is one too many: the caller has to ignore it.
+        The arbiter sends SIGTERM to the oldest while there is one too many: the caller must ignore SIGTERM meanwhile.
         """
         self._tell(signal.SIGTTOU)
         seen: dict[int, float] = {}
         settled = time.monotonic() + _SETTLED_SECONDS
         while time.monotonic() < settled:
-            for pid in siblings(self._arbiter):
+            for pid in other_children(self._arbiter):
                 settled = time.monotonic() + _SETTLED_SECONDS
                 since = seen.setdefault(pid, time.monotonic())
                 late = time.monotonic() - since >= _END_SECONDS
@@ -97,7 +97,7 @@ class Spare:
         return {worker.pid for worker in self._workers() if worker.serving and worker.supervisor_pid == self._arbiter}
 
 
-def siblings(parent: int) -> list[int]:
+def other_children(parent: int) -> list[int]:
     """Return the other children of this process' parent.
 
     Raises:
@@ -111,7 +111,7 @@ def is_alone(parent: int) -> bool:
     """Return whether this process is its parent's only child, or will be in a moment: the one before may be ending."""
     deadline = time.monotonic() + _END_SECONDS
     try:
-        while siblings(parent):
+        while other_children(parent):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)

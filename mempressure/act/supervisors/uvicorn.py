@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mempressure.act.supervisors.base import Grace, Supervisor, on_main_thread, terminate
+from mempressure.act.supervisors.base import Grace, Supervisor, find_on_main_thread, terminate
 
 DRAIN_SECONDS = 2.0
 """How long open connections get to send one more request, whose answer closes the connection."""
@@ -110,19 +110,19 @@ class Uvicorn(Supervisor):
 
 def find() -> Uvicorn | None:
     """Return the supervisor of this process if it runs a uvicorn server."""
-    server = on_main_thread("uvicorn.server", "Server")
+    server = find_on_main_thread("uvicorn.server", "Server")
     if server is None:
         return None
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():
         return None  # a worker has forked it, and nothing would replace it
-    return Uvicorn(server, supervised=on_main_thread("uvicorn.supervisors.multiprocess", "Process") is not None)
+    return Uvicorn(server, supervised=find_on_main_thread("uvicorn.supervisors.multiprocess", "Process") is not None)
 
 
 def is_supervisor() -> bool:
     """Return whether this process starts uvicorn's workers, or restarts one when a file changes."""
     return any(
-        on_main_thread(f"uvicorn.supervisors.{module}", name) is not None
+        find_on_main_thread(f"uvicorn.supervisors.{module}", name) is not None
         for module, name in (("multiprocess", "Multiprocess"), ("basereload", "BaseReload"))
     )
 

@@ -17,4 +17,4 @@ def doubled(value):
 @loader.isolated("decimal", timeout=5.0, allow_imported=True)
 def loader_state():
     """Return whether the loader in the host has an agent."""
-    return get_lazy_loader()._threads.worker is not None
+    return get_lazy_loader()._bootstrap.worker is not None

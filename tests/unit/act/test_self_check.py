@@ -171,7 +171,7 @@ def test_the_accessed_bit_is_tried(monkeypatch):
 
 def test_every_check_says_what_it_is_about():
     assert all(check.__doc__ for check in CHECKS.values())
-    assert list(self_check.CHECKS) == [check.__name__ for check in CHECKS.values()]
+    assert [f"check_{name}" for name in self_check.CHECKS] == [check.__name__ for check in CHECKS.values()]
 
 
 def test_only_what_was_frozen_counts_as_frozen(monkeypatch):

@@ -1,4 +1,4 @@
-"""Room before a load: the decisions of one process among threads, and with real package processes against a budget."""
+"""Admission control: the decisions of one process among threads, and with real package processes against a budget."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ from mempressure.isolation.function import IsolatedFunction
 from mempressure.loader import LazyLoader
 from mempressure.measure.process import process_memory
 from mempressure.state.records import PackageState, WorkerState
-from mempressure.worker.admission_control import Room
+from mempressure.worker.admission_control import AdmissionControl
 from mempressure.worker.memory_view import MemoryReader, MemoryView
 from tests.support.doubles.clock import Clock
 from tests.support.functions import room_functions
@@ -55,7 +55,7 @@ class FakeProcess:
         self.clock = Clock(0.0)
         self.measuring = threading.Event()
         self.seconds = 0.0
-        self.room = Room(
+        self.admission = AdmissionControl(
             measure=self.measure,
             emergency=lambda: EMERGENCY,
             isolated=self.packages,
@@ -85,49 +85,52 @@ def loaded(*packages):
 
 def test_a_reservation_counts_until_it_is_released():
     process = FakeProcess(base=400)
-    first = process.room.for_process("pandas", 300)
+    first = process.admission.reserve_for_process("pandas", 300)
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_process("numpy", 300)
+        process.admission.reserve_for_process("numpy", 300)
     first.release()
     first.release()
-    process.room.for_process("numpy", 300)
+    process.admission.reserve_for_process("numpy", 300)
 
 
 def test_what_the_host_of_a_reservation_holds_already_is_not_counted_twice():
     package = FakePackage("pandas", 300)
     process = FakeProcess(package, base=0)
-    reservation = process.room.for_process("pandas", 400)
+    reservation = process.admission.reserve_for_process("pandas", 400)
     package.active_calls = 1
     package.load()
     reservation.pid = package.process_pid
-    process.room.for_import("numpy", 499)  # 300 measured, 100 still reserved
+    process.admission.reserve_for_import("numpy", 499)  # 300 measured, 100 still reserved
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_import("sympy", 1)
+        process.admission.reserve_for_import("sympy", 1)
 
 
 def test_a_load_whose_cost_nobody_knows_is_let_through_and_reserves_nothing():
     process = FakeProcess(base=899)
-    process.room.for_process("pandas", 0)
-    assert process.room._reservations == set()
+    process.admission.reserve_for_process("pandas", 0)
+    assert process.admission._reservations == set()
 
 
 def test_what_other_workers_measured_is_the_cost_where_this_one_knows_none():
     process = FakeProcess(base=800, costs={("pandas", True): 100, ("numpy", False): 100})
-    for reserve, name in ((process.room.for_process, "pandas"), (process.room.for_import, "numpy")):
+    for reserve, name in (
+        (process.admission.reserve_for_process, "pandas"),
+        (process.admission.reserve_for_import, "numpy"),
+    ):
         with pytest.raises(MemoryBudgetExceeded, match="no room to load"):
             reserve(name, 0)
-    process.room.for_process("numpy", 0)  # isolated it may take anything
-    process.room.for_process("pandas", 50)  # its own measurement is the later one
+    process.admission.reserve_for_process("numpy", 0)  # isolated it may take anything
+    process.admission.reserve_for_process("pandas", 50)  # its own measurement is the later one
 
 
 def test_idle_packages_go_and_those_in_use_stay():
     idle, busy = loaded(FakePackage("idle", 300), FakePackage("busy", 300))
     busy.active_calls = 1
     process = FakeProcess(idle, busy, base=200)
-    process.room.for_process("pandas", 300)
+    process.admission.reserve_for_process("pandas", 300)
     assert process.loaded() == ["busy"]
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_process("numpy", 300)
+        process.admission.reserve_for_process("numpy", 300)
     assert process.loaded() == ["busy"]
 
 
@@ -135,7 +138,7 @@ def test_a_package_used_between_the_look_and_the_unloading_stays():
     one, two = loaded(FakePackage("one", 300), FakePackage("two", 300, priority=1))
     process = FakeProcess(one, two, base=200)
     one.unload = lambda: (0, "in use")
-    process.room.for_process("pandas", 300)
+    process.admission.reserve_for_process("pandas", 300)
     assert process.loaded() == ["one"]
 
 
@@ -151,7 +154,7 @@ def test_a_package_used_between_the_look_and_the_unloading_stays():
 def test_the_order_to_go_is_preference_then_priority(options, goes):
     package, other = loaded(FakePackage("package", 300, **options), FakePackage("other", 300))
     process = FakeProcess(other, package, base=200)
-    process.room.for_process("pandas", 300)
+    process.admission.reserve_for_process("pandas", 300)
     assert {"package", "other"} - set(process.loaded()) == {goes}
 
 
@@ -159,9 +162,9 @@ def test_the_least_valuable_goes_first_then_the_longest_unused():
     packages = loaded(*(FakePackage(name, 100) for name in ("often", "lately", "seldom")))
     packages[0].uses, packages[1].last_used = 9, 50.0
     process = FakeProcess(*packages, base=500)
-    process.room.for_process("x", 150)
+    process.admission.reserve_for_process("x", 150)
     assert process.loaded() == ["lately", "often"]
-    process.room.for_process("y", 50)
+    process.admission.reserve_for_process("y", 50)
     assert process.loaded() == ["often"]
 
 
@@ -170,7 +173,7 @@ def test_nothing_is_unloaded_where_that_would_not_be_enough():
     busy.active_calls = 1
     process = FakeProcess(idle, busy, base=400)
     with pytest.raises(MemoryBudgetExceeded):
-        process.room.for_process("pandas", 400)
+        process.admission.reserve_for_process("pandas", 400)
     assert process.loaded() == ["busy", "idle"]
 
 
@@ -179,7 +182,7 @@ def test_memory_given_back_has_two_seconds_to_show():
     process = FakeProcess(idle, base=500)
     used = process.used
     process.used = lambda: 800 if process.clock.now < 1.5 else used()
-    process.room.for_process("pandas", 300)
+    process.admission.reserve_for_process("pandas", 300)
     assert process.loaded() == []
     assert 1.5 <= process.clock.now < 1.6
 
@@ -189,9 +192,9 @@ def test_the_refusal_says_what_it_takes_what_is_free_and_what_to_do():
     package.load()
     process = FakeProcess(package)
     scope = ScopeMemory("app 'shop'", 512 * MIB, 400 * MIB)
-    process.room._measure = lambda _: MemoryView((scope,), WORKER, {"idle": 10 * MIB}, {})
+    process.admission._measure = lambda _: MemoryView((scope,), WORKER, {"idle": 10 * MIB}, {})
     with pytest.raises(MemoryBudgetExceeded) as refusal:
-        process.room.for_process("pandas", 120 * MIB)
+        process.admission.reserve_for_process("pandas", 120 * MIB)
     assert str(refusal.value) == (
         "no room to load package 'pandas': it took 120.0 MiB when it was last measured, 60.8 MiB are free before app "
         "'shop' enters emergency (0.9 of 512.0 MiB), and idle packages of this process hold 10.0 MiB; try again once "
@@ -211,7 +214,7 @@ def test_a_burst_of_loads_never_exceeds_the_budget():
         together.wait()
         for _ in range(10):
             try:
-                reservation = process.room.for_process(package.name, package.size)
+                reservation = process.admission.reserve_for_process(package.name, package.size)
             except MemoryBudgetExceeded:
                 refused.append(package.name)
                 continue
@@ -226,7 +229,7 @@ def test_a_burst_of_loads_never_exceeds_the_budget():
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(load, packages))
     assert over == []
-    assert process.room._reservations == set()
+    assert process.admission._reservations == set()
     assert len(refused) < 16 * 10
 
 
@@ -324,12 +327,12 @@ def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budg
     functions["json"]()
     with pytest.raises(RuntimeError):
         IsolatedFunction(room_functions.refuse, package=functions["wave"].package)()
-    assert loader._declaring().room._reservations == set()
+    assert loader._declaring().admission._reservations == set()
     missing = loader.isolated("no_such_package_here")(room_functions.hold)
     missing.package.cost_bytes = MIB
     with pytest.raises(Exception, match="No module named"):
         missing()
-    assert loader._declaring().room._reservations == set()
+    assert loader._declaring().admission._reservations == set()
 
 
 def test_without_the_setting_nothing_is_refused(runtime_dir):
@@ -357,8 +360,8 @@ def test_an_import_on_first_use_is_refused_before_it_begins_and_tried_again(budg
         view = look(reader, hosts)
         return MemoryView(view.scopes, view.worker, view.processes, costs)
 
-    reader = loader._declaring().room._measure.__self__
-    monkeypatch.setattr(loader._declaring().room, "_measure", measure)
+    reader = loader._declaring().admission._measure.__self__
+    monkeypatch.setattr(loader._declaring().admission, "_measure", measure)
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     module = loader.import_module("wave")
     with pytest.raises(MemoryBudgetExceeded, match="no room to load package 'wave'"):
@@ -366,7 +369,7 @@ def test_an_import_on_first_use_is_refused_before_it_begins_and_tried_again(budg
     assert "wave" not in sys.modules
     costs.clear()
     assert callable(module.open)
-    assert loader._declaring().room._reservations == set()
+    assert loader._declaring().admission._reservations == set()
 
 
 def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_worker, runtime_dir):
@@ -378,11 +381,11 @@ def test_what_the_apps_other_workers_published_is_their_cost(budgeted, publish_w
             name="decimal", mechanism="stop", source="process", loaded=0.0, unloads=2.0, reclaimed_bytes=18.0
         ),
     ]
-    reader = loader._declaring().room._measure.__self__
+    reader = loader._declaring().admission._measure.__self__
     namespace = {"pid_namespace": "another", "sampled": reader.measure({}).worker.sampled}
     publish_worker(pid=2_000_000, packages=published, proportional_bytes=1e15, **namespace)
     publish_worker(pid=2_000_001, app="till", packages=[published_package(memory_bytes=99.0)], **namespace)
-    view = loader._declaring().room._measure({})
+    view = loader._declaring().admission._measure({})
     assert view.costs == {("wave", False): 5, ("json", True): 7, ("decimal", True): 9}
     assert view.scopes[0].name == "app 'shop'"
     assert view.scopes[0].used > 1e15

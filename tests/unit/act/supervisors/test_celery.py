@@ -8,7 +8,7 @@ from celery.concurrency.asynpool import Worker
 from celery.signals import worker_before_create_process
 
 from mempressure.act.supervisors import celery as module
-from mempressure.act.supervisors.celery import OtherPool, PoolChild
+from mempressure.act.supervisors.celery import PreforkPool, UnreplacedPool
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def worker():
 
 @pytest.fixture
 def child(worker):
-    return PoolChild(worker, working=False, forked=True)
+    return PreforkPool(worker, working=False, forked=True)
 
 
 def test_a_child_serves_from_the_start_of_its_loop_and_is_recycled_from_its_first_task(worker, child):
@@ -76,19 +76,19 @@ def test_leaving_comes_before_billiard_s_own_end(worker, child):
 
 
 def test_a_child_whose_loop_runs_already_or_whose_queue_is_shared_is_not_recycled(worker):
-    late = PoolChild(worker, working=True, forked=True)
+    late = PreforkPool(worker, working=True, forked=True)
     assert late.serving
     assert "inside a task" in late.recycle_refused
-    assert "share one queue" in PoolChild(SimpleNamespace(workloop=None), working=False, forked=True).recycle_refused
+    assert "share one queue" in PreforkPool(SimpleNamespace(workloop=None), working=False, forked=True).recycle_refused
 
 
 def test_only_a_forked_child_is_not_trimmed(worker, child):
     assert "forked" in child.trim_refused
-    assert PoolChild(worker, working=False, forked=False).trim_refused == ""
+    assert PreforkPool(worker, working=False, forked=False).trim_refused == ""
 
 
 def test_another_pool_says_why_it_is_not_recycled():
-    pool = OtherPool("gevent")
+    pool = UnreplacedPool("gevent")
     assert (pool.kind, pool.serving) == ("", True)
     assert "Celery's gevent pool" in pool.recycle_refused
 
@@ -128,7 +128,7 @@ def test_a_pool_looks_again_for_a_child_that_was_not_yet_to_be_waited_for():
     pool.hub = hub
     for _ in range(2):  # the signal comes before each child
         worker_before_create_process.send(sender=pool)
-        module._miss_no_end(sender=pool)
+        module._look_again_for_ended_children(sender=pool)
     pool._event_process_exit(hub, "child")
     hub.run()
     assert (pool.looks, pool._pool) == (3, ["sibling"])
@@ -137,7 +137,7 @@ def test_a_pool_looks_again_for_a_child_that_was_not_yet_to_be_waited_for():
 def test_a_pool_does_not_look_for_ever():
     pool, hub = Pool(), Hub()
     pool.hub, pool.looks = hub, 10
-    module._miss_no_end(sender=pool)
+    module._look_again_for_ended_children(sender=pool)
     pool._event_process_exit(hub, "child")
     hub.run()
     assert pool.looks == 10 + 1 + module._MOST_LOOKS
@@ -145,5 +145,5 @@ def test_a_pool_does_not_look_for_ever():
 
 def test_a_pool_without_a_loop_is_left_as_it_is():
     pool = SimpleNamespace()
-    module._miss_no_end(sender=pool)
+    module._look_again_for_ended_children(sender=pool)
     assert vars(pool) == {}

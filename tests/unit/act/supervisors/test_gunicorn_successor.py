@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mempressure.act.supervisors import gunicorn_successor as module
-from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone, siblings
+from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone, other_children
 from mempressure.measure.process import start_ticks
 
 ARBITER = 4_000_000
@@ -46,7 +46,7 @@ def arbiter(make_worker, monkeypatch):
     arbiter = Arbiter(make_worker)
     monkeypatch.setattr(module.os, "kill", arbiter.kill)
     monkeypatch.setattr(module.os, "getppid", lambda: ARBITER)
-    monkeypatch.setattr(module, "siblings", lambda parent: list(arbiter.children))
+    monkeypatch.setattr(module, "other_children", lambda parent: list(arbiter.children))
     return arbiter
 
 
@@ -127,7 +127,7 @@ def test_a_process_knows_whether_it_is_its_parents_only_child():
     code = f"from mempressure.act.supervisors.gunicorn_successor import is_alone; print(is_alone({os.getpid()}))"
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert sleeper.pid in siblings(os.getpid())
+        assert sleeper.pid in other_children(os.getpid())
         with_another = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert with_another.stdout == "False\n"
     finally:

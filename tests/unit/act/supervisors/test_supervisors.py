@@ -25,7 +25,7 @@ def in_a_thread(function):
 
 def test_an_object_is_found_on_the_main_thread_s_stack_from_another_thread(monkeypatch):
     def look():
-        return in_a_thread(lambda: base.on_main_thread(__name__, "Server"))
+        return in_a_thread(lambda: base.find_on_main_thread(__name__, "Server"))
 
     monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Server=Server))
     server = Server()
@@ -34,8 +34,8 @@ def test_an_object_is_found_on_the_main_thread_s_stack_from_another_thread(monke
 
 
 def test_nothing_is_found_where_the_server_was_not_imported():
-    assert base.on_main_thread("no_such_server", "Server") is None
-    assert base.on_main_thread("sys", "NoSuchClass") is None
+    assert base.find_on_main_thread("no_such_server", "Server") is None
+    assert base.find_on_main_thread("sys", "NoSuchClass") is None
 
 
 def test_neither_a_server_nor_its_module_is_imported_for_looking():
@@ -43,7 +43,7 @@ def test_neither_a_server_nor_its_module_is_imported_for_looking():
 import sys
 from mempressure.act import supervisors
 finder = supervisors.SupervisorFinder()
-assert finder.find().kind == "" and not finder.supervises and not supervisors.postponed(print)
+assert finder.find().kind == "" and not finder.supervises and not supervisors.postpone_start(print)
 servers = {"gunicorn", "uvicorn", "celery", "billiard", "multiprocessing", "asyncio"}
 print([name for name in sys.modules if servers & set(name.split("."))])
 """

@@ -1,4 +1,4 @@
-"""The other workers of a worker's app, and whether there is memory for one more: for replacing the worker."""
+"""The workers of this worker's app, and whether there is memory for one more: for replacing this worker."""
 
 import logging
 
@@ -13,7 +13,7 @@ ROOM_FACTOR = 1.25
 """A successor is started first only where so many times its memory is available: a pause is better than a kill."""
 
 
-class Siblings:
+class AppWorkers:
     """The workers of this worker's app and the available memory, read at each call.
 
     Args:
@@ -42,7 +42,7 @@ class Siblings:
         try:
             node = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
         except (MempressureError, OSError) as problem:
-            _log.warning("other workers not read: reason=%s", problem)
+            _log.warning("workers not read: reason=%s", problem)
             return [], []
         app = node.apps.get(self._app)
         if app is None:
