@@ -96,7 +96,7 @@ class OrderConnections:
             return
         waiting = self.open()
         if len(waiting) >= CONNECTIONS:
-            # Clients send their order at once: the one that was silent for longest makes room.
+            # An honest client sends at once, so the connection that has been open longest is closed.
             self._drop(min(waiting, key=lambda known: known[1][1])[0])
         self._selector.register(connection, selectors.EVENT_READ, (bytearray(), time.monotonic()))
 
@@ -109,13 +109,16 @@ class OrderConnections:
         if part and not received.endswith(b"\n") and len(received) <= MAX_LINE_BYTES:
             return
         if not received.endswith(b"\n") or len(received) > MAX_LINE_BYTES:
+            if received:  # what sends nothing only looked whether an agent listens
+                reason = "is cut off" if len(received) <= MAX_LINE_BYTES else f"is longer than {MAX_LINE_BYTES}"
+                _log.debug("order ignored: its line of %d bytes %s", len(received), reason)
             self._drop(connection)
             return
         self._selector.unregister(connection)
         connection.settimeout(CONNECTION_SECONDS)
-        self._take(connection, bytes(received))
+        self._dispatch(connection, bytes(received))
 
-    def _take(self, connection: socket.socket, line: bytes) -> None:
+    def _dispatch(self, connection: socket.socket, line: bytes) -> None:
         try:
             order = parse_order(line)
             if order.op == "measure":
@@ -126,7 +129,7 @@ class OrderConnections:
                 target=self._carry_out, args=(connection, order), name="mempressure-order", daemon=True
             )
             thread.start()
-        except Exception as error:  # whatever it was, the client must get an answer
+        except Exception as error:  # the sender needs an answer
             _answer(connection, {"id": None, "error": f"{error}"})
             if not isinstance(error, ValueError):
                 raise
@@ -139,7 +142,7 @@ class OrderConnections:
                 try:
                     result, afterwards = self._act(order)
                     answer = {"id": order.id, **result}
-                except Exception as error:  # noqa: BLE001 -- whatever it was, the client must get an answer
+                except Exception as error:  # noqa: BLE001 -- the sender needs an answer
                     _log.exception("order failed: id=%s op=%s", order.id, order.op)
                     answer = {"id": order.id, "error": f"{type(error).__name__}: {error}"}
                 self._answers[order.id] = answer

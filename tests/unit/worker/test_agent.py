@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from mempressure.act.order_client import give_order
+from mempressure.act.orders import MAX_LINE_BYTES
 from mempressure.config.paths import socket_path
 from mempressure.errors import AgentUnreachableError
 from mempressure.measure.process import pid_namespace
@@ -159,6 +160,16 @@ def test_a_failing_order_is_told_and_remembered(agent, subject, path, caplog):
 def test_nonsense_is_answered_with_what_to_send(agent, path):
     with pytest.raises(AgentUnreachableError, match="refused eval: order op='eval' unknown"):
         give_order(path, {"id": "x", "op": "eval"})
+
+
+def test_an_order_that_is_cut_off_or_too_long_is_logged(agent, path, caplog):
+    caplog.set_level(logging.DEBUG, logger="mempressure.worker.order_connections")
+    for sent, reason in ((b'{"id":', "6 bytes is cut off"), (b"x" * (MAX_LINE_BYTES + 1), "is longer than")):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            until(lambda reason=reason: reason in caplog.text, "the log line")
 
 
 def test_silent_and_endless_clients_do_not_block_others(agent, subject, path):
