@@ -18,6 +18,7 @@ from mempressure.state.records import PackageState
 
 if TYPE_CHECKING:
     from mempressure.act.trim import PressureCallbacks
+    from mempressure.control.application_loop import ApplicationLoop
     from mempressure.control.monitor import GarbageCollected, MemoryMonitor
     from mempressure.control.process_monitor import ProcessMonitor
     from mempressure.decide.alerts import AlertDict
@@ -54,12 +55,12 @@ class LazyLoader:
         self._own_monitor: ProcessMonitor | None = None
         self._packages: Packages | None = None
         self._declarations: Declarations | None = None
+        self._loop: ApplicationLoop | None = None
         self._bootstrap = Bootstrap(
             self._configuration,
             packages=lambda: self._packages,
             callbacks=lambda: self._callbacks,
             background=lambda: self._background,
-            watch=self._process_monitor,
         )
         if self._with_agent:
             self._bootstrap.start_agent()
@@ -212,12 +213,19 @@ class LazyLoader:
         another takes over within a second. A forked child of a process that called it is one of them. Does nothing
         where it runs already, and inside a package process.
         """
-        if self._with_agent:
-            self._bootstrap.start_loop()
+        if not self._with_agent:
+            return
+        from mempressure.control.application_loop import ApplicationLoop  # paid for where `start` is called
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = ApplicationLoop(self._configuration, monitor=self._process_monitor)
+        self._loop.start()
 
     def stop(self) -> None:
         """End the control loop of this process: another that called `start` takes over, or an actuator acts."""
-        self._bootstrap.stop_loop()
+        if self._loop is not None:
+            self._loop.stop()
 
     # Watching
 
@@ -263,6 +271,7 @@ class LazyLoader:
 
     def close(self) -> None:
         """Stop the control loop and the agent, end the package processes, and leave the import system as it was."""
+        self.stop()
         self._bootstrap.stop()
         if self._packages is not None:
             self._packages.close()
@@ -282,6 +291,8 @@ class LazyLoader:
             self._background.after_fork()
         if self._with_agent:
             self._bootstrap.after_fork()
+        if self._loop is not None:
+            self._loop.after_fork()
 
     def _declaring(self) -> "Declarations":
         from mempressure.worker.declarations import Declarations  # 70 KB, paid with the first declaration
@@ -314,7 +325,7 @@ class LazyLoader:
 
     def _changed(self) -> None:
         if self._bootstrap.worker is not None:
-            self._bootstrap.worker.publish_soon()
+            self._bootstrap.worker.agent.publish_soon()
 
 
 _loader: LazyLoader | None = None

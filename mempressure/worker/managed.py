@@ -40,6 +40,9 @@ class ManagedWorker:
         background: returns what the application does beside its requests, if it declared anything.
         forked: this process was forked by one that had a loader.
         delay_seconds: seconds before the agent creates its socket and state file.
+
+    Attributes:
+        agent: publishes this worker.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class ManagedWorker:
         self._unsupported: dict[str, str] | None = None
         self._checked_tracker = False
         self.retiring = False
-        self._agent = Agent(
+        self.agent = Agent(
             self,
             runtime=configuration.runtime_directory,
             trusted_uids=configuration.trusted_uids,
@@ -80,19 +83,7 @@ class ManagedWorker:
     def start(self) -> bool:
         """Start the agent; return False, the reason being logged, where it cannot run."""
         self._finder.find()  # in the main thread: Celery needs it before its loop begins
-        return self._agent.start()
-
-    def stop(self) -> None:
-        """Stop the agent and remove what it published."""
-        self._agent.stop()
-
-    def forget(self) -> None:
-        """Close what a forked child inherited of its parent's agent."""
-        self._agent.forget()
-
-    def publish_soon(self) -> None:
-        """Have the state published now: something was loaded or unloaded."""
-        self._agent.publish_soon()
+        return self.agent.start()
 
     def sample(self, *, thorough: bool) -> WorkerState | None:
         """Measure this process and its package processes; see `mempressure.worker.agent`."""
@@ -197,10 +188,10 @@ class ManagedWorker:
 
     def _begin(self) -> None:
         self._sampler.note_baseline()
-        self.publish_soon()  # the executor waits for this state
+        self.agent.publish_soon()  # the executor waits for this state
 
     def _leave(self) -> None:
-        self.stop()
+        self.agent.stop()
         if (packages := self._packages()) is not None:
             packages.close_processes()
 

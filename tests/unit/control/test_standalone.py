@@ -125,15 +125,15 @@ def test_it_is_inert_inside_a_package_host_and_twice_is_once(configuration, monk
     monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
     hosted = LazyLoader(configuration=configuration)
     hosted.start()
-    assert hosted._bootstrap.loop is None
+    assert hosted._loop is None
     hosted.stop()
     monkeypatch.delenv("MEMPRESSURE_PACKAGE_PROCESS")
     loader = LazyLoader(configuration=configuration)
     try:
         loader.start()
-        first = loader._bootstrap.loop
+        first = loader._loop.loop
         loader.start()
-        assert loader._bootstrap.loop is first is not None
+        assert loader._loop.loop is first is not None
         loader.stop()
         assert not first._thread.is_alive()
         assert LockFile(configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME).take()

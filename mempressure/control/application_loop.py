@@ -1,0 +1,65 @@
+"""The control loop that an application started: in its workers, and again in each process that they fork."""
+
+import threading
+from collections.abc import Callable
+
+from mempressure.act.supervisors import is_supervisor, postpone_start
+from mempressure.config.configuration import Configuration
+from mempressure.control.process_monitor import ProcessMonitor
+from mempressure.control.standalone import LeadingLoop
+from mempressure.worker.agent import FORKED_DELAY_SECONDS
+
+
+class ApplicationLoop:
+    """Starts the loop where this process is a worker, and ends it.
+
+    Args:
+        configuration: of the process.
+        monitor: returns the memory monitor of the process, with its thresholds.
+
+    Attributes:
+        loop: the loop; None where it does not run here.
+    """
+
+    def __init__(self, configuration: Configuration, *, monitor: Callable[[], ProcessMonitor]) -> None:
+        self._configuration = configuration
+        self._monitor = monitor
+        self._lock = threading.Lock()
+        self._wanted = False
+        self.loop: LeadingLoop | None = None
+
+    def start(self) -> None:
+        """Start the loop, here or, where this process is a supervisor's, in its workers; once."""
+        self._wanted = True
+        self._start()
+
+    def stop(self) -> None:
+        """End the loop; no forked child begins one either."""
+        self._wanted = False
+        with self._lock:
+            loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.stop()
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child, whose parent's thread is not here."""
+        self._lock = threading.Lock()
+        if self.loop is not None:
+            self.loop.forget()
+            self.loop = None
+        if self._wanted:
+            self._start(forked=True)
+
+    def _start(self, *, forked: bool = False) -> None:
+        if not forked and (is_supervisor() or postpone_start(self._start)):
+            return
+        with self._lock:
+            if self.loop is not None or not self._wanted:
+                return
+            self.loop = LeadingLoop(
+                self._configuration,
+                monitor=lambda: self._monitor().monitor,
+                settings=lambda: self._monitor().settings(),
+                delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
+            )
+        self.loop.start()
