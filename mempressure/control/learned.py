@@ -30,14 +30,14 @@ class Learned:
 
     def note(self, action: Action, outcome: Outcome, *, started: float, ended: float) -> set[Key]:
         """Learn from an action; return the packages in it that gave back too little and are quarantined for it."""
-        if not action.packages:
+        if not action.packages:  # a trim: the other mechanisms unload packages
             for target in action.targets:
                 self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
             return set()
         if not outcome.workers:
             return set()
         self._ageing = unloaded(self._ageing, action.value)
-        for key in keys(action):
+        for key in quarantine_keys(action):
             held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
             self._quarantine = judged(
                 self._quarantine,
@@ -48,7 +48,10 @@ class Learned:
                 reclaimed_bytes=outcome.reclaimed_bytes,
                 now=ended,
             )
-        return {key for key in keys(action) if key in self._quarantine and self._quarantine[key].since == ended}
+        # `judged` dates what it has quarantined now by `ended`.
+        return {
+            key for key in quarantine_keys(action) if key in self._quarantine and self._quarantine[key].since == ended
+        }
 
     def forget_gone(self, reading: NodeReading) -> None:
         """Forget the workers that are not there any more."""
@@ -56,6 +59,6 @@ class Learned:
         self._trimmed = {worker: when for worker, when in self._trimmed.items() if worker in living}
 
 
-def keys(action: Action) -> list[Key]:
+def quarantine_keys(action: Action) -> list[Key]:
     """Return the (app, package, mechanism) of each package that an action unloads."""
     return [(action.app.name, package, action.mechanism) for package in action.packages]

@@ -12,7 +12,7 @@ from typing import Protocol
 from mempressure.act.executor import Outcome
 from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
-from mempressure.control.learned import Learned, keys
+from mempressure.control.learned import Learned, quarantine_keys
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
 from mempressure.decide.eligibility import Rules
 from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
@@ -85,9 +85,9 @@ class ControlLoop:
         self._clock = clock
         self._sleep = sleep
         self._ended: dict[Scope, float] = {}
-        """When the last cycle that unloaded something ended, in Unix seconds: the strategy's pause begins there."""
+        """When the last cycle that tried to unload packages ended, in Unix seconds: the strategy's pause begins."""
         self._futile: dict[Scope, tuple[str, frozenset[object]]] = {}
-        """The strategy and the identities of actions that freed too little; they are not repeated under it."""
+        """A strategy and the identities of actions, of cycles that freed too little or were dry runs under it."""
         self._trends: dict[Scope, Series] = {}
         """Used memory over time, from which a rising usage is recognised."""
         self._left_alone: dict[Scope, frozenset[tuple[str, str]]] = {}
@@ -111,7 +111,7 @@ class ControlLoop:
         return cycles
 
     def held_since(self, observation: Observation, before: Mapping[Scope, float]) -> dict[Scope, float]:
-        """Return the scopes that have entered a threshold, and since when; the episodes of those that left end.
+        """Return the scopes that have entered a threshold, and since when; end the episodes of those that have left.
 
         An episode is the time from when a scope comes under pressure until it is relieved.
 
@@ -264,7 +264,7 @@ class ControlLoop:
             replaces_worker = mechanism(action.mechanism).replaces_worker
             if replaces_worker and action.app.name in unreplaced:
                 continue
-            if action.packages and disappointing.issuperset(keys(action)):
+            if action.packages and disappointing.issuperset(quarantine_keys(action)):
                 continue
             started = self._clock()
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")

@@ -1,4 +1,6 @@
-"""Which packages and workers may be unloaded now, and the reason for each that is left alone.
+"""Which packages may be unloaded and which workers recycled now, and the reason for each that is left alone.
+
+The worker checks again when the order arrives (`mempressure.act.mechanisms`).
 
 A *refault* is a package's loading again soon after it was unloaded (see `mempressure.decide.backoff`).
 """
@@ -66,7 +68,10 @@ class Situation:
         return max((package for package in found if self._level(package)), key=self._level, default=None)
 
     def idle_seconds(self, package: PackageState, refaulted: PackageState | None = None) -> float:
-        """Return how many seconds a package must have been unused to be unloaded; more after `refaulted`."""
+        """Return how many seconds a package must have been unused to be unloaded.
+
+        It is longer where `refaulted`, the same package in any worker of the app, was loaded again too soon.
+        """
         needed = self.strategy.idle_seconds(package.timeout)
         # Where the kernel is about to kill something, loading twice is the lesser evil.
         if refaulted is None or self.strategy.name == "critical":

@@ -68,7 +68,7 @@ class Planner(Protocol):
     """What a plan asks of a mechanism."""
 
     acts_below_unloading: bool
-    """Whether it may act while usage is below unload_packages and not yet below its exit, where unloading ends."""
+    """Whether it still acts between the exit and the entry of unload_packages (0.75 to 0.80 by default)."""
 
     def plan(self, apps: Sequence[AppReading], situation: Situation) -> tuple[Iterable[Action], Iterable[Skip]]:
         """Return the actions that are possible now, the best first, and what is left alone."""

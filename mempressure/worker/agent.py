@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 """How often the state is published."""
 FORKED_DELAY_SECONDS = 0.3
-"""The delay in a forked child, and under `mempressure run`: most forks execute another program within it, and a server
-has started."""
+"""The delay in a forked child, and under `mempressure run`: by then most forked children have executed another program,
+and a server has started, so that no socket is made in vain."""
 PUBLISH_AT_MOST_EVERY = 0.1
 """Seconds between two publications asked for by loads and unloads: a burst of them costs ten ticks a second at most."""
 
@@ -80,7 +80,10 @@ class Agent:
         self._once: LogOnce | None = None
 
     def start(self) -> bool:
-        """Start the thread; return False, having logged why, where the runtime directory cannot be used."""
+        """Start the thread; return False, having logged why, where the runtime directory cannot be used.
+
+        With a delay the directory is used only after it: then a failure is only logged.
+        """
         self._pid = os.getpid()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()

@@ -62,8 +62,8 @@ class ManagedWorker:
         self._finder = SupervisorFinder(
             directory=configuration.runtime_directory / str(os.geteuid()),
             app_workers=self._app_workers,
-            at_serving=self._begin,
-            at_end=self._leave,
+            at_serving=self._on_serving,
+            at_end=self._on_end,
             forked=forked,
         )
         self._sampler = WorkerSampler(configuration, finder=self._finder, cgroup=own_cgroup(), clock=time.time)
@@ -86,7 +86,7 @@ class ManagedWorker:
         return self.agent.start()
 
     def sample(self, *, thorough: bool) -> WorkerState | None:
-        """Measure this process and its package processes; see `mempressure.worker.agent`."""
+        """Measure this process and its package processes; see `AgentSubject` in `mempressure.worker.agent`."""
         if self._finder.supervises:
             return None
         self._finder.find().settle()
@@ -103,7 +103,7 @@ class ManagedWorker:
         return worker
 
     def carry_out(self, order: "Order") -> tuple[dict[str, Any], Callable[[], None] | None]:
-        """Carry out an order; see `mempressure.worker.agent`."""
+        """Carry out an order; see `AgentSubject` in `mempressure.worker.agent`."""
         from mempressure.act.mechanisms import mechanism  # only paid for where something was ordered
 
         return mechanism(order.op).carry_out(self, order)
@@ -186,11 +186,11 @@ class ManagedWorker:
 
         return AppWorkers(self._configuration, baseline=self._sampler.baseline_bytes)
 
-    def _begin(self) -> None:
+    def _on_serving(self) -> None:
         self._sampler.note_baseline()
         self.agent.publish_soon()  # the executor waits for this state
 
-    def _leave(self) -> None:
+    def _on_end(self) -> None:
         self.agent.stop()
         if (packages := self._packages()) is not None:
             packages.close_processes()

@@ -105,7 +105,8 @@ class Stage(Protocol):
 class Mechanism:
     """One way to give memory back.
 
-    A subclass has `name`, `effect`, `plan` and `carry_out`, and `rehearsal_steps` and `play` where it unloads packages.
+    A subclass has `name`, `effect`, `plan` and `carry_out`, and the traits in which it differs; where it unloads
+    packages, which it does unless it says otherwise, also `rehearsal_steps` and `play`.
     """
 
     name: str
@@ -116,12 +117,12 @@ class Mechanism:
     unloads_packages = True
     """Whether it gives back what packages hold, so that they are counted, limited and rehearsed."""
     ordered_for_package = False
-    """Whether an order is for one package of a worker, and not for the worker as a whole."""
+    """Whether an order is for one package of a worker, the only one of its action, and not for the whole worker."""
     replaces_worker = False
     """Whether the worker ends for it: it takes its own counters with it, and a successor has to be waited for."""
     acts_below_unloading = False
-    """Whether it may act while usage is below the threshold unload_packages and not yet below its exit, where unloading
-    ends: for what touches no worker."""
+    """Whether it still acts between the exit and the entry of unload_packages (0.75 to 0.80 by default): for what
+    leaves the workers themselves untouched."""
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
         """Return the actions that this mechanism could take now, the best first, and what it leaves alone: pure."""

@@ -1,8 +1,10 @@
 """Supervisors: what replaces this worker when it ends, and how to end so that no work is lost, a module per server.
 
-To add a server, name it in `_SERVERS` and write a module here with `find() -> Supervisor | None` and
+To add a server, name it in `_SERVERS` and write the module of that name here, with `find() -> Supervisor | None` and
 `is_supervisor() -> bool`; also `postpone_start(start) -> bool` where only the server's start tells what this process
-will be. A server's module is imported only where the server has been, and imports nothing of it.
+will be. It has a subclass of `Supervisor` with `kind` (without one no worker is recycled), `pid`, `serving`,
+`recycle_refused` and `grace`, and where needed `retire` and `at_serving`. A server's module is imported only where the
+server has been, and imports nothing of it.
 """
 
 import importlib
@@ -35,7 +37,7 @@ _SERVERS = {
     "celery": ("celery.bin.celery", "celery.worker.worker", "billiard.pool"),
     "uvicorn": ("uvicorn.server",),
 }
-"""The servers, the outermost first, and what has been imported wherever they run."""
+"""The servers, the outermost first, each looked for where any of these modules has been imported."""
 
 
 class SupervisorFinder:

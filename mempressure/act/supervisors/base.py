@@ -44,7 +44,7 @@ class Supervisor:
     """What would replace this process when it ends: nothing, unless a server's own module says more.
 
     Attributes:
-        kind: gunicorn, uvicorn or celery; "" where nothing would replace it.
+        kind: the server's name; "" where nothing would replace it.
         pid: of the supervisor; 0 without one.
     """
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mempressure.act.executor import Outcome
-from mempressure.control.learned import Learned, keys
+from mempressure.control.learned import Learned, quarantine_keys
 from mempressure.decide.plan import Action, Target
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
@@ -50,7 +50,7 @@ def test_a_trim_is_remembered_for_as_long_as_its_worker_is_there(learned):
 def test_what_gave_back_under_a_fifth_is_quarantined(learned, reclaimed, workers, disappoints):
     stop = action()
     found = learned.note(stop, outcome(reclaimed, workers=workers), started=NOW, ended=NOW + 1)
-    assert found == (set(keys(stop)) if disappoints else set())
+    assert found == (set(quarantine_keys(stop)) if disappoints else set())
     assert set(learned.experience(futile=()).quarantine) == found
 
 
