@@ -8,7 +8,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mempressure import __version__
 from mempressure.act.executor import Outcome
-from mempressure.act.mechanisms import mechanism, mechanisms
+from mempressure.act.mechanisms import mechanism, worker_replacing_names
 from mempressure.config.configuration import DRY_RUN_CHOICES
 from mempressure.control.records import Cycle
 from mempressure.decide.plan import Action
@@ -162,7 +162,7 @@ class Metrics:
 
     def observe_node(self, reading: NodeReading) -> None:
         """Create the series, at 0, of every package that only its worker's end unloads: the first increase is seen."""
-        replacing = {each.name for each in mechanisms() if each.replaces_worker}
+        replacing = worker_replacing_names()
         for app in reading.apps.values():
             for worker in app.workers:
                 for package in worker.packages:

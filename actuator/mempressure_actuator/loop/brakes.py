@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mempressure.act.mechanisms import mechanisms
+from mempressure.act.mechanisms import worker_replacing_names
 from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
 from mempressure.control.records import Cycle, Pressure, Scope
 from mempressure.decide.summary import Observation
@@ -48,7 +48,7 @@ def recent(times: Iterable[float], *, now: float) -> tuple[float, ...]:
 
 def recent_recycles(cycles: Iterable[CycleDict], *, now: float) -> dict[str, tuple[float, ...]]:
     """Return when workers of each app were recycled within the last minute, by the history (Unix seconds)."""
-    replacing = {each.name for each in mechanisms() if each.replaces_worker}
+    replacing = worker_replacing_names()
     found: dict[str, tuple[float, ...]] = {}
     for cycle in cycles:
         for action in cycle["actions"]:

@@ -17,6 +17,11 @@ def mechanisms() -> tuple[Mechanism, ...]:
     return tuple(map(mechanism, registry.NAMES))
 
 
+def worker_replacing_names() -> frozenset[str]:
+    """Return the names of the mechanisms that end a worker for its successor."""
+    return frozenset(each.name for each in mechanisms() if each.replaces_worker)
+
+
 def rehearsed_mechanisms() -> tuple[Mechanism, ...]:
     """Return the mechanisms that unload packages, and that a rehearsal can therefore try, mildest first."""
     return tuple(each for each in mechanisms() if each.unloads_packages)
