@@ -6,7 +6,6 @@ import os
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mempressure.config.thresholds import Thresholds
@@ -19,7 +18,6 @@ from mempressure.measure.trend import SERIES_LENGTH
 from mempressure.state.node import AppReading, NodeReading, app_memory
 from mempressure.state.records import PackageState
 from tests.support.doubles.clock import Clock
-from tests.support.waiting import until
 
 KB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 TEN_KEYS = [
@@ -474,21 +472,3 @@ def test_freed_memory_is_the_fall_of_private_memory_and_never_negative(proc, aft
 def test_where_private_memory_is_not_told_nothing_is_claimed(proc):
     result = MemoryMonitor(proc=proc.path).force_garbage_collection()
     assert (result["memory_freed"], result["memory_measured"]) == (0, False)
-
-
-def test_the_system_memory_agrees_with_psutil_to_the_byte():
-    """On the live machine: psutil's reading, made between two equal ones of ours, is the same."""
-    monitor = MemoryMonitor()
-    keys = ("total", "available", "swap_total", "swap_available")
-
-    def agree():
-        before = monitor.get_system_memory_info()
-        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        after = monitor.get_system_memory_info()
-        if any(before[key] != after[key] for key in keys):
-            return False
-        assert [before[key] for key in keys] == [memory.total, memory.available, swap.total, swap.free]
-        assert before["percent"] == pytest.approx(memory.percent, abs=0.051)  # psutil rounds to one decimal
-        return True
-
-    until(agree, "a moment in which the memory of the machine does not change")
