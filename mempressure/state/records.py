@@ -3,7 +3,7 @@
 Each worker has one small file, replaced atomically each second: readers never wait for a worker, and a file is always
 complete. A file is
 
-    8 bytes   magic "MPSTATE2"
+    8 bytes   magic "MPSTATE3"
     u32 u32   number of values, length of the catalog in bytes
     i64       hash of the catalog, by which a reader recognises it
     values    little-endian doubles: first `WORKER_VALUES`, then `PACKAGE_VALUES` for each package of the catalog
@@ -26,7 +26,7 @@ MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
-MAGIC = b"MPSTATE2"
+MAGIC = b"MPSTATE3"
 
 
 class PackageState(Record):
@@ -82,6 +82,8 @@ class WorkerState(Record):
     supervisor: str = ""
     """What replaces this worker when it ends: gunicorn, uvicorn, celery, or nothing."""
     supervisor_pid: int = 0
+    role: str = ""
+    """What it is to its server: worker or child (Celery's); empty where no server runs it."""
     serving: bool = True
     """False while the worker boots and once it was told to end."""
     trim_refused: str = ""
@@ -99,10 +101,20 @@ class WorkerState(Record):
     private_bytes: float = 0.0
     baseline_bytes: float = UNKNOWN
     """Its private memory when it began to serve: what a fresh worker takes."""
+    late_bytes: float = UNKNOWN
+    """What imports have added to it since it began to serve."""
+    last_work: float = UNKNOWN
+    """When its last request or task ended, or it began to serve; `UNKNOWN` where its server does not show that."""
+    active_work: float = 0.0
+    """Number of requests or tasks under way."""
+    idle_timeout: float = UNKNOWN
+    """Seconds without work after which it is idle as a whole."""
     package_processes_bytes: float = 0.0
     """Proportional memory of all its package processes."""
     supervisor_bytes: float = 0.0
     """Proportional memory of its supervisor; every worker of one supervisor reports the same process."""
+    supervisor_private_bytes: float = 0.0
+    """The part of it that is the supervisor's alone."""
     cgroup_limit_bytes: float = UNKNOWN
     cgroup_working_set_bytes: float = UNKNOWN
     cgroup_waiting_seconds: float = UNKNOWN
@@ -112,6 +124,8 @@ class WorkerState(Record):
     cgroup_max_events: float = UNKNOWN
     cgroup_oom_events: float = UNKNOWN
     cgroup_oom_kill_events: float = UNKNOWN
+    callbacks: float = 0.0
+    """Number of `on_pressure` callbacks that the application has declared."""
     callback_failures: float = 0.0
     """Number of `on_pressure` callbacks that failed or took too long, since the worker started."""
     process_deaths: float = 0.0
@@ -145,8 +159,13 @@ WORKER_VALUES = (
     "proportional_bytes",
     "private_bytes",
     "baseline_bytes",
+    "late_bytes",
+    "last_work",
+    "active_work",
+    "idle_timeout",
     "package_processes_bytes",
     "supervisor_bytes",
+    "supervisor_private_bytes",
     "cgroup_limit_bytes",
     "cgroup_working_set_bytes",
     "cgroup_waiting_seconds",
@@ -156,6 +175,7 @@ WORKER_VALUES = (
     "cgroup_max_events",
     "cgroup_oom_events",
     "cgroup_oom_kill_events",
+    "callbacks",
     "callback_failures",
     "process_deaths",
     "process_start_failures",

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mempressure.act.supervisors import SupervisorFinder
@@ -40,6 +41,7 @@ class WorkerSampler:
     ) -> None:
         self._app = configuration.app
         self._budget = configuration.budget
+        self._idle_timeout = configuration.package_timeout
         self._finder = finder
         self._cgroup = cgroup
         self._clock = clock
@@ -49,7 +51,7 @@ class WorkerSampler:
         self._next_measurement = 0.0
         self._processes: dict[str, tuple[int, ProcessMemory]] = {}
         self._own = ProcessMemory(0, 0)
-        self._supervisor_bytes = 0
+        self._supervisor_memory = ProcessMemory(0, 0)
         self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
         self.measures_memory = True
@@ -80,22 +82,25 @@ class WorkerSampler:
             started=self._started,
             supervisor=supervisor.kind,
             supervisor_pid=supervisor.pid,
+            role=supervisor.role,
             serving=supervisor.serving,
             recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
             baseline_bytes=self.baseline_bytes,
+            idle_timeout=self._idle_timeout,
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
             private_bytes=float(self._own.private),
             package_processes_bytes=float(sum(memory.proportional for memory in living.values())),
-            supervisor_bytes=float(self._supervisor_bytes),
+            supervisor_bytes=float(self._supervisor_memory.proportional),
+            supervisor_private_bytes=float(self._supervisor_memory.private),
         )
         self._add_cgroup(state)
         return state, {name: memory.private for name, memory in living.items()}
 
     def _measure(self, processes: Mapping[str, int | None]) -> None:
         self._own = process_memory()
-        self._supervisor_bytes = _proportional_or_zero(self._finder.find().pid)
+        self._supervisor_memory = _memory_or_nothing(self._finder.find().pid)
         self._processes = {}
         for name, pid in processes.items():
             if pid is not None:
@@ -128,11 +133,9 @@ class WorkerSampler:
             setattr(state, f"cgroup_{event}_events", float(count))
 
 
-def _proportional_or_zero(pid: int) -> int:
-    """Return a supervisor's memory; 0 where there is none, it is gone, or it runs as another user."""
-    if not pid:
-        return 0
-    try:
-        return process_memory(pid).proportional
-    except (ProcessLookupError, PermissionError):
-        return 0
+def _memory_or_nothing(pid: int) -> ProcessMemory:
+    """Return a supervisor's memory; nothing where there is none, it is gone, or it runs as another user."""
+    if pid:
+        with suppress(ProcessLookupError, PermissionError):
+            return process_memory(pid)
+    return ProcessMemory(0, 0)

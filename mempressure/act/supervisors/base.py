@@ -46,10 +46,12 @@ class Supervisor:
     Attributes:
         kind: the server's name; "" where nothing would replace it.
         pid: of the supervisor; 0 without one.
+        role: of this process: worker or child; "" where no server is known.
     """
 
     kind = ""
     pid = 0
+    role = ""
 
     @property
     def serving(self) -> bool:

@@ -26,6 +26,7 @@ class PreforkPool(Supervisor):
     """
 
     kind = "celery"
+    role = "child"
 
     def __init__(self, worker: Any, *, working: bool, forked: bool) -> None:
         self._worker = worker
@@ -112,6 +113,8 @@ class UnreplacedPool(Supervisor):
     Args:
         name: of the pool: solo, threads, gevent, eventlet.
     """
+
+    role = "worker"
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -28,6 +28,7 @@ class Gunicorn(Supervisor):
     """The arbiter of this gunicorn worker."""
 
     kind = "gunicorn"
+    role = "worker"
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker

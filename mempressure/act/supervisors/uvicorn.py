@@ -26,6 +26,8 @@ class Uvicorn(Supervisor):
         supervised: whether uvicorn's multiprocess supervisor started this process.
     """
 
+    role = "worker"
+
     def __init__(self, server: Any, *, supervised: bool) -> None:
         self._server = server
         self._draining = False
