@@ -80,7 +80,8 @@ FAMILIES = (
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
         "package_memory_bytes",
-        "Memory of the package over all workers; source is process (measured now) or import (measured at import).",
+        "Memory of the package over all workers; source is process (measured now), import (measured at import) or "
+        "parent (the same, before the workers were forked: counted once).",
         "app",
         "package",
         "source",

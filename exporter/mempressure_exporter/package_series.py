@@ -9,6 +9,7 @@ from operator import ne
 
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
+from mempressure.state.records import SHARED_SOURCE
 from mempressure_exporter.counters import PackageTotals, Values
 from mempressure_exporter.exposition import line, with_value
 from mempressure_exporter.metrics import FAMILIES, Family
@@ -64,7 +65,7 @@ class Package:
             self._is_summed = False
             return
         loaded, size, source, used, _ = holding
-        if size < 0 or before[1] < 0 or used < before[3]:
+        if size < 0 or before[1] < 0 or used < before[3] or (source == SHARED_SOURCE and size != before[1]):
             self._is_summed = False
         elif self._is_summed:  # integers: their sum does not depend on the order of changes
             self._loaded += loaded - before[0]
@@ -101,7 +102,8 @@ class Package:
             self._loaded += loaded
             self._last_used = max(self._last_used, used)
             if size >= 0:
-                self._memory[source] = self._memory.get(source, 0) + size
+                sizes = (self._memory.get(source, 0), size)
+                self._memory[source] = max(sizes) if source == SHARED_SOURCE else sum(sizes)
         # Workers that started before and after a rehearsal may differ; then the least mild verdict is shown.
         self._verdict = least_mild(holding[4] for holding in self.holders.values())
         self._is_summed = True

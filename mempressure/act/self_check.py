@@ -11,14 +11,9 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from typing import Any
 
-from mempressure.measure.process import ProcessMemory, process_memory
+from mempressure.measure.process import LOADED_PARENT_BYTES, ProcessMemory, process_memory
 from mempressure.record import Record
 
-SHARED_BYTES = 12 << 20
-"""A process that has more anonymous memory in common with others was forked from a loaded parent.
-
-Measured in gunicorn's workers: 4 to 8 MiB are the arbiter's, 16 to 19 with Flask preloaded, 47 to 51 with sympy.
-"""
 _ALLOCATORS = ("jemalloc", "tcmalloc", "mimalloc")
 
 
@@ -57,7 +52,8 @@ class System(Record):
     executable: str
     bundled: bool
     """Whether the program and its interpreter are one file, as PyInstaller makes them."""
-    frozen_objects: int
+    frozen_objects: Callable[[], int]
+    """Asked last, as it looks at objects: not where they may be shared."""
     modules: Mapping[str, Any]
     has_module: Callable[[str], bool]
     try_accessed_bit: Callable[[], str]
@@ -78,7 +74,7 @@ def own_system(*, inherited: tuple[str, ...] | None = None) -> System:
         glibc=_glibc(),
         executable=sys.executable or "",
         bundled=bool(getattr(sys, "frozen", False)),
-        frozen_objects=frozen_objects(),
+        frozen_objects=frozen_objects,
         modules=sys.modules,
         has_module=_has_module,
         try_accessed_bit=(lambda: "") if inherited is None else _try_accessed_bit,
@@ -105,11 +101,7 @@ def check_trim(system: System) -> str:
     """Return why giving back garbage cannot work here, empty where it can."""
     return (
         _loaded_parent(system)
-        or (
-            f"gc.freeze() was called: a collection passes over {system.frozen_objects} objects"
-            if system.frozen_objects
-            else ""
-        )
+        or _frozen(system)
         or ("" if system.glibc else "the C library is not glibc and has no malloc_trim")
         or _replaced_allocator(system)
         or _without_ctypes(system, "malloc_trim is called")
@@ -149,10 +141,15 @@ def _loaded_parent(system: System) -> str:
     if system.inherited:
         return f"forked from a process that had loaded {', '.join(system.inherited)}: it would unshare their pages"
     memory = _memory(system)
-    if memory is not None and memory.shared > SHARED_BYTES:
+    if memory is not None and memory.shared > LOADED_PARENT_BYTES:
         sizes = f"{memory.shared >> 20} of its {memory.anonymous >> 20} MiB"
         return f"shares {sizes} with what it was forked from or has forked: it would unshare them"
     return ""
+
+
+def _frozen(system: System) -> str:
+    frozen = system.frozen_objects()
+    return f"gc.freeze() was called: a collection passes over {frozen} objects" if frozen else ""
 
 
 def _memory(system: System) -> ProcessMemory | None:

@@ -27,7 +27,7 @@ from mempressure.measure.memory import host_memory
 from mempressure.measure.process import private_bytes
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Sample, Series
 from mempressure.state.node import NodeReading
-from mempressure.state.records import PackageState
+from mempressure.state.records import PackageState, memory_of
 
 _log = logging.getLogger(__name__)
 
@@ -208,21 +208,21 @@ class MemoryMonitor:
 
     def _package_memories(self, owned: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:
         known, self._processes = self._processes, {}
-        sizes: dict[tuple[str, str], float] = {}
+        held: dict[tuple[str, str], list[PackageState]] = {}
         processes: dict[tuple[str, str], list[tuple[Sample, ...]]] = {}
         for app, pid, started, package in owned:
             if not package.loaded:
                 continue
             key = (app, package.name)
-            sizes[key] = sizes.get(key, 0.0) + package.memory_bytes
+            held.setdefault(key, []).append(package)
             if package.source == "process":
                 process = (app, pid, started, package.name, package.loads)
                 series = known.get(process, Series()).after(now, package.memory_bytes, gap=SLOW_GAP_SECONDS)
                 self._processes[process] = series
                 processes.setdefault(key, []).append(series.samples)
         memories: dict[str, tuple[PackageMemory, ...]] = {}
-        for (app, name), size in sizes.items():
-            memory = PackageMemory(name, app, size, tuple(processes.get((app, name), ())))
+        for (app, name), packages in held.items():
+            memory = PackageMemory(name, app, memory_of(packages), tuple(processes.get((app, name), ())))
             memories[app] = (*memories.get(app, ()), memory)
         return memories
 

@@ -7,7 +7,7 @@ from mempressure.config.runtime_settings import Settings
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import PackageState, WorkerState, memory_of
 
 
 class PackageDict(TypedDict):
@@ -111,7 +111,7 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "mechanism": options.mechanism,
         "verdict": least_mild(package.verdict for package in holders) or None,
         "source": options.source,
-        "memory_bytes": int(sum(package.memory_bytes for package in loaded)),
+        "memory_bytes": int(memory_of(loaded)),
         "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),
         "freed_bytes": _sum(package.freed_bytes for package in loaded),
         "growth_bytes_per_second": _sum(package.growth for package in loaded),

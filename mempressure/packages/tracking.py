@@ -1,7 +1,8 @@
 """Tracks packages that are imported in the worker itself: when they were used, what their import cost.
 
 Use is seen by the accessed bit of their modules, which each tick of the agent reads and sets again: it *arms* them (see
-`mempressure.packages.accessed_bit`).
+`mempressure.packages.accessed_bit`). In a forked process nothing is done to the modules that it has from its parent
+(see `mempressure.packages.own_modules`): what is known of those is what importing them cost, measured in the parent.
 """
 
 import sys
@@ -16,8 +17,9 @@ from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.accessed_bit import ArmedModule, arm, disarm, take_used
 from mempressure.packages.attribution import freed_if_removed, references
 from mempressure.packages.deferred_import import Import, TrackingFinder
+from mempressure.packages.own_modules import OwnModules
 from mempressure.packages.reservation import Reserve
-from mempressure.state.records import PackageState
+from mempressure.state.records import SHARED_SOURCE, PackageState
 
 _ARMED_DEPTH = 1
 """Of a tracked package the root and its direct children are armed: use goes through them, and arming sympy's 900
@@ -52,8 +54,12 @@ class TrackedPackage:
     """Ticks that saw a use, and `using` blocks."""
     active: int = 0
     """`using` blocks that are open now."""
-    inherited: bool = False
-    """Whether it was loaded when this process was forked."""
+    forks: int = 0
+    """How often its process had been forked when it was loaded: fewer forks than now mean that it is the parent's."""
+    late_since: int = -1
+    """The start of serving (`PackageTracker.begin_serving`) that `late_bytes` counts from; others have been undone."""
+    late_bytes: int = 0
+    """The part of `import_bytes` that was added since this process began to serve."""
 
 
 class PackageTracker:
@@ -81,28 +87,54 @@ class PackageTracker:
         self._clock = clock
         self._on_change = on_change
         self._packages: dict[str, TrackedPackage] = {}
+        self._published: dict[str, TrackedPackage] = {}
+        """Those of `states`: all but what was only discovered, and was loaded when this process was forked."""
+        self._declared: dict[str, TrackedPackage] = {}
         self._lock = threading.Lock()
+        self._own = OwnModules()
+        self._forks = int(self._own.has_parents)
+        """Raised by each fork. What a forked process need not write, it does not: that would unshare pages."""
+        self._starts = 0
+        """Raised by each fork and each start of serving."""
+        self._imports = 0
+        """How many imports were measured."""
         self._modules: dict[str, list[ModuleType]] = {}
         self._modules_seen = -1
-        self._attributed: tuple[int, ...] = ()
+        self._attributed = (-1, -1)
         self._next_attribution = 0.0
         tracks = self._packages.__contains__ if discover is None else lambda name: name in self or discover(name)
         self._finder = TrackingFinder(tracks, self, reserve=reserve)
 
-    def track(self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False) -> TrackedPackage:
-        """Track the package that module `name` belongs to; the last options given hold."""
+    def track(
+        self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False, discovered: bool = False
+    ) -> TrackedPackage:
+        """Track the package that module `name` belongs to; the last options given hold.
+
+        Args:
+            name: of a module.
+            timeout: seconds without use after which it is idle.
+            priority: of two candidates the lower goes first.
+            keep_loaded: whether the user wants it kept.
+            discovered: it was met, not declared: a forked process does not publish it where its parent loaded it.
+        """
         root = name.partition(".")[0]
         self._finder.install()
         with self._lock:
             package = self._packages.get(root)
             if package is None:
-                package = TrackedPackage(name=root, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
+                package = TrackedPackage(
+                    name=root, timeout=timeout, priority=priority, keep_loaded=keep_loaded, forks=self._forks
+                )
                 if root in sys.modules:  # imported before anyone could measure it
                     package.loads, package.last_used = 1, self._clock()
+                    package.forks = 0  # where this process was forked, it has it from its parent
                 self._packages[root] = package
                 self._modules_seen = -1
             else:
                 package.timeout, package.priority, package.keep_loaded = timeout, priority, keep_loaded
+            self._published[root] = package
+            if not discovered:
+                self._declared[root] = package
         return package
 
     def watch(self) -> None:
@@ -116,8 +148,27 @@ class PackageTracker:
     def after_fork(self) -> None:
         """Begin anew in a forked child, where the thread that may hold the lock is not."""
         self._lock = threading.Lock()
-        for package in self._packages.values():
-            package.inherited = package.name in sys.modules
+        self._own.after_fork()
+        self._modules = {}
+        self._published = dict(self._declared)
+        self._forks += 1
+        self._starts += 1
+
+    def begin_serving(self) -> None:
+        """Count from now on what is imported as imported late: the process takes work, and has what a fresh one has."""
+        with self._lock:
+            self._starts += 1
+
+    @property
+    def late_bytes(self) -> int:
+        """Return what imports of tracked packages have added since `begin_serving`."""
+        return sum(self._late_bytes(package) for package in list(self._published.values()))
+
+    def _late_bytes(self, package: TrackedPackage) -> int:
+        return package.late_bytes if package.late_since == self._starts else 0
+
+    def _is_inherited(self, package: TrackedPackage) -> bool:
+        return package.forks < self._forks and package.name in sys.modules
 
     def close(self) -> None:
         """Stop tracking: leave modules and the import system as they were."""
@@ -136,12 +187,16 @@ class PackageTracker:
             tracked.loads += measured.root
             tracked.load_seconds += measured.seconds
             tracked.import_bytes = max(0, tracked.import_bytes + measured.self_bytes)
+            tracked.late_bytes = max(0, self._late_bytes(tracked) + measured.self_bytes)
+            tracked.late_since = self._starts
             tracked.cumulative_bytes = max(0, tracked.cumulative_bytes + measured.cumulative_bytes)
             tracked.importers.add(measured.importer)
             tracked.last_used = self._clock()
             if measured.root:
-                tracked.inherited = False
-            for package in self._packages.values():  # which imports which may have changed
+                tracked.forks = self._forks
+            self._published[measured.package] = tracked
+            self._imports += 1
+            for package in self._published.values():  # which imports which may have changed
                 package.freed_bytes = UNKNOWN
         self._on_change()
 
@@ -184,21 +239,21 @@ class PackageTracker:
                 `mempressure.packages.attribution`), was so recent that this would take more than `MAX_TIME_SHARE`.
         """
         with self._lock:
-            seen = (len(sys.modules), *(package.loads for package in self._packages.values()))
+            seen = (len(sys.modules), self._imports)
             if seen == self._attributed or (now is not None and now < self._next_attribution):
                 return
             self._attributed = seen
-            sizes = {name: package.import_bytes for name, package in self._packages.items() if name in sys.modules}
+            sizes = {name: package.import_bytes for name, package in self._published.items() if name in sys.modules}
             imports: dict[str, set[str]] = {}
             for name in sizes:
-                for importer in self._packages[name].importers:
+                for importer in self._published[name].importers:
                     imports.setdefault(importer, set()).add(name)
         began = time.thread_time()
-        for name, others in references(sys.modules, owner=self._finder.owner, tracked=sizes).items():
+        for name, others in references(dict(self._own.items()), owner=self._finder.owner, tracked=sizes).items():
             imports.setdefault(name, set()).update(others)
         freed = freed_if_removed(sizes, imports, roots=imports.get("", ()))
         with self._lock:
-            for name, package in self._packages.items():
+            for name, package in self._published.items():
                 package.freed_bytes = freed[name] if name in freed and package.importers else UNKNOWN
                 package.imports = frozenset(imports.get(name, ()))
         if now is not None:
@@ -207,25 +262,21 @@ class PackageTracker:
     def states(self) -> list[PackageState]:
         """Return what is to be published of every tracked package."""
         with self._lock:
-            packages = list(self._packages.values())
-        states = [_state(package) for package in packages]
-        if not self.accessed_bit:
-            for state in states:
-                state.last_used = UNKNOWN
-        return states
+            packages = list(self._published.values())
+        return [self._state(package) for package in packages]
 
     @property
     def inherited(self) -> tuple[str, ...]:
-        """Return the packages that were loaded when this process was forked."""
-        return tuple(package.name for package in list(self._packages.values()) if package.inherited)
+        """Return the declared packages that were loaded when this process was forked."""
+        return tuple(package.name for package in list(self._declared.values()) if self._is_inherited(package))
 
     def _find_modules(self) -> None:
-        """List the modules to arm; the walk over `sys.modules` (0.3 ms for 2,000) only when modules came or went."""
+        """List the modules to arm; the walk over them (0.3 ms for 2,000) only when modules came or went."""
         if len(sys.modules) == self._modules_seen:
             return
         self._modules_seen = len(sys.modules)
         found: dict[str, list[ModuleType]] = {}
-        for name, module in list(sys.modules.items()):
+        for name, module in self._own.items():
             root = name.partition(".")[0]
             # Of their own class are lazy modules, which even reading `__name__` would load.
             plain = type(module) in (ModuleType, ArmedModule)
@@ -233,23 +284,24 @@ class PackageTracker:
                 found.setdefault(root, []).append(module)
         self._modules = found
 
-
-def _state(package: TrackedPackage) -> PackageState:
-    return PackageState(
-        name=package.name,
-        mechanism="recycle",
-        source="import",
-        timeout=package.timeout,
-        priority=package.priority,
-        keep_loaded=package.keep_loaded,
-        loaded=float(package.name in sys.modules),
-        active_calls=float(package.active),
-        imports=sorted(package.imports),
-        memory_bytes=float(package.import_bytes),
-        cumulative_bytes=float(package.cumulative_bytes) if package.importers else UNKNOWN,
-        freed_bytes=package.freed_bytes,
-        last_used=package.last_used,
-        uses=float(package.uses),
-        loads=float(package.loads),
-        load_seconds=package.load_seconds,
-    )
+    def _state(self, package: TrackedPackage) -> PackageState:
+        inherited = self._is_inherited(package)
+        return PackageState(
+            name=package.name,
+            mechanism="recycle",
+            source=SHARED_SOURCE if inherited else "import",
+            timeout=package.timeout,
+            priority=package.priority,
+            keep_loaded=package.keep_loaded,
+            loaded=float(package.name in sys.modules),
+            active_calls=float(package.active),
+            imports=sorted(package.imports),
+            memory_bytes=float(package.import_bytes),
+            late_bytes=float(self._late_bytes(package)),
+            cumulative_bytes=float(package.cumulative_bytes) if package.importers else UNKNOWN,
+            freed_bytes=package.freed_bytes,
+            last_used=package.last_used if self.accessed_bit and not inherited else UNKNOWN,
+            uses=float(package.uses),
+            loads=float(package.loads),
+            load_seconds=package.load_seconds,
+        )

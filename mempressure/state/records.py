@@ -16,7 +16,7 @@ reader that knows the catalog reads no further than the values, half of the file
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mempressure.measure.reading import UNKNOWN
@@ -27,6 +27,8 @@ MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
 MAGIC = b"MPSTATE3"
+SHARED_SOURCE = "parent"
+"""The source of packages that a worker has from the process that it was forked from."""
 
 
 class PackageState(Record):
@@ -36,7 +38,8 @@ class PackageState(Record):
     mechanism: str
     """What unloads it: stop (isolated) or recycle (everything else)."""
     source: str
-    """Of `memory_bytes`: process (measured now) or import (measured when it was imported)."""
+    """Of `memory_bytes`: process (measured now), import (measured when it was imported), or parent (the same, before
+    this worker was forked: its parent and the other workers share it)."""
     timeout: float
     priority: int = 0
     keep_loaded: bool = False
@@ -49,6 +52,8 @@ class PackageState(Record):
     active_calls: float = 0.0
     memory_bytes: float = 0.0
     """Its own: what imports of other tracked packages added is theirs."""
+    late_bytes: float = 0.0
+    """The part of `memory_bytes` that was imported since the worker began to serve."""
     cumulative_bytes: float = UNKNOWN
     """What importing it added, the tracked packages that this loaded included."""
     freed_bytes: float = UNKNOWN
@@ -68,6 +73,17 @@ class PackageState(Record):
     load_seconds: float = 0.0
     unloads: float = 0.0
     reclaimed_bytes: float = 0.0
+
+
+def memory_of(packages: Iterable[PackageState]) -> float:
+    """Return what one package holds over several workers, in bytes; what they share with their parent counts once."""
+    own, shared = 0.0, 0.0
+    for package in packages:
+        if package.source == SHARED_SOURCE:
+            shared = max(shared, package.memory_bytes)
+        else:
+            own += package.memory_bytes
+    return own + shared
 
 
 class WorkerState(Record):
@@ -140,6 +156,7 @@ PACKAGE_VALUES = (
     "loaded",
     "active_calls",
     "memory_bytes",
+    "late_bytes",
     "cumulative_bytes",
     "freed_bytes",
     "growth",

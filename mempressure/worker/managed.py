@@ -188,6 +188,8 @@ class ManagedWorker:
 
     def _on_serving(self) -> None:
         self._sampler.note_baseline()
+        if (tracker := self._registered_tracker) is not None:
+            tracker.begin_serving()
         self.agent.publish_soon()  # the executor waits for this state
 
     def _on_end(self) -> None:

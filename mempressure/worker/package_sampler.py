@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import WorkerState
 from mempressure.verdicts.known import KnownVerdicts
 from mempressure.worker.registry import Packages
@@ -58,6 +59,8 @@ class PackageSampler:
         self._note_growth(worker.sampled, pids, memory)
         # Not the registry's: a tracker made since then does not know yet what is unsupported here.
         worker.packages = [] if tracker is None else tracker.states()
+        if tracker is not None and worker.baseline_bytes != UNKNOWN:
+            worker.late_bytes = float(tracker.late_bytes)
         isolated = list(self._packages.isolated.values())
         if isolated:
             from mempressure.worker.isolated_states import isolated_states  # only paid for where there is one

@@ -50,6 +50,7 @@ OF_TRACKING = {
     "mempressure.packages.accessed_bit",
     "mempressure.packages.attribution",
     "mempressure.packages.deferred_import",
+    "mempressure.packages.own_modules",
     "mempressure.packages.tracking",
 }
 OF_ISOLATION = {

@@ -209,11 +209,19 @@ def test_memory_is_summed_in_whole_bytes():
     assert table.packages["shop", "pandas"].values[0] == (("process", 7),)
 
 
+def test_what_workers_have_from_their_parent_counts_once():
+    table = PackageTable(started=STARTED, max_packages=100)
+    for size in (40, 50, 30):
+        workers = [worker(pid=pid, source="parent", memory_bytes=each) for pid, each in ((1, size), (2, 35))]
+        table.update(workers, now=STARTED)
+        assert table.packages["shop", "pandas"].values[0] == (("parent", max(size, 35)),)
+
+
 held = st.builds(
     package,
     st.sampled_from(["pandas", "sympy", "numpy"]),
     st.sampled_from(["stop", "recycle"]),
-    st.sampled_from(["process", "import"]),
+    st.sampled_from(["process", "import", "parent"]),
     loaded=st.integers(0, 1),
     memory_bytes=st.integers(-1, 5),
     last_used=st.sampled_from([UNKNOWN, 1.0, 2.0]),
@@ -248,7 +256,8 @@ def gauges(packages):
         found["loaded_workers", *named] = found.get(("loaded_workers", *named), 0) + each.loaded
         if each.memory_bytes >= 0:
             memory = ("memory_bytes", *named, each.source)
-            found[memory] = found.get(memory, 0) + each.memory_bytes
+            sizes = (found.get(memory, 0), each.memory_bytes)
+            found[memory] = max(sizes) if each.source == "parent" else sum(sizes)
         if each.last_used >= 0:
             last_used = ("last_used_timestamp_seconds", *named)
             found[last_used] = max(found.get(last_used, 0), each.last_used)

@@ -7,6 +7,7 @@ import pytest
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages import tracking
 from mempressure.packages.accessed_bit import disarm
+from mempressure.packages.deferred_import import Import
 from mempressure.packages.tracking import PackageTracker
 from tests.support.doubles.clock import Clock
 from tests.support.forking import in_child
@@ -260,5 +261,38 @@ def test_what_was_loaded_at_the_fork_is_inherited(tracker):
     def check():
         tracker.after_fork()
         assert tracker.inherited == ("json",)
+        tracker.defer("tracked_one").VALUE  # noqa: B018 -- imports it
+        tracker.tick()
+        one, other = tracker.states()
+        assert (one.source, one.last_used > 0) == ("import", True)
+        assert (other.source, other.last_used) == ("parent", UNKNOWN)
+        assert type(sys.modules["json"]) is ModuleType
 
     in_child(check)
+
+
+def test_a_forked_process_publishes_what_was_discovered_where_it_imports_it(tracker):
+    tracker.track("json", timeout=5.0, discovered=True)
+    tracker.track("tracked_one", timeout=5.0, discovered=True)
+    assert [state.name for state in tracker.states()] == ["json", "tracked_one"]
+
+    def check():
+        tracker.after_fork()
+        assert tracker.states() == []
+        tracker.defer("tracked_one").VALUE  # noqa: B018 -- imports it
+        assert [state.name for state in tracker.states()] == ["tracked_one"]
+
+    in_child(check)
+
+
+def test_what_is_imported_since_serving_began_is_late(tracker):
+    tracker.track("tracked_one", timeout=5.0)
+    tracker.track("tracked_other", timeout=5.0)
+    tracker.imported(Import("tracked_one", True, "", 0.1, 1000, 1000))
+    assert tracker.late_bytes == 1000
+    tracker.begin_serving()
+    assert tracker.late_bytes == 0
+    tracker.imported(Import("tracked_one", False, "", 0.1, 30, 30))
+    tracker.imported(Import("tracked_other", True, "", 0.1, 500, 500))
+    assert [state.late_bytes for state in tracker.states()] == [30, 500]
+    assert tracker.late_bytes == 530

@@ -14,7 +14,9 @@ USES = PACKAGE_VALUES.index("uses")
 
 def numbers(*uses):
     """The rows of packages that were used so many times each."""
-    return b"".join(ROW.pack(*(float(each) if place == USES else 0.0 for place in range(16))) for each in uses)
+    return b"".join(
+        ROW.pack(*(float(each) if place == USES else 0.0 for place in range(len(PACKAGE_VALUES)))) for each in uses
+    )
 
 
 def reading(*uses, before=()):
