@@ -104,6 +104,14 @@ class LazyLoader:
         declarations = self._declaring()
         declarations.track(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
 
+    def track_imports(self) -> None:
+        """Measure the import of every third-party package from now on, in this process and in those that it forks.
+
+        What they hold is then known, and what a worker imported late. Their use is not followed: a worker is idle as a
+        whole, or it is not.
+        """
+        self._declaring().track_imports()
+
     def isolated(
         self,
         name: str,

@@ -1,29 +1,39 @@
-"""Start an unchanged application and observe the packages that it imports.
+"""Start an unchanged application and observe it, or manage it.
 
-Nothing is unloaded. At its end the report says what each package held, how long
-it was idle, and what unloading would give back and cost.
+Observed, nothing is unloaded; at its end the report says what its memory was made
+of, and what to do. With --manage its gunicorn, uvicorn or Celery workers are
+managed: replaced when idle or grown under memory pressure. With --share they
+share what is loaded before they are forked; --check tries that first.
 """
 
 import argparse
 import errno
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from mempressure.cli import run_records
 from mempressure.cli.progress import MissingLibraryError, console
-from mempressure.config.configuration import OBSERVED_IN, load_configuration
+from mempressure.config.configuration import MANAGED, MANAGED_PID, OBSERVED_IN, load_configuration
 from mempressure.errors import ConfigurationError, MempressureError
 
+UNSAFE = 1
 CANNOT_RUN = 126
 NOT_FOUND = 127
 
 EPILOG = """\
 example:
   mempressure run -- gunicorn --workers 2 service:app
+  mempressure run --manage -- gunicorn --workers 2 service:app
+  mempressure run --share --check http://127.0.0.1:8000/ -- gunicorn service:app
+
+--manage takes the place of this process by the command: process id, signals,
+descriptors and exit status are the command's own.
 
 exit status: that of COMMAND, 128 + n where signal n ended it, and
   2    the arguments or settings cannot be used
@@ -58,6 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--app", metavar="APP", help="the application's name (default: MEMPRESSURE_APP, or the program's)"
     )
     parser.add_argument("--no-report", action="store_true", help="say nothing at the end: packages --observed will")
+    parser.add_argument("--manage", action="store_true", help="manage the application's workers; runs COMMAND in place")
+    parser.add_argument(
+        "--share", action="store_true", help="have them share what is loaded before the fork; implies --manage"
+    )
+    parser.add_argument(
+        "--check",
+        metavar="URL",
+        nargs="?",
+        const="",
+        help="with --share: try it, ask URL if one is given, say what cannot be shared, and end",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --manage: only say what would be done")
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, after --")
 
 
@@ -67,12 +89,22 @@ def run(options: argparse.Namespace) -> int:
     if not command:
         raise ConfigurationError("there is no command to run; send such as run -- gunicorn service:app")
     configuration = load_configuration(flags={"mempressure_app": options.app or ""})
+    if options.check is not None and not options.share:
+        raise ConfigurationError("--check tries out sharing; send --share --check URL")
+    if options.dry_run and not (options.manage or options.share):
+        raise ConfigurationError("--dry-run says what managing would do; send --manage --dry-run")
+    if options.check is not None:
+        return _check_sharing(command, app=configuration.given_app, url=options.check)
+    if options.manage or options.share:
+        manage(command, app=configuration.given_app, share=options.share, dry_run=options.dry_run)
     try:
         directory = run_records.begin(configuration.cache_directory, command, now=time.time())
     except OSError as error:
         raise ConfigurationError(f"what is observed cannot be kept: {error}; set MEMPRESSURE_CACHE_DIR") from error
     try:
-        status = run_command(command, environ=environment(command, directory, app=configuration.given_app))
+        status = run_command(
+            command, environ=environment(command, app=configuration.given_app, **{OBSERVED_IN: str(directory)})
+        )
     except CannotRunError:
         run_records.discard(directory)
         raise
@@ -82,15 +114,60 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def environment(command: Sequence[str], directory: Path, *, app: str) -> dict[str, str]:
-    """Return the environment that has every Python process of a command observed."""
+def environment(command: Sequence[str], *, app: str, **variables: str) -> dict[str, str]:
+    """Return the environment that has every Python process of a command observed or managed, as `variables` say."""
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
-        OBSERVED_IN: str(directory),
+        **variables,
         "MEMPRESSURE_APP": app or name_of(command),
         "PYTHONPATH": os.pathsep.join([str(_FOLDER), *([path] if path else [])]),
     }
+
+
+def manage(command: list[str], *, app: str, share: bool, dry_run: bool) -> NoReturn:
+    """Replace this process by a command whose servers are managed.
+
+    Args:
+        command: what to run.
+        app: its name; derived from the command where it is empty.
+        share: have workers share what is loaded before they are forked.
+        dry_run: have the workers decline what is ordered.
+
+    Raises:
+        CannotRunError: it cannot be started.
+    """
+    program = shutil.which(command[0]) or command[0]
+    if not is_python(program):
+        sys.stderr.write(
+            f"mempressure: {command[0]} is no Python program: nothing in it can be managed, only Python servers that "
+            "it starts\n"
+        )
+    variables = {MANAGED: "dry-run" if dry_run else "manage", MANAGED_PID: str(os.getpid())}
+    if share:
+        variables["MEMPRESSURE_SHARE"] = "true"
+    for number in _IGNORED_BY_PYTHON:  # what was ignored before stays so; these two Python has changed itself
+        signal.signal(number, signal.SIG_DFL)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(program, command, environment(command, app=app, **variables))  # noqa: S606 -- what it is given for
+    except OSError as error:
+        raise CannotRunError(command[0], error) from error
+
+
+def is_python(program: str) -> bool:
+    """Return whether a program is a Python interpreter or a script for one; True where it cannot be read."""
+    if os.path.basename(os.path.realpath(program)).startswith(("python", "pypy")):
+        return True
+    try:
+        with open(program, "rb") as file:
+            first, second = file.readline(300), file.readline(300)
+    except OSError:
+        return True
+    if first.startswith(b"#!/bin/sh") and b"exec" in second and b'"$0"' in second:
+        return True  # pip's script for an interpreter whose path is too long, or has spaces
+    return first.startswith(b"#!") and any(name in first for name in (b"python", b"pypy"))
 
 
 def name_of(command: Sequence[str]) -> str:
@@ -135,6 +212,18 @@ def run_command(command: list[str], *, environ: dict[str, str]) -> int:
                 os.kill(pid, received.si_signo)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _check_sharing(command: Sequence[str], *, app: str, url: str) -> int:
+    """Check whether workers can share, print what was found; return 0 where nothing stands in the way."""
+    from mempressure.hooks.check import check, lines
+
+    try:
+        found = check(command, environ=environment(command, app=app), url=url)
+    except OSError as error:
+        raise CannotRunError(command[0], error) from error
+    sys.stderr.writelines(f"{line}\n" for line in lines(found))
+    return 0 if found.is_safe else UNSAFE
 
 
 def _report(directory: Path) -> None:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 OBSERVED_IN = "MEMPRESSURE_OBSERVED_IN"
 """Set by `mempressure run` for the processes of its command: the directory for what is observed in them."""
+MANAGED = "MEMPRESSURE_MANAGED"
+"""Set by `mempressure run --manage` for the processes of its command, to `manage`, `dry-run` or `check`."""
+MANAGED_PID = "MEMPRESSURE_MANAGED_PID"
+"""Set beside it: the process of the command itself."""
+NOT_SHARED = "MEMPRESSURE_NOT_SHARED"
+"""Set where a server is started again without sharing: what stood in its way."""
 PACKAGE_PROCESS_VARIABLE = "MEMPRESSURE_PACKAGE_PROCESS"
 """Set in a package process: the name of its package."""
 
@@ -167,6 +173,9 @@ class Configuration:
     )
     given_app = Setting("MEMPRESSURE_APP", label, "", "the application's name; default: the main program's")
     budget = Setting("MEMPRESSURE_BUDGET", size, 0, "memory the application may use; 0: no budget")
+    share = Setting(
+        "MEMPRESSURE_SHARE", boolean, False, "workers that `run --manage` manages share what is loaded before the fork"
+    )
     admission = Setting("MEMPRESSURE_ADMISSION", boolean, False, "refuse loads that would enter emergency")
     process_start_timeout = Setting(
         "MEMPRESSURE_PROCESS_START_TIMEOUT", number(0.1, 86400), 60.0, "seconds a package process may take to start"
@@ -309,7 +318,14 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     if PACKAGE_PROCESS_VARIABLE in environ:  # the worker has logged them
         return
     names = {name for name in environ if name.startswith(("MEMPRESSURE_", _UNLOADING))}
-    known = {"MEMPRESSURE_CONFIG", OBSERVED_IN, *(setting.variable for setting in SETTINGS)}
+    known = {
+        "MEMPRESSURE_CONFIG",
+        OBSERVED_IN,
+        MANAGED,
+        MANAGED_PID,
+        NOT_SHARED,
+        *(setting.variable for setting in SETTINGS),
+    }
     for name in sorted(names - known):
         import difflib  # deferred: usually there is no such variable
 

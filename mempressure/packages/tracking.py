@@ -73,6 +73,8 @@ class PackageTracker:
 
     Attributes:
         accessed_bit: whether modules are armed; without it the idle time of packages is unknown.
+        follows_discovered: whether the use of packages that were only discovered is followed too, and which of them
+            imports which; otherwise what their import cost is all that is known of them.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class PackageTracker:
         discover: Callable[[str], bool] | None = None,
     ) -> None:
         self.accessed_bit = True
+        self.follows_discovered = True
+        self._discover = discover
         self._clock = clock
         self._on_change = on_change
         self._packages: dict[str, TrackedPackage] = {}
@@ -102,8 +106,16 @@ class PackageTracker:
         self._modules_seen = -1
         self._attributed = (-1, -1)
         self._next_attribution = 0.0
-        tracks = self._packages.__contains__ if discover is None else lambda name: name in self or discover(name)
-        self._finder = TrackingFinder(tracks, self, reserve=reserve)
+        self._finder = TrackingFinder(self._tracks, self, reserve=reserve)
+
+    def _tracks(self, name: str) -> bool:
+        return name in self._packages or (self._discover is not None and self._discover(name))
+
+    def discover_all(self, discover: Callable[[str], bool]) -> None:
+        """Track from now on what `discover` says, as a constructor's argument, without following its use."""
+        self.follows_discovered = False
+        self._discover = discover
+        self._finder.install()
 
     def track(
         self, name: str, *, timeout: float, priority: int = 0, keep_loaded: bool = False, discovered: bool = False
@@ -198,7 +210,8 @@ class PackageTracker:
             self._imports += 1
             for package in self._published.values():  # which imports which may have changed
                 package.freed_bytes = UNKNOWN
-        self._on_change()
+        if self.follows_discovered or measured.package in self._declared:
+            self._on_change()
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
@@ -239,25 +252,29 @@ class PackageTracker:
                 `mempressure.packages.attribution`), was so recent that this would take more than `MAX_TIME_SHARE`.
         """
         with self._lock:
-            seen = (len(sys.modules), self._imports)
+            followed = self._followed()
+            seen = (len(sys.modules), self._imports) if followed else self._attributed
             if seen == self._attributed or (now is not None and now < self._next_attribution):
                 return
             self._attributed = seen
-            sizes = {name: package.import_bytes for name, package in self._published.items() if name in sys.modules}
+            sizes = {name: package.import_bytes for name, package in followed.items() if name in sys.modules}
             imports: dict[str, set[str]] = {}
             for name in sizes:
-                for importer in self._published[name].importers:
+                for importer in followed[name].importers:
                     imports.setdefault(importer, set()).add(name)
         began = time.thread_time()
         for name, others in references(dict(self._own.items()), owner=self._finder.owner, tracked=sizes).items():
             imports.setdefault(name, set()).update(others)
         freed = freed_if_removed(sizes, imports, roots=imports.get("", ()))
         with self._lock:
-            for name, package in self._published.items():
+            for name, package in followed.items():
                 package.freed_bytes = freed[name] if name in freed and package.importers else UNKNOWN
                 package.imports = frozenset(imports.get(name, ()))
         if now is not None:
             self._next_attribution = now + (time.thread_time() - began) / MAX_TIME_SHARE
+
+    def _followed(self) -> dict[str, TrackedPackage]:
+        return self._published if self.follows_discovered else self._declared
 
     def states(self) -> list[PackageState]:
         """Return what is to be published of every tracked package."""
@@ -276,13 +293,17 @@ class PackageTracker:
             return
         self._modules_seen = len(sys.modules)
         found: dict[str, list[ModuleType]] = {}
-        for name, module in self._own.items():
+        followed = self._followed()
+        for name, module in self._own.items() if followed else ():
             root = name.partition(".")[0]
             # Of their own class are lazy modules, which even reading `__name__` would load.
             plain = type(module) in (ModuleType, ArmedModule)
-            if plain and root in self._packages and name.count(".") <= _ARMED_DEPTH:
+            if plain and root in followed and name.count(".") <= _ARMED_DEPTH:
                 found.setdefault(root, []).append(module)
         self._modules = found
+
+    def _sees_use(self, package: TrackedPackage) -> bool:
+        return self.accessed_bit and not self._is_inherited(package) and package.name in self._followed()
 
     def _state(self, package: TrackedPackage) -> PackageState:
         inherited = self._is_inherited(package)
@@ -300,7 +321,7 @@ class PackageTracker:
             late_bytes=float(self._late_bytes(package)),
             cumulative_bytes=float(package.cumulative_bytes) if package.importers else UNKNOWN,
             freed_bytes=package.freed_bytes,
-            last_used=package.last_used if self.accessed_bit and not inherited else UNKNOWN,
+            last_used=package.last_used if self._sees_use(package) else UNKNOWN,
             uses=float(package.uses),
             loads=float(package.loads),
             load_seconds=package.load_seconds,

@@ -75,6 +75,22 @@ class Declarations:
         options = self._options(timeout, priority, keep_loaded=keep_loaded)
         self.ensure_tracker().track(checked_name(name), **options)
 
+    def track_imports(self) -> None:
+        """Track each third-party package that is imported from now on; see `LazyLoader.track_imports`."""
+        from mempressure.packages.third_party import is_third_party
+
+        tracker, timeout = self.ensure_tracker(), self._packages.configuration.package_timeout
+        seen: dict[str, bool] = {}
+
+        def discover(name: str) -> bool:
+            if name not in seen:
+                seen[name] = is_third_party(name)
+                if seen[name]:
+                    tracker.track(name, timeout=timeout, discovered=True)
+            return seen[name]
+
+        tracker.discover_all(discover)
+
     def tracker_of(self, name: str) -> "PackageTracker":
         """Return the tracker.
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mempressure.act import self_check
 from mempressure.act.supervisors import Supervisor, SupervisorFinder
 from mempressure.act.supervisors.base import reason_not_to_end
-from mempressure.config.configuration import Configuration
+from mempressure.config.configuration import MANAGED, Configuration
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.state.records import WorkerState
 from mempressure.worker.agent import Agent
@@ -106,6 +107,9 @@ class ManagedWorker:
         """Carry out an order; see `AgentSubject` in `mempressure.worker.agent`."""
         from mempressure.act.mechanisms import mechanism  # only paid for where something was ordered
 
+        if os.environ.get(MANAGED) == "dry-run":
+            sys.stderr.write(f"mempressure: dry run: {order.op} was ordered of worker {os.getpid()}, and is not done\n")
+            return {"reclaimed_bytes": 0, "skipped": "mempressure run --dry-run: nothing is done"}, None
         return mechanism(order.op).carry_out(self, order)
 
     @property

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from mempressure.act.supervisors import Supervisor, SupervisorFinder, is_supervi
 from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
+from mempressure.packages.third_party import is_third_party
 from mempressure.packages.tracking import MAX_TIME_SHARE, PackageTracker
 from mempressure.state import files
 from mempressure.state.records import WorkerState
@@ -31,20 +31,6 @@ if TYPE_CHECKING:
 ONLY_OBSERVED = "it is only observed, by mempressure run"
 MANAGED = "managed"
 """The file in a run's directory that marks that a process manages its packages itself."""
-
-_INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
-_OWN = frozenset({"mempressure", "sitecustomize", "usercustomize"})
-
-
-def is_third_party(name: str) -> bool:
-    """Return whether a top-level module is installed: not the standard library's, nor the application's own."""
-    if name in sys.stdlib_module_names or name in _OWN or name.startswith("_"):
-        return False
-    spec = PathFinder.find_spec(name)
-    if spec is None:
-        return False
-    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
-    return any(not _INSTALLED_IN.isdisjoint(place.split(os.sep)) for place in places)
 
 
 def running(stacks: Iterable[FrameType]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What Python runs at its start under `mempressure run`: observing begins, then the application's own sitecustomize.
+"""What Python runs at its start under `mempressure run`: observing or managing, then the application's sitecustomize.
 
 Its folder is the first of `PYTHONPATH`; `sys.path` is as it would be without it from here on.
 """
@@ -9,18 +9,24 @@ import sys
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def _observe() -> None:
+def _begin() -> None:
     try:
         try:
-            import mempressure.worker.observer
+            import mempressure  # noqa: F401 -- found, or brought in below
         except ModuleNotFoundError as error:
             if error.name != "mempressure":
                 raise
             _find_mempressure()
-            import mempressure.worker.observer
-        mempressure.worker.observer.observe()
+        if "MEMPRESSURE_MANAGED" in os.environ:
+            from mempressure.hooks.management import watch_for_servers
+
+            watch_for_servers()
+        else:
+            from mempressure.worker.observer import observe
+
+            observe()
     except Exception as error:  # noqa: BLE001 -- the application is not to suffer, whatever this is
-        sys.stderr.write(f"mempressure: process {os.getpid()} is not observed: {error}\n")
+        sys.stderr.write(f"mempressure: process {os.getpid()} is neither observed nor managed: {error}\n")
 
 
 def _find_mempressure() -> None:
@@ -50,5 +56,5 @@ def _go_on() -> None:
         sys.modules.setdefault("sitecustomize", this)
 
 
-_observe()
+_begin()
 _go_on()

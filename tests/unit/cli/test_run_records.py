@@ -172,7 +172,7 @@ def test_a_process_that_cannot_be_observed_goes_on(tmp_path):
         check=True,
     )
     assert done.stdout == "went on\n"
-    assert done.stderr.endswith(" is not observed: broken\n")
+    assert done.stderr.endswith(" is neither observed nor managed: broken\n")
     assert done.stderr.count("\n") == 1
 
 

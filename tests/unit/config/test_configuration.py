@@ -33,6 +33,7 @@ EXAMPLES = {
         "much",
         "a size from 0 to .* such as 512MiB",
     ),
+    "MEMPRESSURE_SHARE": SWITCH,
     "MEMPRESSURE_ADMISSION": SWITCH,
     "MEMPRESSURE_ACTUATOR": (
         [("n1:80", "http://n1:80"), ("https://n2:443/", "https://n2:443"), ("[::1]:1", "http://[::1]:1")],
