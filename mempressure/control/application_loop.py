@@ -2,12 +2,15 @@
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mempressure.act.supervisors import is_supervisor, postpone_start
 from mempressure.config.configuration import Configuration
-from mempressure.control.process_monitor import ProcessMonitor
 from mempressure.control.standalone import LeadingLoop
 from mempressure.worker.agent import FORKED_DELAY_SECONDS
+
+if TYPE_CHECKING:
+    from mempressure.control.process_monitor import ProcessMonitor
 
 
 class ApplicationLoop:
@@ -21,7 +24,7 @@ class ApplicationLoop:
         loop: the loop; None where it does not run here.
     """
 
-    def __init__(self, configuration: Configuration, *, monitor: Callable[[], ProcessMonitor]) -> None:
+    def __init__(self, configuration: Configuration, *, monitor: "Callable[[], ProcessMonitor]") -> None:
         self._configuration = configuration
         self._monitor = monitor
         self._lock = threading.Lock()

@@ -10,24 +10,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mempressure.act.executor import Executor, Outcome
 from mempressure.config.configuration import Configuration
 from mempressure.config.lock_file import LockFile
 from mempressure.config.paths import own_runtime_directory
-from mempressure.config.runtime_settings import Settings
-from mempressure.control.actuator_probe import answers
-from mempressure.control.loop import ControlLoop
-from mempressure.control.monitor import MemoryMonitor
-from mempressure.control.records import Cycle, Pressure, Scope
-from mempressure.control.rules import rules
-from mempressure.decide.eligibility import Rules
-from mempressure.decide.plan import Action
 from mempressure.errors import MempressureError
 from mempressure.log_once import LogOnce
-from mempressure.state.node import NodeReading
-from mempressure.state.node_reader import read_node
+
+if TYPE_CHECKING:
+    from mempressure.config.runtime_settings import Settings
+    from mempressure.control.lead import Lead
+    from mempressure.control.monitor import MemoryMonitor
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +33,10 @@ LOCK_NAME = "control.lock"
 _FOLLOWS = "follows: another process of uid %d leads"
 _STANDS_BY = "stands by: the actuator at %s acts"
 _LEADS = "leads: no actuator answers at %s"
+
+_loading = threading.Lock()
+"""Held while modules are loaded in this thread, and by forks: a child would wait for ever for a module half loaded."""
+os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 class LeadingLoop:
@@ -55,8 +53,8 @@ class LeadingLoop:
         self,
         configuration: Configuration,
         *,
-        monitor: Callable[[], MemoryMonitor],
-        settings: Callable[[], Settings],
+        monitor: "Callable[[], MemoryMonitor]",
+        settings: "Callable[[], Settings]",
         delay_seconds: float = 0.0,
     ) -> None:
         self._configuration = configuration
@@ -66,14 +64,7 @@ class LeadingLoop:
         self._delay = delay_seconds
         self._lock = LockFile(configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
         self._stopping = threading.Event()
-        self._machine = _OwnApps(configuration, may_act=self._may_act)
-        self._control = ControlLoop(
-            self._machine,
-            rules=self._rules,
-            record=_log_cycle,
-            critical_ratio=configuration.critical_ratio,
-        )
-        self._held: dict[Scope, float] = {}
+        self._lead: Lead | None = None
         self._state = ""
         self._once = LogOnce(__name__)
         self._thread = threading.Thread(target=self._run, name="mempressure-control", daemon=True)
@@ -102,29 +93,36 @@ class LeadingLoop:
         own_runtime_directory(self._configuration.runtime_directory)
         if not self._lock.take():
             self._enter_state(_FOLLOWS, os.geteuid())
-        elif answers(self._url):
+        elif self._actuator_answers():
             self._enter_state(_STANDS_BY, self._url)
         else:
+            lead = self._leading()
             self._enter_state(_LEADS, self._url)
-            self._lead()
+            lead.turn()
 
-    def _lead(self) -> None:
-        observation = self._monitor().observe(self._machine.look())
-        self._held = self._control.held_since(observation, self._held)
-        for (scope, app), since in sorted(self._held.items(), key=_host_first):
-            if not self._stopping.is_set():
-                self._control.run([Pressure(scope, app, "autonomous", since)])
+    def _leading(self) -> "Lead":
+        if self._lead is None:
+            with _loading:
+                from mempressure.control.lead import Lead  # 1.5 MB that a process which waits need not hold
 
-    def _rules(self) -> Rules:
-        return rules(self._configuration, self._settings(), self._monitor().thresholds)
+            self._lead = Lead(
+                self._configuration, monitor=self._monitor, settings=self._settings, may_act=self._may_act
+            )
+        return self._lead
+
+    def _actuator_answers(self) -> bool:
+        from mempressure.control.actuator_probe import answers  # only the process that would lead asks
+
+        return answers(self._url)
 
     def _may_act(self) -> bool:
-        return not self._stopping.is_set() and not answers(self._url)
+        return not self._stopping.is_set() and not self._actuator_answers()
 
     def _enter_state(self, state: str, *arguments: object) -> None:
         if state != self._state:
             self._state = state
-            self._held = {}
+            if self._lead is not None:
+                self._lead.begin()
             _log.info("control loop of this process " + state, *arguments)
 
     def _run(self) -> None:
@@ -142,60 +140,3 @@ class LeadingLoop:
                 self._stopping.wait(max(0.0, began + TICK_SECONDS - time.monotonic()))
         finally:
             self._lock.release()
-
-
-def _host_first(held: tuple[Scope, float]) -> tuple[bool, str]:
-    (scope, app), _ = held
-    return scope != "host", app
-
-
-class _OwnApps:
-    """Looks at this user's applications, and acts on them for as long as it may."""
-
-    def __init__(self, configuration: Configuration, *, may_act: Callable[[], bool]) -> None:
-        self._runtime = configuration.runtime_directory
-        self._may_act = may_act
-        self._executor = Executor(self.look)
-        self._once = LogOnce(__name__)
-
-    def look(self) -> NodeReading:
-        reading = read_node(self._runtime, on_problem=self._skipped)
-        # Other users' agents would refuse orders, and root's other users may have a leader of their own.
-        own = {name: app for name, app in reading.apps.items() if app.uid == os.geteuid()}
-        return replace(reading, apps=own)
-
-    def measure(self) -> NodeReading:
-        return self._executor.measure()
-
-    def carry_out(self, action: Action, *, order_id: str) -> Outcome:
-        if not self._may_act():
-            return Outcome(0, 0, ("another leads by now",), (), 0.0)
-        outcome = self._executor.carry_out(action, order_id=order_id)
-        _log.info(
-            "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d skipped=%r errors=%r",
-            order_id,
-            action.app.name,
-            action.mechanism,
-            ",".join(action.packages),
-            outcome.workers,
-            outcome.reclaimed_bytes,
-            outcome.skipped,
-            outcome.errors,
-        )
-        return outcome
-
-    def _skipped(self, problem: MempressureError) -> None:
-        self._once.warning(str(problem), "state ignored: reason=%s", problem)
-
-
-def _log_cycle(cycle: Cycle) -> None:
-    _log.info(
-        "cycle: id=%s scope=%s app=%s strategy=%s outcome=%s usage_before=%.4f usage_after=%.4f",
-        cycle.id,
-        cycle.scope,
-        cycle.app,
-        cycle.strategy,
-        cycle.outcome,
-        cycle.usage_before,
-        cycle.usage_after,
-    )

@@ -10,7 +10,7 @@ from mempressure.config.configuration import load_configuration
 from mempressure.config.lock_file import LockFile
 from mempressure.config.runtime_settings import Settings
 from mempressure.config.thresholds import Thresholds
-from mempressure.control import standalone
+from mempressure.control import actuator_probe, standalone
 from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.standalone import LOCK_NAME, LeadingLoop
@@ -33,7 +33,7 @@ def configuration(runtime_dir, state_dir):
 def actuator(monkeypatch):
     """Set of what answers: empty for nobody."""
     present = set()
-    monkeypatch.setattr(standalone, "answers", lambda _url: bool(present))
+    monkeypatch.setattr(actuator_probe, "answers", lambda _url: bool(present))
     return present
 
 
@@ -70,7 +70,7 @@ def test_each_change_of_who_acts_is_told_once(loop, runtime_dir, actuator, caplo
 
 
 def test_nothing_is_done_while_an_actuator_answers_or_after_the_stop(loop, actuator, make_worker):
-    machine = loop._machine
+    machine = loop._leading()._machine
     assert machine._may_act()
     actuator.add("one")
     assert machine.carry_out(None, order_id="x").skipped == ("another leads by now",)
@@ -81,9 +81,10 @@ def test_nothing_is_done_while_an_actuator_answers_or_after_the_stop(loop, actua
 
 def test_an_episode_leaves_its_pause_not_to_the_next(loop):
     machine, cycles = FakeMachine(usage=0.82, packages=[package(f"p{n}", mib=20) for n in range(10)]), []
-    loop._machine = machine
-    loop._control = ControlLoop(
-        machine, rules=loop._rules, record=cycles.append, clock=machine.clock, sleep=machine.sleep
+    lead = loop._leading()
+    lead._machine = machine
+    lead._control = ControlLoop(
+        machine, rules=lead._rules, record=cycles.append, clock=machine.clock, sleep=machine.sleep
     )
     for change in (0, -500, 600):
         machine.base += change * MIB
@@ -97,7 +98,7 @@ def test_only_this_user_s_applications_are_looked_at(loop, publish_worker, monke
     monkeypatch.setattr("mempressure.state.node_reader.is_alive", lambda *_args, **_options: True)
     publish_worker(app="mine", pid=101)
     publish_worker(app="theirs", pid=102, uid=12345)
-    assert list(loop._machine.look().apps) == ["mine"]
+    assert list(loop._leading()._machine.look().apps) == ["mine"]
 
 
 def test_a_turn_that_fails_is_told_once_and_the_next_one_comes(loop, runtime_dir, monkeypatch, caplog):
