@@ -40,13 +40,29 @@ class Bootstrap:
         self._callbacks = callbacks
         self._background = background
         self.worker: ManagedWorker | None = None
+        self._prepared: ManagedWorker | None = None
+        """What a supervisor's workers begin with: made once, before they are forked, it is shared by all of them."""
 
     def start_agent(self, *, forked: bool = False) -> None:
         """Start the agent, here or, where this process is a supervisor's, in its workers when they are forked."""
         if not forked and (is_supervisor() or postpone_start(self.start_agent)):
+            if self._prepared is None:
+                self._prepared = self._made(forked=True)
             return
+        if forked and self._prepared is not None:
+            worker, self._prepared = self._prepared, None
+            worker.begin_in_child()
+        elif (made := self._made(forked=forked)) is not None:
+            worker = made
+        else:
+            return
+        if worker.start():
+            self.worker = worker
+
+    def _made(self, *, forked: bool) -> ManagedWorker | None:
+        """Return this process as a worker; None, the reason being logged, where processes cannot be identified."""
         try:
-            worker = ManagedWorker(
+            return ManagedWorker(
                 self._configuration,
                 packages=self._packages,
                 callbacks=self._callbacks,
@@ -54,20 +70,23 @@ class Bootstrap:
                 forked=forked,
                 delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
             )
-        except ProcessLookupError as error:  # no /proc, as on macOS: processes cannot be identified
+        except ProcessLookupError as error:  # no /proc, as on macOS
             import logging  # deferred: most workers never come here
 
             words = "agent not started, this worker is not managed: reason=%r"
             logging.getLogger(__name__).error(words, str(error))  # noqa: TRY400 -- the reason is whole without a trace
-            return
-        if worker.start():
-            self.worker = worker
+            return None
 
     def stop(self) -> None:
         """End the agent."""
         if self.worker is not None:
             self.worker.agent.stop()
             self.worker = None
+
+    def before_fork(self) -> None:
+        """Prepare, in a supervisor, what its workers need."""
+        if self._prepared is not None:
+            self._prepared.prepare()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child, whose parent's thread is not here."""

@@ -284,6 +284,10 @@ class LazyLoader:
         if self._packages is not None:
             self._packages.close()
 
+    def before_fork(self) -> None:
+        """Have a supervisor prepare what its workers would otherwise load and look up each for itself."""
+        self._bootstrap.before_fork()
+
     def after_fork(self) -> None:
         """Begin anew in a forked child: with its own agent, package processes and locks."""
         self._lock = threading.Lock()
@@ -353,6 +357,11 @@ def get_lazy_loader() -> LazyLoader:
         return _loader
 
 
+def _before_fork() -> None:
+    if _loader is not None:
+        _loader.before_fork()
+
+
 def _after_fork_in_child() -> None:
     global _loader_lock  # noqa: PLW0603 -- a thread that is not here may hold the inherited one
     _loader_lock = threading.Lock()
@@ -360,4 +369,4 @@ def _after_fork_in_child() -> None:
         _loader.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

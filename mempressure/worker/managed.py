@@ -13,7 +13,7 @@ from mempressure.act.supervisors import Supervisor, SupervisorFinder
 from mempressure.act.supervisors.base import reason_not_to_end
 from mempressure.config.configuration import MANAGED, Configuration
 from mempressure.measure.cgroup import own_cgroup
-from mempressure.state.records import WorkerState
+from mempressure.state.records import WorkerState, encode
 from mempressure.worker.agent import Agent
 from mempressure.worker.sampler import WorkerSampler
 
@@ -73,6 +73,7 @@ class ManagedWorker:
         self.trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
         self._checked_tracker = False
+        self._trim_checked = False
         self.retiring = False
         self.agent = Agent(
             self,
@@ -80,6 +81,23 @@ class ManagedWorker:
             trusted_uids=configuration.trusted_uids,
             delay_seconds=delay_seconds,
         )
+
+    def prepare(self) -> None:
+        """Load and look up, in a supervisor, what its workers need: they share it, and need not look again."""
+        import mempressure.state.liveness
+        import mempressure.state.reader  # noqa: F401 -- what its agent loads as soon as there is another worker
+
+        encode(self._sampled(thorough=False))
+        self.unsupported  # noqa: B018 -- looks, and keeps what it found
+
+    def begin_in_child(self) -> None:
+        """Begin in a forked child with what its parent has prepared."""
+        self._sampler.begin()
+        if "gevent.monkey" in sys.modules or "eventlet" in sys.modules:
+            self._unsupported = None  # what they have patched since works otherwise
+        elif self._unsupported is not None:
+            self._unsupported.pop("trim", None)
+            self._trim_checked = False
 
     def start(self) -> bool:
         """Start the agent; return False, the reason being logged, where it cannot run."""
@@ -147,7 +165,12 @@ class ManagedWorker:
         """Return what cannot work in this process and why; checked at the start, and with the first tracked package."""
         known, tracks = self._unsupported, self._registered_tracker is not None
         if known is not None and self._checked_tracker is tracks:
+            if not self._trim_checked:  # the rest was found by its parent
+                self._trim_checked = True
+                if reason := self_check.check_trim(self.system()):
+                    known["trim"] = reason
             return known
+        self._trim_checked = True
         found = self_check.unsupported(self.system())
         for feature, reason in found.items():
             if known is None or feature not in known:

@@ -45,9 +45,8 @@ class WorkerSampler:
         self._finder = finder
         self._cgroup = cgroup
         self._clock = clock
-        self._started = clock()
-        self._start_ticks = start_ticks()
         self._pid_namespace = pid_namespace()
+        self.begin()
         self._next_measurement = 0.0
         self._processes: dict[str, tuple[int, ProcessMemory]] = {}
         self._own = ProcessMemory(0, 0)
@@ -55,6 +54,11 @@ class WorkerSampler:
         self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
         self.measures_memory = True
+
+    def begin(self) -> None:
+        """Begin as this process: again in a child that was forked by the one that made this."""
+        self._started = self._clock()
+        self._start_ticks = start_ticks()
 
     def note_baseline(self) -> None:
         """Measure what this worker takes before its first request."""
