@@ -287,6 +287,8 @@ class LazyLoader:
     def before_fork(self) -> None:
         """Have a supervisor prepare what its workers would otherwise load and look up each for itself."""
         self._bootstrap.before_fork()
+        if self._loop is not None:
+            self._loop.before_fork()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: with its own agent, package processes and locks."""

@@ -29,6 +29,8 @@ class ApplicationLoop:
         self._monitor = monitor
         self._lock = threading.Lock()
         self._wanted = False
+        self._in_workers = False
+        """Whether this process is a supervisor, which starts it in its workers only."""
         self.loop: LeadingLoop | None = None
 
     def start(self) -> None:
@@ -44,6 +46,13 @@ class ApplicationLoop:
         if loop is not None:
             loop.stop()
 
+    def before_fork(self) -> None:
+        """Load, in a supervisor, what the worker that leads needs: 4 MiB of its own else, 1.5 MiB for all so."""
+        if self._in_workers and self._wanted:
+            import mempressure.control.actuator_probe
+            import mempressure.control.lead
+            import mempressure.control.process_monitor  # noqa: F401 -- as the leading process does
+
     def after_fork(self) -> None:
         """Begin anew in a forked child, whose parent's thread is not here."""
         self._lock = threading.Lock()
@@ -55,6 +64,7 @@ class ApplicationLoop:
 
     def _start(self, *, forked: bool = False) -> None:
         if not forked and (is_supervisor() or postpone_start(self._start)):
+            self._in_workers = True
             return
         with self._lock:
             if self.loop is not None or not self._wanted:
