@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mempressure.act.mechanisms import mechanism
 from mempressure.act.order_client import give_order
@@ -125,12 +126,14 @@ class Executor:
         return Outcome(reclaimed, workers, tuple(skipped), tuple(errors), self._clock() - started)
 
     def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None]:
-        order = {
+        order: dict[str, Any] = {
             "id": order_id,
             "op": action.mechanism,
-            "idle_for": dict(target.idle_for),
+            "idle_for": None if target.idle_for is None else dict(target.idle_for),
             "level": action.level,
         }
+        if target.idle_seconds is not None:  # which workers of earlier versions do not know
+            order["idle_seconds"] = target.idle_seconds
         if mechanism(action.mechanism).ordered_for_package:
             order["package"] = action.packages[0]
         succession = None

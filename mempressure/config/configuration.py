@@ -217,6 +217,12 @@ class Configuration:
     recycle_min_lifetime = Setting(
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME", _seconds, 60.0, "seconds a worker lives before it may be recycled"
     )
+    recycle_growth = Setting(
+        "MEMPRESSURE_RECYCLE_GROWTH",
+        size,
+        None,
+        "growth for which a busy worker is replaced; 0: never; default: half of a fresh worker, 32MiB at least",
+    )
     longest_request = Setting(
         "MEMPRESSURE_LONGEST_REQUEST", _seconds, 0.0, "seconds the longest request takes; 0: not known"
     )

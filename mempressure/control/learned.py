@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from mempressure.act.executor import Outcome
+from mempressure.act.mechanisms import mechanism
 from mempressure.decide.eligibility import Experience
 from mempressure.decide.plan import Action
 from mempressure.decide.quarantine import Key, Quarantined, current, judged
@@ -29,8 +30,8 @@ class Learned:
         return Experience(trimmed=self._trimmed, futile=futile, ageing=self._ageing, quarantine=self._quarantine)
 
     def note(self, action: Action, outcome: Outcome, *, started: float, ended: float) -> set[Key]:
-        """Learn from an action; return the packages in it that gave back too little and are quarantined for it."""
-        if not action.packages:  # a trim: the other mechanisms unload packages
+        """Learn from an action; return what in it gave back too little and is quarantined for it."""
+        if not mechanism(action.mechanism).unloads_packages:
             for target in action.targets:
                 self._trimmed[(target.worker.pid, target.worker.start_ticks)] = started
             return set()
@@ -60,5 +61,7 @@ class Learned:
 
 
 def quarantine_keys(action: Action) -> list[Key]:
-    """Return the (app, package, mechanism) of each package that an action unloads."""
+    """Return the (app, package, mechanism) of each package that an action unloads; of a worker without a package."""
+    if mechanism(action.mechanism).replaces_worker:
+        return [(action.app.name, "", action.mechanism)]
     return [(action.app.name, package, action.mechanism) for package in action.packages]

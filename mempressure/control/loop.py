@@ -264,7 +264,8 @@ class ControlLoop:
             replaces_worker = mechanism(action.mechanism).replaces_worker
             if replaces_worker and action.app.name in unreplaced:
                 continue
-            if action.packages and disappointing.issuperset(quarantine_keys(action)):
+            keys = quarantine_keys(action)
+            if keys and disappointing.issuperset(keys):
                 continue
             started = self._clock()
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
@@ -274,7 +275,7 @@ class ControlLoop:
             record = record_of(action, outcome, started=started, used=cycle.used_after)
             cycle.actions.append(record)
             # What a trim gives back shows at once; only the end of a process may take time to show.
-            self._measure_after(cycle, outcome.reclaimed_bytes if action.packages else 0)
+            self._measure_after(cycle, outcome.reclaimed_bytes if mechanism(action.mechanism).unloads_packages else 0)
             record.used_after = cycle.used_after
             self._progress(cycle)
             if relieved(cycle.usage_after, rules.thresholds):
@@ -311,7 +312,7 @@ class ControlLoop:
         else:
             self._futile.pop(pressure.key, None)
         # Trimming counts nothing: a cycle that only trimmed does not hold up the one that unloads.
-        if any(action.packages for action in cycle.actions):
+        if any(mechanism(action.mechanism).unloads_packages for action in cycle.actions):
             self._ended[pressure.key] = cycle.ended
         self._record(cycle)
 

@@ -13,6 +13,7 @@ def rules(configuration: Configuration, settings: Settings, thresholds: Threshol
         keep_loaded=lambda app, package, declared: settings.keep_loaded(app, package, declared=declared),
         recycle_from=configuration.recycle,
         recycle_min_lifetime=configuration.recycle_min_lifetime,
+        recycle_growth=configuration.recycle_growth,
         unloading_enabled=configuration.unloading_enabled,
         usage_pattern=configuration.usage_pattern,
     )

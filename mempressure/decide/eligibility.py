@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from mempressure.config.thresholds import Thresholds
 from mempressure.decide.backoff import decayed, factor
-from mempressure.decide.quarantine import Key, Quarantined, in_force, reason
+from mempressure.decide.quarantine import Key, Quarantined, in_force, reason, recycling_in_force
 from mempressure.decide.ranking import Ageing, Held
 from mempressure.decide.strategy import Strategy
-from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
+from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
+from mempressure.state.fresh import expected_bytes, fresh_bytes, worker_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
 
@@ -21,6 +22,12 @@ RECYCLE_LEAST_SHARE = 0.1
 RECYCLE_LEAST_BYTES = 4 << 20
 """A worker is replaced only where this share of it, and this much, would be given back: where a fresh worker is no
 smaller, replacing workers would never end (celery#4125)."""
+GROWTH_SHARE = 0.5
+GROWTH_BYTES = 32 << 20
+"""A busy worker is replaced where it has grown by this share of a fresh one, and by this much, unless set otherwise."""
+GROWTH_LIFETIMES = 10
+"""A busy worker lives so many times as long as an idle one before it may be replaced: what its successor needs to warm
+up must not be all that it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,8 @@ class Rules:
     recycle_from: str = "high"
     """From when on workers are recycled: normal, high (the strategy), emergency (the threshold) or never."""
     recycle_min_lifetime: float = 60.0
+    recycle_growth: float | None = None
+    """Bytes of growth from which a busy worker is replaced, 0 for never; None for `GROWTH_SHARE` and `GROWTH_BYTES`."""
     unloading_enabled: bool = True
     usage_pattern: bool = True
     """Whether what is used seldom and cheap to reload goes first, rather than what was used longest ago."""
@@ -145,23 +154,87 @@ class Situation:
             return None
         return f"workers are recycled from {self.rules.recycle_from} on (MEMPRESSURE_RECYCLE)"
 
+    def reason_not_idle(self, app: AppReading, worker: WorkerState) -> str | None:
+        """Return why a worker is not idle as a whole; None where it is, whatever is known of its packages' use."""
+        if worker.active_work:
+            return f"has {worker.active_work:.0f} requests or tasks under way"
+        if worker.last_work < 0 or worker.idle_timeout < 0:
+            return "cannot tell whether it is idle"
+        idle, needed = self.now - worker.last_work, self.worker_idle_seconds(worker)
+        if -CLOCK_SET_BACK_SECONDS < idle < needed:
+            return f"was at work {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+        for package in worker.packages:
+            if package.loaded:
+                # Its last use is known now: the worker's last work, at the latest.
+                last_used = worker.last_work if package.last_used < 0 else min(package.last_used, worker.last_work)
+                if kept := self.reason_to_keep(app, package.replaced(last_used=last_used)):
+                    return f"{package.name} {kept}"
+        return None
+
+    def worker_idle_seconds(self, worker: WorkerState) -> float:
+        """Return how many seconds a worker must have been without work to be idle as a whole."""
+        return self.strategy.idle_seconds(worker.idle_timeout)
+
+    def growth(self, app: AppReading, worker: WorkerState) -> float:
+        """Return by how many bytes a worker itself has outgrown a fresh one, apart from imports; below 0: not known."""
+        fresh = fresh_bytes(app, worker)
+        if fresh < 0:
+            return UNKNOWN
+        # A busy worker's successor imports the same again. Where that was not measured, what is tracked is known.
+        tracked = sum(package.memory_bytes for package in worker.packages if package.source == "import")
+        return worker.private_bytes - fresh - (tracked if worker.late_bytes < 0 else worker.late_bytes)
+
+    def growth_needed(self, app: AppReading, worker: WorkerState) -> float:
+        """Return from how many bytes of growth on a worker is replaced though it is busy."""
+        if self.rules.recycle_growth is not None:
+            return self.rules.recycle_growth
+        return max(GROWTH_BYTES, GROWTH_SHARE * fresh_bytes(app, worker))
+
+    def reason_not_grown(self, app: AppReading, worker: WorkerState) -> str | None:
+        """Return why a busy worker is not replaced for its growth; None where it may be."""
+        if self.rules.recycle_growth == 0:
+            return "a busy worker is never replaced for its growth (MEMPRESSURE_RECYCLE_GROWTH=0)"
+        growth, needed = self.growth(app, worker), self.growth_needed(app, worker)
+        if growth < needed:
+            return f"it has grown by {max(0.0, growth) / 2**20:.1f} MiB, which is below {needed / 2**20:.1f} MiB"
+        if self.strategy.name not in ("high", "critical"):
+            return "a busy worker is replaced for its growth from strategy high on"
+        lifetime = GROWTH_LIFETIMES * self.rules.recycle_min_lifetime
+        if self.now - worker.started < lifetime:
+            return f"a busy worker is replaced for its growth once it has lived for {lifetime:g} s"
+        used = next((package.name for package in worker.packages if package.loaded and package.active_calls), None)
+        return None if used is None else f"{used} is in use"
+
+    def recycling_quarantined(self, app: AppReading, expected: float) -> str | None:
+        """Return why no worker of an app is replaced though one may be: others gave back too little; else None."""
+        entry = recycling_in_force(self.experience.quarantine, app.name, expected, now=self.now)
+        return None if entry is None else reason(entry, "recycle", now=self.now)
+
     def why(self, held: Iterable[Held]) -> str:
         """Return the reason to unload these, for people to read."""
         used = (package.last_used if package.last_used >= 0 else worker.started for worker, package in held)
         return f"unused for {self.now - max(used):.0f} s under strategy {self.strategy.name}"
 
+    def why_idle(self, worker: WorkerState) -> str:
+        """Return the reason to replace a worker that is idle as a whole, for people to read."""
+        return f"without work for {self.now - worker.last_work:.0f} s under strategy {self.strategy.name}"
+
+    def why_grown(self, app: AppReading, worker: WorkerState) -> str:
+        """Return the reason to replace a worker that is busy, for people to read."""
+        return f"grown by {self.growth(app, worker) / 2**20:.1f} MiB under strategy {self.strategy.name}"
+
+
+def is_worth_replacing(app: AppReading, worker: WorkerState) -> bool:
+    """Return whether a worker is known to be so much larger than a fresh one that replacing it pays."""
+    return expected_bytes(app, worker) >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * worker_bytes(worker))
+
 
 def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
     """Return why a fresh worker would be no smaller; None where it would be, or where that was not measured."""
-    baselines = [other.baseline_bytes for other in app.workers if other.baseline_bytes >= 0]
-    if not baselines:
-        return None
-    # The median of all, the lower of two: one forked from a loaded parent, or one that loads more, may be an exception.
-    fresh = sorted(baselines)[(len(baselines) - 1) // 2]
-    size = worker.private_bytes + worker.package_processes_bytes
-    if size - fresh >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * size):
+    fresh = fresh_bytes(app, worker)
+    if fresh < 0 or is_worth_replacing(app, worker):
         return None
     return (
-        f"holds {size / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would give back "
-        f"less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
+        f"holds {worker_bytes(worker) / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would "
+        f"give back less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
     )

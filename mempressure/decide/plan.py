@@ -5,16 +5,17 @@ and keeps to the strategy's limit. `mempressure.control.loop` makes a plan and h
 out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
-from mempressure.decide.eligibility import Experience, Rules, Situation
+from mempressure.decide.eligibility import Experience, Rules, Situation, is_worth_replacing
 from mempressure.decide.ranking import Held, last_use, value_of
 from mempressure.decide.strategy import Strategy
+from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
-from mempressure.state.records import WorkerState
+from mempressure.state.records import PackageState, WorkerState
 
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
@@ -25,8 +26,10 @@ class Target:
     """One worker that an action is for."""
 
     worker: WorkerState
-    idle_for: Mapping[str, float]
-    """How long, in seconds, each package concerned must still be unused when the worker acts."""
+    idle_for: Mapping[str, float] | None
+    """How long, in seconds, each package concerned must still be unused when the worker acts; None for any time."""
+    idle_seconds: float | None = None
+    """How long the worker must still be without work then; None for any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Action:
     mechanism: str
     app: AppReading
     packages: tuple[str, ...]
-    """What it unloads; empty where the mechanism unloads no packages."""
+    """What it unloads; empty where the mechanism unloads no packages, and for a worker that holds none."""
     targets: tuple[Target, ...]
     expected_bytes: int
     """What it should give back; what gives back far less is quarantined (see `mempressure.decide.quarantine`)."""
@@ -53,6 +56,7 @@ class Skip:
 
     app: str
     package: str
+    """Empty where it is about a worker that holds none."""
     reason: str
 
 
@@ -67,6 +71,9 @@ class Plan:
 class Planner(Protocol):
     """What a plan asks of a mechanism."""
 
+    name: str
+    unloads_packages: bool
+    """Whether what it does counts for the limit of packages a cycle."""
     acts_below_unloading: bool
     """Whether it still acts between the exit and the entry of unload_packages (0.75 to 0.80 by default)."""
 
@@ -99,6 +106,7 @@ def make_plan(
         return Plan((), ())
     apps = list(apps)
     known = experience or Experience()
+    mechanisms = list(mechanisms)
     situation = Situation(usage=usage, strategy=strategy, rules=rules, now=now, experience=known)
     actions: list[Action] = []
     skips: list[Skip] = []
@@ -107,16 +115,22 @@ def make_plan(
             possible, left_alone = mechanism.plan(apps, situation)
             actions += (action for action in possible if identity(action) not in known.futile)
             skips += left_alone
-    chosen, left = _within_limit(actions, strategy.most_packages)
+    counted = frozenset(mechanism.name for mechanism in mechanisms if mechanism.unloads_packages)
+    chosen, left = _within_limit(actions, strategy.most_packages, counted)
     limit = f"the limit of {strategy.most_packages} packages a cycle is reached"
-    skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages]
+    skips += [Skip(action.app.name, package, limit) for action in left for package in action.packages or ("",)]
     return Plan(tuple(chosen), tuple(skips))
 
 
 def identity(action: Action) -> tuple[object, ...]:
     """Name an action with the workers and loads it is for, so that it differs once anything about it changed."""
     held = tuple(
-        (target.worker.pid, target.worker.start_ticks, tuple(package.loads for package in target.worker.packages))
+        (
+            target.worker.pid,
+            target.worker.start_ticks,
+            tuple(package.loads for package in target.worker.packages),
+            None if target.idle_seconds is None else target.worker.last_work,
+        )
         for target in action.targets
     )
     return (action.mechanism, action.app.name, action.packages, held)
@@ -153,67 +167,98 @@ def package_unloadings(
                 targets = tuple(
                     Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
                 )
-                actions.append(_unloading(mechanism, app, targets, idle, situation))
+                actions.append(_unloading(mechanism, app, targets, idle, situation, situation.why(idle)))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
     return _in_order(actions, situation), skips
 
 
 def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
-    """Return an action for each worker whose packages are all idle and whose successor would be smaller."""
-    actions, skips = [], []
+    """Return an action for each worker that a smaller one may replace: those that are idle, then those that have grown.
+
+    A worker is idle as a whole, or all of its tracked packages are; one that is busy may have grown too much.
+    """
+    idle: list[Action] = []
+    grown: list[Action] = []
+    skips: list[Skip] = []
     for app in apps:
         for worker in app.workers:
             loaded = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
-            if not loaded:
+            if not loaded and not is_worth_replacing(app, worker):
                 continue
-            kept = ((package.name, situation.reason_to_keep(app, package)) for package in loaded)
-            busy = next((f"{name} {reason}" for name, reason in kept if reason), None)
-            reason = situation.reason_not_to_recycle(app, worker) or busy
-            if reason:
-                skips += [Skip(app.name, package.name, f"worker {worker.pid}: {reason}") for package in loaded]
+            target, reason = _to_recycle(app, worker, loaded, situation)
+            if target is None:
+                names = [package.name for package in loaded] or [""]
+                skips += [Skip(app.name, name, f"worker {worker.pid}: {reason}") for name in names]
                 continue
-            idle_for = {package.name: situation.idle_seconds(package) for package in loaded}
-            idle = [(worker, package) for package in loaded]
-            quarantined = {package.name: situation.quarantined(app, [(worker, package)]) for package in loaded}
-            if all(quarantined.values()):
-                skips += [Skip(app.name, name, f"worker {worker.pid}: {why}") for name, why in quarantined.items()]
-                continue
-            size = int(sum(package.memory_bytes for package in loaded if not quarantined[package.name]))
-            action = _unloading("recycle", app, (Target(worker, idle_for),), idle, situation)
-            actions.append(replace(action, expected_bytes=size))
-    return _in_order(actions, situation), skips
+            held = [(worker, package) for package in loaded]
+            action = _unloading("recycle", app, (target,), held, situation, reason)
+            expected = expected_bytes(app, worker)
+            size = action.expected_bytes if expected < 0 else int(expected)
+            is_idle = target.idle_for is not None or target.idle_seconds is not None
+            (idle if is_idle else grown).append(replace(action, expected_bytes=size))
+    # Of the busy ones those whose requests are fewest first, which have not long to be waited for.
+    grown.sort(key=lambda action: (action.targets[0].worker.active_work, -action.expected_bytes))
+    return [*_in_order(idle, situation), *grown], skips
 
 
-def _within_limit(actions: Iterable[Action], most: int) -> tuple[list[Action], list[Action]]:
-    """Split actions into those of one cycle and the rest; one package of one app counts once, trimming nothing.
+def _to_recycle(
+    app: AppReading, worker: WorkerState, loaded: Sequence[PackageState], situation: Situation
+) -> tuple[Target | None, str]:
+    """Return what to have replaced and why, or None and why not; `loaded` are the packages that only this unloads."""
+    reason = situation.reason_not_to_recycle(app, worker)
+    if reason is None:
+        expected = expected_bytes(app, worker)
+        size = sum(package.memory_bytes for package in loaded) if expected < 0 else expected
+        reason = situation.recycling_quarantined(app, size)
+    if reason is not None:
+        return None, reason
+    busy = situation.reason_not_idle(app, worker)
+    if busy is None:
+        seconds = situation.worker_idle_seconds(worker)
+        return Target(worker, None, idle_seconds=seconds), situation.why_idle(worker)
+    kept = [f"{package.name} {why}" for package in loaded if (why := situation.reason_to_keep(app, package))]
+    if loaded and not kept:
+        idle_for = {package.name: situation.idle_seconds(package) for package in loaded}
+        return Target(worker, idle_for), situation.why([(worker, package) for package in loaded])
+    small = situation.reason_not_grown(app, worker)
+    if small is None:
+        return Target(worker, None), situation.why_grown(app, worker)
+    return None, kept[0] if kept else f"{busy}; {small}"
 
-    The first that unloads is always taken: a worker that holds more packages than the limit could never be recycled.
+
+def _within_limit(actions: Iterable[Action], most: int, counted: Collection[str]) -> tuple[list[Action], list[Action]]:
+    """Split actions into those of one cycle and the rest; one package of one app counts once, one without as one.
+
+    Only the mechanisms that are `counted` count. The first is always taken: a worker that holds more packages than the
+    limit could never be recycled.
     """
     chosen: list[Action] = []
     left: list[Action] = []
-    counted: set[tuple[str, str]] = set()
+    taken: set[tuple[str, str | int]] = set()
     for action in actions:
-        pairs = {(action.app.name, package) for package in action.packages}
-        if counted and len(counted | pairs) > most:
+        pairs: set[tuple[str, str | int]] = {(action.app.name, package) for package in action.packages}
+        if not pairs and action.mechanism in counted:
+            pairs = {(action.app.name, target.worker.pid) for target in action.targets}
+        if taken and len(taken | pairs) > most:
             left.append(action)
         else:
-            counted |= pairs
+            taken |= pairs
             chosen.append(action)
     return chosen, left
 
 
 def _unloading(
-    mechanism: str, app: AppReading, targets: tuple[Target, ...], idle: list[Held], situation: Situation
+    mechanism: str, app: AppReading, targets: tuple[Target, ...], held: list[Held], situation: Situation, reason: str
 ) -> Action:
     return Action(
         mechanism,
         app,
-        tuple(dict.fromkeys(package.name for _, package in idle)),
+        tuple(dict.fromkeys(package.name for _, package in held)),
         targets,
-        int(sum(package.memory_bytes for _, package in idle)),
-        situation.why(idle),
-        value=value_of(idle, situation.experience.ageing),
+        int(sum(package.memory_bytes for _, package in held)),
+        reason,
+        value=value_of(held, situation.experience.ageing),
     )
 
 
@@ -222,9 +267,17 @@ def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
 
     def rank(action: Action) -> tuple[int, float, float, str, tuple[str, ...], int]:
         held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name in action.packages]
-        priority = max(package.priority for _, package in held)
+        priority = max((package.priority for _, package in held), default=0)
         value = action.value if situation.rules.usage_pattern else 0.0
-        return (priority, value, last_use(held), action.app.name, action.packages, action.targets[0].worker.pid)
+        at_work = [target.worker.last_work for target in action.targets if target.idle_seconds is not None]
+        return (
+            priority,
+            value,
+            max(at_work, default=last_use(held)),
+            action.app.name,
+            action.packages,
+            action.targets[0].worker.pid,
+        )
 
     return sorted(actions, key=rank)
 

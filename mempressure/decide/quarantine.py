@@ -1,8 +1,9 @@
-"""Quarantine of packages whose unloading gave back far less than predicted: pure functions on a record.
+"""Quarantine of what gave back far less than predicted, packages and workers: pure functions on a record.
 
 An (app, package, mechanism) is quarantined when what was measured is under 20 % of what was predicted. It is free again
 after half an hour, or once all of it was loaded again in fresh processes and holds another amount of memory: then the
-prediction is another one, and worth another try.
+prediction is another one, and worth another try. Replacing a worker gives back what it holds whatever its packages are:
+an (app, "", recycle) is free again once a worker promises more.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ LEAST_PREDICTION: Final = 1 << 20
 """Bytes; a smaller prediction says nothing: allocators and counters work in larger steps."""
 
 Key = tuple[str, str, str]
-"""(app, package, mechanism)."""
+"""(app, package, mechanism); the package is empty for the replacement of whole workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,14 @@ def judged(
     Args:
         quarantine: before the action.
         key: what the action was about.
-        held: where the package was, as it was before the action.
+        held: where the package was, as it was before the action; nothing for a whole worker.
         expected_bytes: predicted for what was really done.
         reclaimed_bytes: measured.
         now: Unix seconds.
     """
     held = list(held)
     others = {known: entry for known, entry in quarantine.items() if known != key}
-    if not held or expected_bytes < LEAST_PREDICTION:
+    if (key[1] and not held) or expected_bytes < LEAST_PREDICTION:
         return dict(quarantine)
     if reclaimed_bytes >= LEAST_SHARE * expected_bytes:
         return others
@@ -82,6 +83,16 @@ def in_force(
     fresh = not any(_load(worker, package) in entry.loads for worker, package in held)
     other = abs(_memory(held) - entry.memory_bytes) > OTHER_NUMBERS * entry.memory_bytes
     return None if held and fresh and other else entry
+
+
+def recycling_in_force(
+    quarantine: Mapping[Key, Quarantined], app: str, expected_bytes: float, *, now: float
+) -> Quarantined | None:
+    """Return the entry that holds for replacing a worker of an app that promises so much; None where there is none."""
+    entry = quarantine.get((app, "", "recycle"))
+    if entry is None or not 0 <= now - entry.since < QUARANTINE_SECONDS:
+        return None
+    return None if expected_bytes > (1 + OTHER_NUMBERS) * entry.expected_bytes else entry
 
 
 def reason(entry: Quarantined, mechanism: str, *, now: float) -> str:

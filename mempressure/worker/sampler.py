@@ -78,6 +78,7 @@ class WorkerSampler:
             self._next_measurement = now + (time.monotonic() - now) / MAX_TIME_SHARE
         # A process that has ended holds nothing, whenever it was measured.
         living = {name: memory for name, (pid, memory) in self._processes.items() if processes.get(name) == pid}
+        active_work, last_work = supervisor.work()
         state = WorkerState(
             app=self._app,
             pid=os.getpid(),
@@ -91,6 +92,8 @@ class WorkerSampler:
             recycle_refused=supervisor.recycle_refused,
             budget_bytes=self._budget,
             baseline_bytes=self.baseline_bytes,
+            last_work=last_work,
+            active_work=float(active_work),
             idle_timeout=self._idle_timeout,
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),

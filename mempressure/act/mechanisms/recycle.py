@@ -1,7 +1,7 @@
 """Recycle: has a worker finish its requests and be replaced by its supervisor."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act.mechanisms.base import Answer, Mechanism, Rehearsal, Stage, Worker
@@ -22,13 +22,13 @@ class Recycle(Mechanism):
     replaces_worker = True
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
-        """Return an action for each worker whose packages are all idle and whose successor would be smaller."""
+        """Return an action for each worker that a smaller one may replace: idle, its packages idle, or grown."""
         from mempressure.decide.plan import recycles
 
         return recycles(apps, situation)
 
     def carry_out(self, worker: Worker, order: "Order") -> tuple[Answer, Callable[[], None] | None]:
-        """Retire the worker once the answer was sent, unless it or a package in it is in use."""
+        """Retire the worker once the answer was sent, unless it or a package in it is in use that must be idle."""
         reason = _reason_not_to_recycle(worker, order)
         if reason is not None:
             return {"reclaimed_bytes": 0, "skipped": reason}, None
@@ -101,7 +101,31 @@ def _reason_not_to_recycle(worker: Worker, order: "Order") -> str | None:
 
 
 def _reason_to_keep(worker: Worker, order: "Order") -> str | None:
-    """Return why a package in the worker keeps it; None where none does."""
+    """Return why the worker, or a package in it, is not as idle as the order asks; None where all is."""
+    if order.idle_seconds is not None:
+        return _reason_to_finish(worker, order.idle_seconds)
+    return None if order.idle_for is None else _reason_to_keep_package(worker, order.idle_for)
+
+
+def _reason_to_finish(worker: Worker, needed: float) -> str | None:
+    """Return why the worker has not been without work for so many seconds; None where it has."""
+    from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
+
+    active, last = worker.supervisor().work()
+    if active:
+        return f"has {active} requests or tasks under way"
+    if last == UNKNOWN:
+        return "cannot tell whether it is idle"
+    idle = time.time() - last
+    if -CLOCK_SET_BACK_SECONDS < idle < needed:
+        return f"was at work {max(0.0, idle):.1f} s ago"
+    tracked = () if worker.tracker is None else worker.tracker.states()
+    packages = (*worker.isolated.values(), *tracked)
+    return next((f"{package.name} is in use" for package in packages if package.active_calls), None)
+
+
+def _reason_to_keep_package(worker: Worker, idle_for: Mapping[str, float]) -> str | None:
+    """Return why a tracked package in the worker has not been unused for so many seconds; None where all have."""
     from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
 
     tracker = worker.tracker
@@ -110,14 +134,14 @@ def _reason_to_keep(worker: Worker, order: "Order") -> str | None:
     tracker.tick()  # a use since the last tick counts
     now = time.time()
     for package in tracker.states():
-        if not package.loaded or order.idle_for is None:
+        if not package.loaded:
             continue
-        if package.name not in order.idle_for:
+        if package.name not in idle_for:
             return f"{package.name} was loaded meanwhile"
         if package.last_used == UNKNOWN:
             return f"the idle time of {package.name} is unknown"
         idle = now - package.last_used
-        if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < order.idle_for[package.name]:
+        if package.active_calls or -CLOCK_SET_BACK_SECONDS < idle < idle_for[package.name]:
             return f"{package.name} was used {max(0.0, idle):.1f} s ago"
     return None
 

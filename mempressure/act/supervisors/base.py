@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mempressure.measure.reading import UNKNOWN
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 Grace = tuple[float, str]
 """Seconds that a supervisor lets an ending worker finish a request, and the setting: "gunicorn's graceful_timeout"."""
+
+
+Work = tuple[int, float]
+"""Requests or tasks under way, and when the last one ended in Unix seconds; `UNKNOWN` where that cannot be seen."""
 
 
 def reason_not_to_end(*, work: Iterable[str], grace: Grace | None, longest_request: float, running: float) -> str:
@@ -76,6 +82,13 @@ class Supervisor:
     def running_seconds(self) -> float:
         """Return how long the longest of the requests under way has taken, as far as that can be seen; else 0."""
         return 0.0
+
+    def work(self) -> Work:
+        """Return the work under way and when the last ended, or this worker began to serve where there was none yet.
+
+        It is asked at each tick, and again before the worker is replaced as idle.
+        """
+        return 0, UNKNOWN
 
     def at_serving(self, begin: Callable[[], None]) -> None:
         """Have `begin` called in the main thread at the moment this worker begins to take work, if it has not yet."""

@@ -7,10 +7,12 @@ none twice, with early and with late acknowledgement: what its queue holds, its 
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-from mempressure.act.supervisors.base import Supervisor, find_on_main_thread, main_thread_frames
+from mempressure.act.supervisors.base import Supervisor, Work, find_on_main_thread, main_thread_frames
+from mempressure.measure.reading import UNKNOWN
 
 _LOOK_AGAIN_SECONDS = 0.05
 _MOST_LOOKS = 20
@@ -35,6 +37,8 @@ class PreforkPool(Supervisor):
         self._working = working
         self._leaving = False
         self._had_a_task = False
+        self._has_a_task = False
+        self._last_work = UNKNOWN
         self._refused = _reason_not_to_leave(worker, working=working)
         self._leave_reader, self._leave_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.pid = os.getppid()
@@ -59,6 +63,11 @@ class PreforkPool(Supervisor):
     def trim_refused(self) -> str:
         """Return why pages would be unshared."""
         return "Celery forked it, and collecting garbage would unshare its pages" if self._forked else ""
+
+    def work(self) -> Work:
+        """Return whether a task runs, as 1 or 0, and when the last ended; unknown where the loop ran before."""
+        # In this order: what ends between the two is counted, or its end is known.
+        return int(self._has_a_task), self._last_work
 
     def at_serving(self, begin: Callable[[], None]) -> None:
         """Have `begin` called before the child's loop."""
@@ -85,6 +94,7 @@ class PreforkPool(Supervisor):
         # From here on the loop keeps the function that it takes its jobs with.
         self._worker.wait_for_job = self._before_each_job(self._worker.wait_for_job)
         self._working = True
+        self._last_work = time.time()
         self._begin()
         return self._loop(*args, **kwargs)
 
@@ -96,12 +106,16 @@ class PreforkPool(Supervisor):
         milliseconds = None if self._worker._shutdown is None else 1000  # noqa: SLF001 -- as above
 
         def wait() -> Any:
+            if self._has_a_task:
+                self._last_work = time.time()
+                self._has_a_task = False
             if not self._leaving:
                 poll.poll(milliseconds)
             if self._leaving:
                 raise SystemExit(sys.modules["billiard.pool"].EX_RECYCLE)
             job = wait_for_job()
-            self._had_a_task = self._had_a_task or job is not None
+            self._has_a_task = job is not None
+            self._had_a_task = self._had_a_task or self._has_a_task
             return job
 
         return wait

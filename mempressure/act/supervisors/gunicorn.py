@@ -11,9 +11,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mempressure.act.supervisors.base import Grace, Supervisor, find_on_main_thread, terminate
+from mempressure.act.supervisors.base import Grace, Supervisor, Work, find_on_main_thread, terminate
 from mempressure.config.paths import file_stem
 from mempressure.measure.process import pid_namespace
+from mempressure.measure.reading import UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ class Gunicorn(Supervisor):
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._under_way: dict[object, float] = {}
+        self._last_work = UNKNOWN
         self._app_workers: Callable[[], AppWorkers] | None = None
         self._note: Path | None = None
         self._staying = False
@@ -69,6 +71,11 @@ class Gunicorn(Supervisor):
         """Return the age of the oldest request under way, of those that began after the application was loaded."""
         return time.monotonic() - min(self._under_way.copy().values(), default=time.monotonic())
 
+    def work(self) -> Work:
+        """Return the requests under way and when the last ended; unknown where not every request can be seen."""
+        # In this order: what ends between the two is counted, or its end is known.
+        return len(self._under_way), self._last_work
+
     @property
     def trim_refused(self) -> str:
         """Return why pages would be unshared."""
@@ -86,6 +93,8 @@ class Gunicorn(Supervisor):
         def begin_and_run() -> None:
             if self._app_workers is not None:
                 self._listen_only_when_not_staying()
+            if self._sees_requests:
+                self._last_work = time.time()
             begin()
             run()
 
@@ -95,6 +104,8 @@ class Gunicorn(Supervisor):
             try:
                 return handle_request(*args)
             finally:
+                if self._last_work != UNKNOWN:
+                    self._last_work = time.time()
                 del self._under_way[key]
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
@@ -138,6 +149,12 @@ class Gunicorn(Supervisor):
 
         signal.signal(signal.SIGTERM, listen_unless_staying)
         signal.siginterrupt(signal.SIGTERM, False)
+
+    @property
+    def _sees_requests(self) -> bool:
+        """Return whether the worker's class calls its `handle_request` for each request."""
+        # A gevent worker with a server class has that server call the application.
+        return self._is_of(*_LOSSLESS) and getattr(self._worker, "server_class", None) is None
 
     def _is_of(self, *modules: str) -> bool:
         names = {f"gunicorn.workers.{module}" for module in modules}

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mempressure.act.supervisors.base import Grace, Supervisor, find_on_main_thread, terminate
+from mempressure.act.supervisors.base import Grace, Supervisor, Work, find_on_main_thread, terminate
+from mempressure.measure.reading import UNKNOWN
 
 DRAIN_SECONDS = 2.0
 """How long open connections get to send one more request, whose answer closes the connection."""
@@ -32,6 +33,8 @@ class Uvicorn(Supervisor):
         self._server = server
         self._draining = False
         self._seen: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._answered = -1
+        self._last_work = UNKNOWN
         self.kind = "uvicorn" if supervised else ""
         self.pid = os.getppid() if supervised else 0
 
@@ -66,6 +69,14 @@ class Uvicorn(Supervisor):
         now = time.monotonic()
         under_way = tuple(self._server.server_state.tasks)
         return now - min((self._seen.setdefault(task, now) for task in under_way), default=now)
+
+    def work(self) -> Work:
+        """Return the requests and WebSockets under way, and when this method last saw some or found more answered."""
+        state = self._server.server_state
+        under_way, answered = len(state.tasks), state.total_requests
+        if self._server.started and (under_way or answered != self._answered):
+            self._answered, self._last_work = answered, time.time()
+        return under_way, self._last_work
 
     def at_serving(self, begin: Callable[[], None]) -> None:
         """Have `begin` called once the server has started, before anything it has accepted is read."""

@@ -79,6 +79,15 @@ def test_every_worker_is_ordered_with_an_id_of_its_own(agents, app, clock):
     ]
 
 
+def test_a_worker_that_is_to_be_idle_as_a_whole_is_told_for_how_long(agents, app, clock):
+    agents.answers[(11, "recycle")] = {"id": "x", "reclaimed_bytes": 0, "skipped": "was at work 2.0 s ago"}
+    action = Action("recycle", app, (), (Target(app.workers[0], None, idle_seconds=30.0),), 0, "idle")
+    outcome = executor(clock, lambda: reading(app)).carry_out(action, order_id="c1.0")
+    assert outcome.skipped == ("worker 11: was at work 2.0 s ago",)
+    order = {"id": "c1.0.11", "op": "recycle", "idle_for": None, "level": "medium", "idle_seconds": 30.0}
+    assert agents.orders == [(11, order)]
+
+
 def test_what_one_worker_skips_or_fails_the_others_still_do(agents, app, clock):
     agents.answers[(11, "stop")] = {"id": "x", "reclaimed_bytes": 0, "skipped": "in use"}
     outcome = executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c")

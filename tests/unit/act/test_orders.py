@@ -15,10 +15,11 @@ def line(**content):
 def test_an_order_is_read():
     order = parse_order(line(package="pandas", idle_for={"pandas": 5}, level="high"))
     assert order == Order(id="1", op="stop", package="pandas", idle_for={"pandas": 5.0}, level="high")
+    assert parse_order(line(op="recycle", idle_seconds=30)).idle_seconds == 30.0
 
 
 def test_what_is_left_out_has_a_default():
-    assert parse_order(line()) == Order(id="1", op="stop", package="", idle_for=None, level="medium")
+    assert parse_order(line()) == Order(id="1", op="stop", package="", idle_for=None, level="medium", idle_seconds=None)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,8 @@ def test_what_is_left_out_has_a_default():
         (line(idle_for={"a": -1}), "idle_for of a=-1"),
         (line(idle_for={"a": True}), "idle_for of a=True"),
         (line(idle_for={"a": "1"}), "idle_for of a='1'"),
+        (line(idle_seconds=-1), "idle_seconds=-1"),
+        (line(idle_seconds={"a": 1}), "idle_seconds={'a': 1}"),
         (b"[" * 60_000 + b"\n", "one JSON object"),
         (line(level="nonsense"), "level='nonsense' unknown; send one of warning, medium, high, emergency"),
         (b'{"id":"1","op":"stop","idle_for":{"a":1' + b"0" * 400 + b"}}\n", "idle_for of a=1"),

@@ -53,6 +53,11 @@ EXAMPLES = {
         "always",
         f"one of {', '.join(RECYCLE_CHOICES)}",
     ),
+    "MEMPRESSURE_RECYCLE_GROWTH": (
+        [("1KiB", 1024), ("2KiB", 2048), ("3000", 3000)],
+        "much",
+        "a size from 0 to .* such as 512MiB",
+    ),
     "MEMPRESSURE_PROCESS_START_TIMEOUT": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 86400"),
     "MEMPRESSURE_MESSAGE_LIMIT": (
         [("1KiB", 1024), ("2KiB", 2048), ("3000", 3000)],
@@ -77,6 +82,7 @@ EXAMPLES = {
 }
 
 DERIVED_DEFAULTS = {
+    "MEMPRESSURE_RECYCLE_GROWTH": "half of a fresh worker, 32MiB at least",
     "MEMPRESSURE_APP": "the main program's name",
     "MEMPRESSURE_NODE": "this machine's host name",
     "MEMPRESSURE_RUNTIME_DIR": "`/run/mempressure` as root, else `$XDG_RUNTIME_DIR/mempressure`, "

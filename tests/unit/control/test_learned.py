@@ -54,6 +54,14 @@ def test_what_gave_back_under_a_fifth_is_quarantined(learned, reclaimed, workers
     assert set(learned.experience(futile=()).quarantine) == found
 
 
+@pytest.mark.parametrize("packages", [(), ("pandas",)])
+def test_a_worker_whose_replacement_gave_back_too_little_is_quarantined_as_a_whole(learned, packages):
+    recycle = action("recycle", packages)
+    assert learned.note(recycle, outcome(19 * MIB), started=NOW, ended=NOW + 1) == {("shop", "", "recycle")}
+    assert learned.note(recycle, outcome(90 * MIB), started=NOW, ended=NOW + 2) == set()
+    assert learned.experience(futile=()).quarantine == {}
+
+
 def test_a_quarantine_ends_after_half_an_hour(learned):
     learned.note(action(), outcome(0), started=NOW, ended=NOW - 1800.0)
     learned.observe(reading(APP))

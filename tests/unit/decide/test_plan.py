@@ -358,16 +358,6 @@ def test_what_is_quarantined_is_left_alone_and_the_reason_says_so(usage):
     }
 
 
-def test_a_worker_is_recycled_for_what_is_not_quarantined():
-    packages = [package(name, mechanism="recycle", memory_bytes=1e8) for name in ("numpy", "pandas")]
-    held = reading(worker(*packages), worker(pid=2))
-    made = plan(held, usage=0.86, quarantine=quarantine("numpy", mechanism="recycle"))
-    assert [action.expected_bytes for action in made.actions] == [10**8]
-    made = plan(held, usage=0.86, quarantine=quarantine("numpy", "pandas", mechanism="recycle"))
-    assert made.actions == ()
-    assert reasons(made)["pandas"].startswith("worker 1: is quarantined for another 1740 s: recycle gave back")
-
-
 def test_the_worker_is_told_how_long_the_package_must_still_be_unused():
     made = plan(reading(worker(package(timeout=100.0))), usage=0.86)
     assert made.actions[0].targets[0].idle_for == {"pandas": 50.0}

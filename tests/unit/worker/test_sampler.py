@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mempressure.act.supervisors import SupervisorFinder
+from mempressure.act.supervisors import Supervisor, SupervisorFinder
 from mempressure.config.configuration import load_configuration
 from mempressure.measure.cgroup import EVENTS, CgroupReading
 from mempressure.measure.pressure import MeasureError, PressureReading
@@ -62,6 +62,15 @@ def test_the_baseline_is_what_was_measured_when_it_began_to_serve(make_sampler, 
     worker, _ = sampler.sample({}, thorough=True)
     assert worker.private_bytes == 1
     assert worker.baseline_bytes == pytest.approx(measured, rel=0.2)
+
+
+def test_the_work_that_the_server_shows_is_told_with_the_time_that_makes_idle(make_sampler, monkeypatch):
+    worker, _ = make_sampler().sample({}, thorough=True)
+    assert (worker.active_work, worker.last_work, worker.idle_timeout) == (0, -1, 60)
+    monkeypatch.setattr(Supervisor, "work", lambda _: (2, 4.0))
+    worker, _ = make_sampler().sample({}, thorough=True)
+    assert (worker.active_work, worker.last_work) == (2, 4)
+    assert decode(encode(worker)) == worker
 
 
 def test_hosts_are_measured_while_they_run(make_sampler, host):

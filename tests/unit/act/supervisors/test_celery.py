@@ -48,6 +48,23 @@ def test_a_child_serves_from_the_start_of_its_loop_and_is_recycled_from_its_firs
     assert child.recycle_refused == ""
 
 
+def test_a_child_works_from_the_job_that_it_takes_until_it_asks_for_the_next(worker, child, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    assert child.work() == (0, -1)
+    take = worker.workloop()
+    assert child.work() == (0, 100.0)
+    os.write(worker.send, b"a")
+    now[0] = 107.0
+    take()
+    assert child.work() == (1, 100.0)
+    now[0] = 120.0
+    child.retire()
+    with pytest.raises(SystemExit):
+        take()
+    assert child.work() == (0, 120.0)
+
+
 def test_a_child_that_is_to_leave_does_so_before_it_takes_the_next_job(worker, child):
     take = worker.workloop()
     os.write(worker.send, b"a")
@@ -78,6 +95,7 @@ def test_leaving_comes_before_billiard_s_own_end(worker, child):
 def test_a_child_whose_loop_runs_already_or_whose_queue_is_shared_is_not_recycled(worker):
     late = PreforkPool(worker, working=True, forked=True)
     assert late.serving
+    assert late.work() == (0, -1)
     assert "inside a task" in late.recycle_refused
     assert "share one queue" in PreforkPool(SimpleNamespace(workloop=None), working=False, forked=True).recycle_refused
 

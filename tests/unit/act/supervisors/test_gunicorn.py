@@ -22,6 +22,41 @@ def test_a_worker_serves_once_it_has_booted_until_it_is_told_to_end(booted, aliv
     assert make(booted=booted, alive=alive).serving is (booted and alive)
 
 
+@pytest.mark.parametrize("kind", [SyncWorker, ThreadWorker])
+def test_requests_under_way_and_the_end_of_the_last_are_known(monkeypatch, kind):
+    now = [100.0]
+    monkeypatch.setattr("mempressure.act.supervisors.gunicorn.time.time", lambda: now[0])
+    supervisor = make(kind, booted=False)
+    worker = supervisor._worker
+    seen = []
+    worker.run = lambda: seen.append(supervisor.work())
+    worker.handle_request = lambda *_: seen.append(supervisor.work())
+    supervisor.at_serving(lambda: None)
+    assert supervisor.work() == (0, -1)
+    worker.run()
+    now[0] = 107.0
+    worker.handle_request("listener", "request")
+    now[0] = 200.0
+    assert [*seen, supervisor.work()] == [(0, 100.0), (1, 100.0), (0, 107.0)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        type("GeventPyWSGIWorker", (SyncWorker,), {"__module__": "gunicorn.workers.ggevent", "server_class": object}),
+        type("UvicornWorker", (SimpleNamespace,), {"__module__": "uvicorn.workers"}),
+    ],
+)
+def test_a_worker_whose_requests_come_another_way_does_not_claim_to_be_idle(kind):
+    supervisor = make(kind, booted=False)
+    worker = supervisor._worker
+    worker.run, worker.handle_request = (lambda: None), (lambda *_: None)
+    supervisor.at_serving(lambda: None)
+    worker.run()
+    worker.handle_request("listener", "request")
+    assert supervisor.work() == (0, -1)
+
+
 @pytest.mark.parametrize("kind", [SyncWorker, ThreadWorker, type("Own", (ThreadWorker,), {"__module__": "service"})])
 def test_an_ordinary_worker_may_be_recycled_and_trimmed(kind):
     worker = make(kind)
@@ -64,8 +99,9 @@ def test_serving_begins_before_the_loop_and_requests_under_way_are_timed(monkeyp
     assert supervisor.running_seconds() == 0
 
 
-def test_a_worker_that_serves_already_has_begun():
+def test_a_worker_that_serves_already_has_begun_and_does_not_claim_to_be_idle():
     supervisor = make(booted=True)
+    assert supervisor.work() == (0, -1)
     supervisor.at_serving(lambda: pytest.fail("it began to serve before"))
     supervisor._worker.booted = False
     assert "run" not in vars(supervisor._worker)

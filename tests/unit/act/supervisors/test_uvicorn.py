@@ -107,6 +107,26 @@ def test_a_request_is_timed_from_the_first_look_that_finds_it(server, monkeypatc
     assert worker.grace == (5, "uvicorn's timeout_graceful_shutdown")
 
 
+def test_work_is_what_is_under_way_and_what_was_answered_since_the_last_look(server, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    worker = Uvicorn(server, supervised=True)
+    server.started = False
+    assert worker.work() == (0, -1)
+    server.started = True
+    assert worker.work() == (0, 50.0)  # it has begun to serve
+    now[0] = 60.0
+    assert worker.work() == (0, 50.0)
+    server.server_state.total_requests += 1
+    assert worker.work() == (0, 60.0)
+    now[0] = 70.0
+    server.server_state.tasks.add("task")
+    assert worker.work() == (1, 70.0)
+    now[0] = 80.0
+    server.server_state.tasks.clear()
+    assert worker.work() == (0, 70.0)
+
+
 def test_leaving_comes_after_the_server_s_shutdown(server):
     order = []
 
