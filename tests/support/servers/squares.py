@@ -14,13 +14,15 @@ class Squares:
     Args:
         port: where the server listens.
         clients: how many.
+        pause_seconds: how long each waits between an answer and its next request.
     """
 
-    def __init__(self, port, *, clients=8):
+    def __init__(self, port, *, clients=8, pause_seconds=0.0):
         self.answers = 0
         self.failures = []
         self.slowest = 0.0
         self._port = port
+        self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
         self._enough = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
@@ -38,7 +40,7 @@ class Squares:
     def _ask(self, first):
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         for number in itertools.count(first):
-            if self._enough.is_set():
+            if self._enough.wait(self._pause_seconds):
                 break
             started, problem = time.monotonic(), ""
             try:
