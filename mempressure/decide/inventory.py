@@ -6,6 +6,7 @@ from typing import TypedDict
 from mempressure.config.runtime_settings import Settings
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
+from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import PackageState, WorkerState, memory_of
 
@@ -32,7 +33,7 @@ class PackageDict(TypedDict):
 
 
 class WorkerDict(TypedDict):
-    """One worker of an app; -1 is a size that is not known."""
+    """One worker of an app; -1 is a size that is not known, and null what else is not."""
 
     pid: int
     started: float
@@ -47,6 +48,12 @@ class WorkerDict(TypedDict):
     recycle_refused: str | None
     unsupported: dict[str, str]
     callback_failures: int
+    active_work: int
+    """Requests or tasks under way; 0 also where its server does not show them."""
+    idle_seconds: float | None
+    """Since the last of them ended; 0 while one is under way."""
+    expected_bytes: int | None
+    """What replacing it would give back: its private memory and package processes, less what a fresh worker takes."""
 
 
 class AppDict(TypedDict):
@@ -78,12 +85,12 @@ def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
         "used": app.used_bytes,
         "limit": memory.total if memory else None,
         "usage_percent": memory.usage if memory else None,
-        "workers": [_worker(worker, now) for worker in app.workers],
+        "workers": [_worker(app, worker, now) for worker in app.workers],
         "packages": [_package(app.name, name, holders[name], settings, now) for name in sorted(holders)],
     }
 
 
-def _worker(worker: WorkerState, now: float) -> WorkerDict:
+def _worker(app: AppReading, worker: WorkerState, now: float) -> WorkerDict:
     return {
         "pid": worker.pid,
         "started": worker.started,
@@ -98,7 +105,16 @@ def _worker(worker: WorkerState, now: float) -> WorkerDict:
         "recycle_refused": worker.recycle_refused or None,
         "unsupported": dict(worker.unsupported),
         "callback_failures": int(worker.callback_failures),
+        "active_work": int(worker.active_work),
+        "idle_seconds": _idle_seconds(worker, now),
+        "expected_bytes": int(expected) if (expected := expected_bytes(app, worker)) != UNKNOWN else None,
     }
+
+
+def _idle_seconds(worker: WorkerState, now: float) -> float | None:
+    if worker.active_work:
+        return 0.0
+    return max(0.0, now - worker.last_work) if worker.last_work >= 0 else None
 
 
 def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> PackageDict:
