@@ -14,10 +14,10 @@ from mempressure.act.mechanisms import mechanism, mechanisms
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
 from mempressure.control.learned import Learned, quarantine_keys
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
-from mempressure.decide.eligibility import Rules
+from mempressure.decide.eligibility import Rules, Strategy, choose_strategy
+from mempressure.decide.floor import reason_out_of_reach
 from mempressure.decide.plan import Action, Plan, Skip, identity, make_plan
 from mempressure.decide.quarantine import Key
-from mempressure.decide.strategy import Strategy, choose_strategy
 from mempressure.decide.summary import Observation
 from mempressure.measure.memory_reading import SHOW_SECONDS, MemoryReading
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series, direction
@@ -188,9 +188,11 @@ class ControlLoop:
             experience=self._learned.experience(futile=futile if futile_strategy == strategy.name else ()),
         )
         self._log_left_alone(pressure, plan)
-        cycle = self._new_cycle(pressure, reading, strategy=strategy.name, skips=plan.skips)
+        floors = {app.name: reason_out_of_reach(app, rules.thresholds) for app in candidates}
+        skips = (*(Skip(app, "", floor) for app, floor in floors.items() if floor), *plan.skips)
+        cycle = self._new_cycle(pressure, reading, strategy=strategy.name, skips=skips)
         if not plan.actions:
-            self._note_left_alone(cycle, pressure, rules, tried=bool(futile))
+            self._note_left_alone(cycle, pressure, rules, floor=floors.get(pressure.app, ""), tried=bool(futile))
             return None
         self._progress(cycle)
         self._act(cycle, plan.actions, rules)
@@ -237,7 +239,7 @@ class ControlLoop:
             known = reading.memory(pressure.scope, pressure.app) is not None
             self._skip(self._new_cycle(pressure, reading), "recovered" if known else "skipped", reason)
 
-    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, tried: bool) -> None:
+    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, floor: str, tried: bool) -> None:
         """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""
         recorded, known = self._skipped.get(pressure.key, (0.0, None))
         what = (cycle.strategy, frozenset((skip.app, skip.package) for skip in cycle.skips))
@@ -246,6 +248,8 @@ class ControlLoop:
         self._skipped[pressure.key] = (cycle.started, what)
         if not rules.unloading_enabled:
             reason = "unloading for memory pressure is turned off"
+        elif floor:
+            reason = floor
         elif tried:
             reason = "what can be done was done without effect, and nothing has changed since"
         else:
@@ -321,7 +325,7 @@ class ControlLoop:
         if left != self._left_alone.get(pressure.key):
             self._left_alone[pressure.key] = left
             if left:
-                names = sorted({f"{app}/{package}" for app, package in left})
+                names = sorted({"/".join(filter(None, each)) for each in left})
                 more = f" and {len(names) - LOGGED_NAMES} more" if len(names) > LOGGED_NAMES else ""
                 words = "left alone: scope=%s app=%r packages=%d names=%r; each with its reason at level debug"
                 listed = ", ".join(names[:LOGGED_NAMES]) + more

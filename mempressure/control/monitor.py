@@ -13,6 +13,7 @@ from typing import TypedDict
 
 from mempressure.config.thresholds import Thresholds, entered
 from mempressure.decide.alerts import DEFAULT_COOLDOWN_SECONDS, AlertDict, AlertHistory, current_alert
+from mempressure.decide.floor import reason_out_of_reach
 from mempressure.decide.suggestions import PackageMemory, SuggestionDict
 from mempressure.decide.summary import (
     SCOPE_GAP_SECONDS,
@@ -203,7 +204,8 @@ class MemoryMonitor:
             series = series.after(now, used, gap=SCOPE_GAP_SECONDS)
             self._scopes[(scope, app)] = (held, alerting, series)
             total = (memory or reading.host).total
-            reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series))
+            floor = reason_out_of_reach(reading.apps[app], self._thresholds) if scope == "app" else ""
+            reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series, floor))
         return tuple(reports)
 
     def _package_memories(self, owned: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:

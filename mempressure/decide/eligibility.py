@@ -1,5 +1,6 @@
 """Which packages may be unloaded and which workers recycled now, and the reason for each that is left alone.
 
+The strategy says how hard to unload: it is chosen from the usage measured now, not from the alert that was raised.
 The worker checks again when the order arrives (`mempressure.act.mechanisms`).
 
 A *refault* is a package's loading again soon after it was unloaded (see `mempressure.decide.backoff`).
@@ -8,11 +9,10 @@ A *refault* is a package's loading again soon after it was unloaded (see `mempre
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mempressure.config.thresholds import Thresholds
+from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason, recycling_in_force
 from mempressure.decide.ranking import Ageing, Held
-from mempressure.decide.strategy import Strategy
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
 from mempressure.state.fresh import expected_bytes, fresh_bytes, worker_bytes
 from mempressure.state.node import AppReading
@@ -28,6 +28,35 @@ GROWTH_BYTES = 32 << 20
 GROWTH_LIFETIMES = 10
 """A busy worker lives so many times as long as an idle one before it may be replaced: what its successor needs to warm
 up must not be all that it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How hard to unload: see the table in docs/concepts.md."""
+
+    name: str
+    most_packages: int
+    """How many (app, package) pairs one cycle may unload."""
+    pause_seconds: float
+    """How long to wait after a cycle before the next."""
+    overrides_preferences: bool
+
+    def idle_seconds(self, timeout: float) -> float:
+        """Return how long a package with this timeout must have been unused to be a candidate."""
+        if self.name == "critical":
+            return min(30.0, timeout / 2)
+        return timeout / 2 if self.name == "high" else timeout
+
+
+def choose_strategy(
+    usage: float, thresholds: Thresholds, *, critical_ratio: float = DEFAULT_CRITICAL_RATIO, increasing: bool = False
+) -> Strategy:
+    """Return the strategy for a usage: normal, high from aggressive_unload on, critical from `critical_ratio` on."""
+    if usage >= critical_ratio:
+        return Strategy("critical", 10, 0.0, overrides_preferences=True)
+    if usage >= thresholds.aggressive_unload:
+        return Strategy("high", 8 if increasing else 7, 5.0, overrides_preferences=True)
+    return Strategy("normal", 5, 15.0, overrides_preferences=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

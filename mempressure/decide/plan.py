@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
-from mempressure.decide.eligibility import Experience, Rules, Situation, is_worth_replacing
+from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy, is_worth_replacing
 from mempressure.decide.ranking import Held, last_use, value_of
-from mempressure.decide.strategy import Strategy
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState

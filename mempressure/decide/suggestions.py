@@ -5,7 +5,7 @@ a suggestion: a ratio, bytes, or bytes per second; the table in docs/alerts-and-
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NotRequired, TypedDict, get_args
 
 from mempressure.config.thresholds import Thresholds
@@ -85,6 +85,13 @@ _KINDS: dict[SuggestionType, _Kind] = {
     "increasing_memory_trend": _Kind("low", "Memory of {package} is increasing", "Monitor the memory of {package}"),
 }
 
+_ON_USAGE: dict[SuggestionType, str] = {
+    "emergency_memory_reduction": "emergency",
+    "aggressive_package_unloading": "aggressive_unload",
+    "moderate_package_unloading": "warning",
+}
+"""The threshold that each holds from, the highest first."""
+
 SUGGESTION_TYPES: tuple[SuggestionType, ...] = get_args(SuggestionType)
 
 _PLACES = {name: place for place, name in enumerate(SUGGESTION_TYPES)}
@@ -155,7 +162,14 @@ class PackageMemory:
 
 
 def scope_suggestions(
-    memory: MemoryReading, *, scope: str, app: str, held: Iterable[str], thresholds: Thresholds, slope: float | None
+    memory: MemoryReading,
+    *,
+    scope: str,
+    app: str,
+    held: Iterable[str],
+    thresholds: Thresholds,
+    slope: float | None,
+    floor: str = "",
 ) -> list[Suggestion]:
     """Return the suggestions on one scope, most urgent first.
 
@@ -166,6 +180,7 @@ def scope_suggestions(
         held: the thresholds that hold now, as `thresholds.entered` says.
         thresholds: their ratios.
         slope: bytes per second, as `trend.slope` gives it; None where not known.
+        floor: why unloading cannot relieve it, as `mempressure.decide.floor` gives it; recommended in its place.
     """
     found = [
         *_on_usage(memory, frozenset(held)),
@@ -173,7 +188,13 @@ def scope_suggestions(
         *_on_trend(memory, thresholds, slope),
         *_on_available(memory),
     ]
-    return by_priority(_suggestion(name, value, severity, scope, app) for name, value, severity in found)
+    suggestions = [_suggestion(name, value, severity, scope, app) for name, value, severity in found]
+    if floor:
+        instead = floor[0].upper() + floor[1:]
+        suggestions = [
+            replace(each, recommendation=instead) if each.type in _ON_USAGE else each for each in suggestions
+        ]
+    return by_priority(suggestions)
 
 
 def package_suggestions(packages: Iterable[PackageMemory], *, scope: str, total_bytes: int) -> list[Suggestion]:
@@ -224,12 +245,7 @@ def steady_growth(samples: Sequence[Sample]) -> tuple[float, float]:
 
 
 def _on_usage(memory: MemoryReading, held: frozenset[str]) -> Iterator[_Found]:
-    kinds: tuple[tuple[str, SuggestionType], ...] = (
-        ("emergency", "emergency_memory_reduction"),
-        ("aggressive_unload", "aggressive_package_unloading"),
-        ("warning", "moderate_package_unloading"),
-    )
-    for threshold, name in kinds:
+    for name, threshold in _ON_USAGE.items():
         if threshold in held:
             yield name, memory.usage, ""
             return

@@ -89,6 +89,8 @@ class ScopeReport:
     """The thresholds that hold, lowest first."""
     alert: Alert | None
     series: Series
+    floor: str = ""
+    """Why unloading cannot relieve it (see `mempressure.decide.floor`); empty where it can."""
 
     @property
     def direction(self) -> trend.Direction:
@@ -153,6 +155,7 @@ class Observation:
                 held=report.held,
                 thresholds=self.thresholds,
                 slope=report.series.slope,
+                floor=report.floor,
             )
         for app, packages in self.packages.items():
             scope, total = ("app", totals[app]) if app in totals else ("host", self.host.total)

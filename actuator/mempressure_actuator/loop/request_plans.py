@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mempressure.act.mechanisms import mechanism, mechanisms
-from mempressure.decide.eligibility import Rules
+from mempressure.decide.eligibility import Rules, Strategy
 from mempressure.decide.plan import Action, Plan, Target, make_plan
-from mempressure.decide.strategy import Strategy
 from mempressure.errors import UnknownPackageError
 from mempressure.state.node import NodeReading
 from mempressure.state.records import WorkerState

@@ -15,7 +15,7 @@ from mempressure import LazyLoader
 from mempressure.config.configuration import SETTINGS, load_configuration
 from mempressure.config.thresholds import ALERT_LEVELS, PRESSURE_LEVELS, Thresholds, pressure_level
 from mempressure.control.monitor import MemoryMonitor
-from mempressure.decide.strategy import choose_strategy
+from mempressure.decide.eligibility import choose_strategy
 from mempressure.decide.suggestions import PRIORITIES, SUGGESTION_TYPES
 from tests.support.servers.actuator_process import Actuator
 

@@ -1,5 +1,6 @@
 """Workers that declare no package: the loop replaces what is idle or has grown, and no request or task is lost."""
 
+import re
 import sys
 import threading
 import time
@@ -153,6 +154,21 @@ def test_a_busy_worker_that_has_grown_little_is_left_alone_and_the_reason_is_rec
     assert sample.recycled() == []
     [skip, *_] = sample.cycles[-1].skips
     assert "which is below 32.0 MiB" in skip.reason
+
+
+def test_where_fresh_workers_alone_take_too_much_the_reason_says_so_with_the_sum(sample):
+    sample.start("sync", MEMPRESSURE_BUDGET="80MiB")
+    run = sample.loop()
+
+    def reasons():
+        run()  # the first cycle only trims
+        return {cycle.reason for cycle in sample.cycles if cycle.reason}
+
+    [reason] = until(reasons, "a cycle that can do nothing", seconds=DEADLINE)
+    assert sample.recycled() == []
+    start, _, ways = reason.partition("; ")
+    assert re.fullmatch(r"fresh workers alone take \d+ % of the budget", start)
+    assert re.fullmatch(r"raise it above \d+ MiB, run one worker less, or share by --share", ways)
 
 
 class Children(Sample):

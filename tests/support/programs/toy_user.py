@@ -16,9 +16,8 @@ from mempressure.cli import main
 from mempressure.cli.report import show
 from mempressure.config.configuration import load_configuration
 from mempressure.config.thresholds import Thresholds
-from mempressure.decide.eligibility import Rules
+from mempressure.decide.eligibility import Rules, choose_strategy
 from mempressure.decide.plan import Action, Target, make_plan
-from mempressure.decide.strategy import choose_strategy
 from mempressure.loader import LazyLoader
 from mempressure.rehearsal.rehearsal import CheckOutcome, Rehearsal
 from mempressure.state.node import AppReading

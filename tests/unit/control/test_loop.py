@@ -398,6 +398,22 @@ def test_why_nothing_is_done_is_recorded(options, packages, reason):
     assert [(cycle.outcome, cycle.reason) for cycle in cycles] == [("skipped", reason)]
 
 
+APP = Pressure("app", "shop", "webhook", 900.0, "f1")
+OUT_OF_REACH = "fresh workers alone take 92 % of the limit; raise it above 1230 MiB or run one worker less"
+
+
+@pytest.mark.parametrize(("pressure", "reason"), [(APP, OUT_OF_REACH), (HOST, "every loaded package is left alone")])
+def test_where_nothing_can_be_relieved_the_sum_is_recorded(pressure, reason):
+    machine, cycles = FakeMachine(usage=0.92, workers=2), []
+    for worker in machine.workers:
+        worker.trim_refused, worker.baseline_bytes = "frozen", 0.0
+        worker.supervisor = "uvicorn"
+    loop(machine, record=cycles).run([pressure])
+    [cycle] = cycles
+    assert cycle.reason == reason
+    assert [(skip.app, skip.package, skip.reason) for skip in cycle.skips] == [("shop", "", OUT_OF_REACH)]
+
+
 def test_a_cycle_tells_its_progress_before_its_first_action_and_after_each():
     machine, told = FakeMachine(usage=0.88, packages=[package(f"p{n}") for n in range(2)]), []
     rules = Rules(thresholds=Thresholds(), keep_loaded=lambda _app, _package, declared: declared)

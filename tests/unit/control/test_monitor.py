@@ -293,6 +293,14 @@ def test_a_package_counts_over_all_workers_of_its_app(make_worker):
     assert [(s.type, s.app, s.scope, s.value) for s in found] == [("high_memory_footprint", "shop", "host", 300 * MIB)]
 
 
+def test_an_app_that_fresh_workers_alone_keep_under_pressure_is_told_what_helps(make_worker):
+    sizes = {"proportional_bytes": 90.0 * MIB, "private_bytes": 90.0 * MIB, "baseline_bytes": 80.0 * MIB}
+    worker = make_worker(app="shop", budget_bytes=100 * MIB, supervisor_pid=0, **sizes)
+    [usage, *_] = MemoryMonitor().observe(node(worker)).suggestions()
+    assert usage.type == "emergency_memory_reduction"
+    assert usage.recommendation == "Fresh workers alone take 80 % of the budget; raise it above 110 MiB"
+
+
 def test_a_package_is_large_for_its_app_where_that_has_a_budget(make_worker):
     worker = make_worker(budget_bytes=500 * MIB, packages=[package(size=50 * MIB)])
     found = MemoryMonitor().observe(node(worker)).suggestions()

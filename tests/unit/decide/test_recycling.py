@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from mempressure.act.mechanisms import mechanisms
 from mempressure.config.thresholds import Thresholds
-from mempressure.decide.eligibility import Experience, Rules
+from mempressure.decide.eligibility import Experience, Rules, choose_strategy
 from mempressure.decide.plan import Target, identity, make_plan
 from mempressure.decide.quarantine import judged
-from mempressure.decide.strategy import choose_strategy
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState

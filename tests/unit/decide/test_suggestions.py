@@ -289,6 +289,20 @@ def test_growth_of_a_straight_line_is_what_it_grew(start, grown, samples, second
         assert began == pytest.approx(start, abs=1e-3 * grown)
 
 
+@pytest.mark.parametrize(("held", "advised"), [(3, "Fresh workers take 80 %"), (0, None)])
+def test_where_unloading_cannot_relieve_a_scope_what_can_is_recommended(held, advised):
+    found = scope_suggestions(
+        MemoryReading(100 * GIB, 50 * GIB),
+        scope="app",
+        app="shop",
+        held=("warning", "unload_packages", "aggressive_unload")[:held],
+        thresholds=DEFAULTS,
+        slope=None,
+        floor="fresh workers take 80 %",
+    )
+    assert [each.recommendation for each in found] == ([advised] if advised else [])
+
+
 def test_there_are_seven_types_on_scopes_and_three_on_packages():
     on_packages = {"high_memory_footprint", "memory_leak", "increasing_memory_trend"}
     assert on_packages < set(SUGGESTION_TYPES)
