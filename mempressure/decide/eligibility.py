@@ -209,9 +209,8 @@ class Situation:
         fresh = fresh_bytes(app, worker)
         if fresh < 0:
             return UNKNOWN
-        # A busy worker's successor imports the same again. Where that was not measured, what is tracked is known.
-        tracked = sum(package.memory_bytes for package in worker.packages if package.source == "import")
-        return worker.private_bytes - fresh - (tracked if worker.late_bytes < 0 else worker.late_bytes)
+        # A busy worker's successor imports the same again.
+        return worker.private_bytes - fresh - max(0.0, worker.late_bytes)
 
     def growth_needed(self, app: AppReading, worker: WorkerState) -> float:
         """Return from how many bytes of growth on a worker is replaced though it is busy."""

@@ -223,7 +223,8 @@ def _to_recycle(
     small = situation.reason_not_grown(app, worker)
     if small is None:
         return Target(worker, None), situation.why_grown(app, worker)
-    return None, kept[0] if kept else f"{busy}; {small}"
+    # Where its server shows when it is idle, what is known of its packages' use does not matter.
+    return None, kept[0] if kept and worker.last_work < 0 else f"{busy}; {small}"
 
 
 def _within_limit(actions: Iterable[Action], most: int, counted: Collection[str]) -> tuple[list[Action], list[Action]]:
