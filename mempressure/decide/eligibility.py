@@ -13,7 +13,7 @@ from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason, recycling_in_force
 from mempressure.decide.ranking import Ageing, Held
-from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
+from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.state.fresh import expected_bytes, fresh_bytes, worker_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
@@ -205,12 +205,9 @@ class Situation:
         return self.strategy.idle_seconds(worker.idle_timeout)
 
     def growth(self, app: AppReading, worker: WorkerState) -> float:
-        """Return by how many bytes a worker itself has outgrown a fresh one, apart from imports; below 0: not known."""
-        fresh = fresh_bytes(app, worker)
-        if fresh < 0:
-            return UNKNOWN
+        """Return by how many bytes a worker itself, without what it imported late, has outgrown a fresh one."""
         # A busy worker's successor imports the same again.
-        return worker.private_bytes - fresh - max(0.0, worker.late_bytes)
+        return worker.private_bytes - fresh_bytes(app, worker) - max(0.0, worker.late_bytes)
 
     def growth_needed(self, app: AppReading, worker: WorkerState) -> float:
         """Return from how many bytes of growth on a worker is replaced though it is busy."""
@@ -222,6 +219,8 @@ class Situation:
         """Return why a busy worker is not replaced for its growth; None where it may be."""
         if self.rules.recycle_growth == 0:
             return "a busy worker is never replaced for its growth (MEMPRESSURE_RECYCLE_GROWTH=0)"
+        if fresh_bytes(app, worker) < 0:
+            return "what a fresh one takes is not known"
         growth, needed = self.growth(app, worker), self.growth_needed(app, worker)
         if growth < needed:
             return f"it has grown by {max(0.0, growth) / 2**20:.1f} MiB, which is below {needed / 2**20:.1f} MiB"

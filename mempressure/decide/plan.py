@@ -192,10 +192,8 @@ def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Act
                 continue
             held = [(worker, package) for package in loaded]
             action = _unloading("recycle", app, (target,), held, situation, reason)
-            expected = expected_bytes(app, worker)
-            size = action.expected_bytes if expected < 0 else int(expected)
             is_idle = target.idle_for is not None or target.idle_seconds is not None
-            (idle if is_idle else grown).append(replace(action, expected_bytes=size))
+            (idle if is_idle else grown).append(replace(action, expected_bytes=_expected(app, worker, loaded)))
     # Of the busy ones those whose requests are fewest first, which have not long to be waited for.
     grown.sort(key=lambda action: (action.targets[0].worker.active_work, -action.expected_bytes))
     return [*_in_order(idle, situation), *grown], skips
@@ -207,9 +205,7 @@ def _to_recycle(
     """Return what to have replaced and why, or None and why not; `loaded` are the packages that only this unloads."""
     reason = situation.reason_not_to_recycle(app, worker)
     if reason is None:
-        expected = expected_bytes(app, worker)
-        size = sum(package.memory_bytes for package in loaded) if expected < 0 else expected
-        reason = situation.recycling_quarantined(app, size)
+        reason = situation.recycling_quarantined(app, _expected(app, worker, loaded))
     if reason is not None:
         return None, reason
     busy = situation.reason_not_idle(app, worker)
@@ -225,6 +221,12 @@ def _to_recycle(
         return Target(worker, None), situation.why_grown(app, worker)
     # Where its server shows when it is idle, what is known of its packages' use does not matter.
     return None, kept[0] if kept and worker.last_work < 0 else f"{busy}; {small}"
+
+
+def _expected(app: AppReading, worker: WorkerState, loaded: Iterable[PackageState]) -> int:
+    """Return what replacing a worker gives back: at least its packages, where no fresh one was measured."""
+    expected = expected_bytes(app, worker)
+    return int(sum(package.memory_bytes for package in loaded) if expected < 0 else expected)
 
 
 def _within_limit(actions: Iterable[Action], most: int, counted: Collection[str]) -> tuple[list[Action], list[Action]]:

@@ -152,8 +152,7 @@ def test_a_busy_worker_that_has_grown_little_is_left_alone_and_the_reason_is_rec
     assert load.failures == []
     assert {worker.pid for worker in sample.serving()} == pids
     assert sample.recycled() == []
-    [skip, *_] = sample.cycles[-1].skips
-    assert "which is below 32.0 MiB" in skip.reason
+    assert any("which is below 32.0 MiB" in skip.reason for skip in sample.cycles[-1].skips)
 
 
 def test_where_fresh_workers_alone_take_too_much_the_reason_says_so_with_the_sum(sample):
