@@ -67,12 +67,17 @@ def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
 def proportional_bytes(workers: Iterable[WorkerState]) -> int:
     """Return the summed proportional memory of workers, their package processes and, once each, their supervisors."""
     workers = list(workers)
-    supervisors: dict[tuple[str, int], WorkerState] = {}
+    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.package_processes_bytes)]
+    parts.extend(worker.supervisor_bytes for worker in one_per_supervisor(workers))
+    return int(sum(part for part in parts if part > 0))  # unknown values are below 0
+
+
+def one_per_supervisor(workers: Iterable[WorkerState]) -> Iterable[WorkerState]:
+    """Return one worker of each supervisor, that which has measured it last; workers without one count as of one."""
+    newest: dict[tuple[str, int], WorkerState] = {}
     for worker in workers:
         process = (worker.pid_namespace, worker.supervisor_pid)
-        known = supervisors.get(process)
+        known = newest.get(process)
         if known is None or worker.sampled > known.sampled:
-            supervisors[process] = worker
-    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.package_processes_bytes)]
-    parts.extend(worker.supervisor_bytes for worker in supervisors.values())
-    return int(sum(part for part in parts if part > 0))  # unknown values are below 0
+            newest[process] = worker
+    return newest.values()
