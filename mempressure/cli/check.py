@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"packages": [_as_json(answer) for answer in answers]}, indent=2) + "\n")
     else:
-        from mempressure.cli import report  # needs rich, which JSON does not
+        from mempressure.cli.reports import check as report  # needs rich, which JSON does not
 
         report.show(answers)
     return _status(answers)

@@ -13,6 +13,7 @@ from mempressure import units
 from mempressure.cli import run_records
 from mempressure.cli.options import add_actuator_arguments, settings_and_actuator
 from mempressure.cli.progress import console
+from mempressure.cli.reports import run as report
 from mempressure.cli.source import Inventory, Node
 from mempressure.config.configuration import load_configuration
 from mempressure.decide.inventory import AppDict, PackageDict
@@ -62,7 +63,7 @@ def _show_observed(*, as_json: bool) -> int:
         sys.stdout.write(json.dumps(run.as_dict(), indent=2) + "\n")
         return 0
     out = console()
-    for part in run_records.shown(run, now=time.time()):
+    for part in report.shown(run, now=time.time()):
         out.print(part)
     return 0
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from mempressure.cli import run_records
 from mempressure.cli.progress import MissingLibraryError, console
+from mempressure.cli.reports import run as report
 from mempressure.config.configuration import MANAGED, MANAGED_PID, OBSERVED_IN, load_configuration
 from mempressure.errors import ConfigurationError, MempressureError
 
@@ -230,7 +231,7 @@ def _report(directory: Path) -> None:
     """Print what was observed, on standard error: standard output is the command's."""
     try:
         out = console(stderr=True)
-        for part in ["", *run_records.shown(run_records.read(directory), now=time.time())]:
+        for part in ["", *report.shown(run_records.read(directory), now=time.time())]:
             out.print(part)
     except MissingLibraryError:
         sys.stderr.write("mempressure: to see what was observed: mempressure packages --observed --json\n")

@@ -1,29 +1,26 @@
-"""What `mempressure run` observed: the records of a run's processes, and what they amount to for each package."""
+"""What `mempressure run` observed: the records of a run's processes, and what they amount to by role and package."""
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mempressure import units
 from mempressure.config.paths import atomic_write, make_private
+from mempressure.decide.roles import RoleDict, idle_seconds, roles
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
 from mempressure.state.reader import StateError, decode
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.observer import MANAGED
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 KEPT_RUNS = 10
-_LEAST_SHOWN_BYTES = 1 << 20
-_MAX_SHOWN = 20
-_WORTH_WHILE_BYTES = 10 << 20
+ENDED_SECONDS = 10.0
+"""A process whose last record is so much older than the newest of all had ended before: a live one writes each second,
+and the workers of a server that ends take some seconds."""
 _SUMMARY_FILE = "run.json"
 """Command, beginning, end and exit status of a run, in its directory."""
 
@@ -44,6 +41,8 @@ class ObservedPackage:
     """What loading it again costs: the mean of its loads, those of what it imports included."""
     idle_seconds: float | None
     """Since its last use in any process, at the end of that process or now; None where that is not seen."""
+    worker_idle_seconds: float | None
+    """Since the last request or task in any process that holds it; None where its server does not show that."""
     used_share: float | None
     """Share of the seconds of its processes in which it was seen to be used, 0 to 1; None as before."""
     timeout: float
@@ -58,8 +57,11 @@ class Run:
     ended: float | None
     status: int | None
     processes: int
+    ended_processes: int
+    """How many had ended well before the others; nothing else here counts them."""
     manages_itself: bool
     """Whether a process of it manages its packages with a loader; then that one is not observed."""
+    roles: list[RoleDict]
     packages: list[ObservedPackage]
 
     def as_dict(self) -> dict[str, Any]:
@@ -116,12 +118,14 @@ def read(directory: Path) -> Run:
     Raises:
         NoRunError: the run's summary cannot be read.
     """
-    workers = []
+    found = []
     for path in sorted(directory.glob("*.state")):
         try:
-            workers.append(decode(path.read_bytes()))
+            found.append(decode(path.read_bytes()))
         except (OSError, StateError):  # its process has just replaced it, or was killed as it began
             continue
+    workers = last_alive(found)
+    last = max((worker.sampled for worker in workers), default=0.0)
     summary = _read_summary(directory)
     return Run(
         command=summary["command"],
@@ -129,9 +133,17 @@ def read(directory: Path) -> Run:
         ended=summary["ended"],
         status=summary["status"],
         processes=len(workers),
+        ended_processes=len(found) - len(workers),
         manages_itself=(directory / MANAGED).exists(),
+        roles=[role.as_dict() for role in roles(workers, now=last)],
         packages=packages(workers),
     )
+
+
+def last_alive(workers: Sequence[WorkerState]) -> list[WorkerState]:
+    """Return the records of the processes that were alive at the end: what ended before holds nothing any more."""
+    end = max((worker.sampled for worker in workers), default=0.0) - ENDED_SECONDS
+    return [worker for worker in workers if worker.sampled >= end]
 
 
 def packages(workers: Iterable[WorkerState]) -> list[ObservedPackage]:
@@ -150,6 +162,7 @@ def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> Observed
     loads = sum(package.loads for _, package in held)
     unseen = any(package.last_used == reading.UNKNOWN for _, package in held)
     seconds = sum(max(1.0, worker.sampled - worker.started) for worker, _ in held)
+    whole = [idle for worker, _ in held if (idle := idle_seconds(worker, now=worker.sampled)) is not None]
     return ObservedPackage(
         package=name,
         processes=len(held),
@@ -157,63 +170,10 @@ def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> Observed
         freed_bytes=int(sum(freed)) if freed else None,
         load_seconds=sum(package.load_seconds for _, package in held) / max(1.0, loads),
         idle_seconds=None if unseen else min(max(0.0, worker.sampled - each.last_used) for worker, each in held),
+        worker_idle_seconds=min(whole) if len(whole) == len(held) else None,
         used_share=None if unseen else min(1.0, sum(package.uses for _, package in held) / seconds),
         timeout=held[0][1].timeout,
     )
-
-
-def shown(run: Run, *, now: float) -> "list[RenderableType]":
-    """Return what to print of a run."""
-    from rich.table import Table
-    from rich.text import Text
-
-    took = units.duration((run.ended or now) - run.started)
-    so_far = "so far" if run.ended is None else f"exit status {run.status}"
-    processes = f"{run.processes} process{'es' * (run.processes != 1)}"
-    head = Text.assemble(
-        ("Observed ", ""), (" ".join(run.command), "bold"), f": {took}, {so_far}, {processes}", overflow="fold"
-    )
-    parts: list[RenderableType] = [head]
-    if run.manages_itself:
-        parts.append(Text("It manages packages with mempressure itself: see mempressure packages."))
-    rows = [each for each in run.packages if max(each.memory_bytes, each.freed_bytes or 0) >= _LEAST_SHOWN_BYTES]
-    rows = rows[:_MAX_SHOWN]
-    if not run.packages:
-        parts.append(
-            Text("No third-party package was seen: Python ignores PYTHONPATH with -I and -E, and -S leaves this out.")
-        )
-    if rows:
-        table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
-        table.add_column("package", overflow="fold", min_width=10)
-        for name in ("processes", "memory", "gives back", "loads in", "used", "idle"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for each in rows:
-            table.add_row(
-                Text(each.package),
-                str(each.processes),
-                units.size(each.memory_bytes),
-                units.size(each.freed_bytes),
-                units.duration(each.load_seconds),
-                units.share(each.used_share),
-                units.duration(each.idle_seconds),
-            )
-        parts += ["", table]
-    if others := len(run.packages) - len(rows):
-        parts.append(Text(f"  {others} smaller; mempressure packages --observed --json names them."))
-    return [*parts, *_advice(rows)]
-
-
-def _advice(rows: list[ObservedPackage]) -> "list[RenderableType]":
-    from rich.text import Text
-
-    idle = [
-        each.package
-        for each in rows
-        if (each.freed_bytes or 0) >= _WORTH_WHILE_BYTES and (each.idle_seconds or 0) >= each.timeout
-    ]
-    if not idle:
-        return []
-    return ["", Text(f"Idle and worth unloading; how they can be: mempressure check {' '.join(idle)}")]
 
 
 def _write_summary(directory: Path, summary: dict[str, Any]) -> None:

@@ -163,13 +163,16 @@ class Observer:
         self._next_search = time.monotonic() + (time.thread_time() - began) / MAX_TIME_SHARE
 
     def _keep_last(self) -> None:
-        if self._agent is not None:
+        if self._agent is not None and self._sampler is not None:
+            # Its siblings may have ended already: the pages shared with them would now count as this process' own.
+            self._sampler.measures_memory = self._samples == 0
             self.sample(thorough=True)
 
     def _after_fork(self) -> None:
         if self._given_way:
             return
         self._forked, self._supervises = True, False
+        self._samples, self._ran = 0, {}
         self._tracker.after_fork()
         if self._agent is not None:
             self._agent.forget()

@@ -13,6 +13,7 @@ import pytest
 from celery import Celery
 
 from mempressure.state.node_reader import read_node
+from mempressure.state.reader import decode
 from stack.processes import free_port
 from tests.support.servers.terminal import Terminal
 from tests.support.waiting import until
@@ -105,6 +106,28 @@ def test_a_script_does_what_it_does_and_a_report_follows(start, script, observed
     assert packages["networkx"]["load_seconds"] > 0.01
     assert 0 <= packages["networkx"]["idle_seconds"] < 60
     assert {"tests", "mempressure", "json"}.isdisjoint(packages)
+
+
+FORKS = """
+import glob, os, signal, time
+import sympy
+if not (child := os.fork()):
+    signal.pause()
+forked, own = time.time_ns(), f"{os.environ['MEMPRESSURE_OBSERVED_IN']}/{os.getpid()}.state"
+deadline = time.monotonic() + 30
+while os.stat(own).st_mtime_ns < forked + 3_000_000_000 and time.monotonic() < deadline:
+    time.sleep(0.01)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+"""
+
+
+def test_pages_that_are_shared_count_once_though_a_process_ends_after_those_it_shares_with(start, tmp_path):
+    done = start(*RUN, "--", sys.executable, "-c", FORKS)
+    assert done.returncode == 0, done.stderr
+    parent, child = (decode(path.read_bytes()) for path in sorted(tmp_path.glob("cache/observed/*/*.state")))
+    shared = [worker.proportional_bytes - worker.private_bytes for worker in (parent, child)]
+    assert min(shared) > 0.5 * max(shared) > 2 << 20
 
 
 def test_the_own_sitecustomize_of_an_application_runs_as_ever(start, script, tmp_path, environment):

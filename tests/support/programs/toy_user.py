@@ -13,7 +13,7 @@ from pathlib import Path
 from mempressure.act.executor import Executor
 from mempressure.act.mechanisms import mechanisms
 from mempressure.cli import main
-from mempressure.cli.report import show
+from mempressure.cli.reports.check import show
 from mempressure.config.configuration import load_configuration
 from mempressure.config.thresholds import Thresholds
 from mempressure.decide.eligibility import Rules, choose_strategy

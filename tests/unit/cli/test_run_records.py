@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mempressure.cli import run, run_records
+from mempressure.cli.reports.run import shown
 from mempressure.cli.run_records import NoRunError
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
@@ -19,7 +20,7 @@ MIB = 1 << 20
 STARTUP = Path(run.__file__).with_name("startup") / "sitecustomize.py"
 
 
-def worker(pid, *packages, seconds=100.0):
+def worker(pid, *packages, seconds=100.0, **values):
     return WorkerState(
         app="shop",
         pid=pid,
@@ -28,7 +29,14 @@ def worker(pid, *packages, seconds=100.0):
         started=1000.0,
         sampled=1000.0 + seconds,
         packages=list(packages),
+        **values,
     )
+
+
+def gunicorn(pid, *packages, **values):
+    master = {"supervisor": "gunicorn", "supervisor_pid": 9, "supervisor_bytes": 30.0 * MIB}
+    sizes = {"proportional_bytes": 100.0 * MIB, "private_bytes": 90.0 * MIB, "baseline_bytes": 60.0 * MIB}
+    return worker(pid, *packages, **{"role": "worker", "late_bytes": 10.0 * MIB} | master | sizes | values)
 
 
 def package(name="pandas", **changes):
@@ -59,9 +67,9 @@ def test_a_run_is_told_while_it_goes_on_and_after(tmp_path):
     (directory / "2.state").write_bytes(b"half of a record")
     found = run_records.newest(tmp_path / "cache")
     assert (found.command, found.ended, found.processes) == (["gunicorn", "app"], None, 1)
-    text = printed(run_records.shown(found, now=1100.0))
+    text = printed(shown(found, now=1100.0))
     assert "Observed gunicorn app: 100 s, so far, 1 process\n" in text
-    assert text.split("idle")[1].split()[:12] == [
+    assert text.split("idle")[2].split()[:12] == [
         "pandas",
         "1",
         "10.0",
@@ -76,11 +84,42 @@ def test_a_run_is_told_while_it_goes_on_and_after(tmp_path):
         "s",
     ]
     assert "  1 smaller; mempressure packages --observed --json names them.\n" in text
-    assert text.endswith("how they can be: mempressure check pandas\n")
     run_records.end(directory, now=1120.0, status=143)
-    assert ": 2 min, exit status 143, 1 process\n" in printed(
-        run_records.shown(run_records.newest(tmp_path / "cache"), now=9e9)
-    )
+    assert ": 2 min, exit status 143, 1 process\n" in printed(shown(run_records.newest(tmp_path / "cache"), now=9e9))
+
+
+def test_the_report_leads_with_the_roles_and_what_they_consist_of(tmp_path):
+    directory = run_records.begin(tmp_path / "cache", ["gunicorn", "app"], now=1000.0)
+    publish(gunicorn(1, package(last_used=UNKNOWN), last_work=1040.0), directory / "1.state")
+    publish(gunicorn(2, package(last_used=UNKNOWN), last_work=1070.0), directory / "2.state")
+    publish(worker(3, proportional_bytes=1500.0 * MIB, private_bytes=1500.0 * MIB), directory / "3.state")
+    text = printed(shown(run_records.read(directory), now=1100.0))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[2:7] == [
+        "role, MiB n PSS private shared fresh late grown idle",
+        "gunicorn master 1 30.0 0.0 30.0 - - - -",
+        "gunicorn worker 2 200.0 180.0 20.0 120.0 20.0 40.0 30 s",
+        "helper 1 1500.0 1500.0 0.0 - - - -",
+        "all 4 1730.0 1680.0 50.0 120.0 20.0 40.0",
+    ]
+    # Its own idle time is not seen; that of the workers is.
+    assert "pandas 2 20.0 MiB 40.0 MiB 2.0 s - worker 30 s" in lines
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_what_had_ended_before_the_others_counts_nowhere_but_is_mentioned(tmp_path):
+    directory = run_records.begin(tmp_path / "cache", ["gunicorn", "app"], now=1000.0)
+    for pid, seconds in ((1, 50.0), (2, 95.0), (3, 100.0)):
+        publish(gunicorn(pid, package(), seconds=seconds), directory / f"{pid}.state")
+    found = run_records.read(directory)
+    assert (found.processes, found.ended_processes) == (2, 1)
+    assert [(role["title"], role["processes"]) for role in found.roles] == [
+        ("gunicorn master", 1),
+        ("gunicorn worker", 2),
+    ]
+    assert [each.processes for each in found.packages] == [2]
+    text = " ".join(printed(shown(found, now=1100.0)).split())
+    assert "2 processes, 1 more had ended before and are not counted" in text
 
 
 def test_only_the_newest_runs_are_kept_and_the_last_is_told(tmp_path):

@@ -1,0 +1,1 @@
+"""What subcommands print for a person at a terminal, with rich: one module a subject."""
