@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mempressure.config.paths import atomic_write, make_private
+from mempressure.decide.advice import AdviceDict, advice
 from mempressure.decide.roles import RoleDict, idle_seconds, roles
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
@@ -63,6 +65,7 @@ class Run:
     """Whether a process of it manages its packages with a loader; then that one is not observed."""
     roles: list[RoleDict]
     packages: list[ObservedPackage]
+    advice: list[AdviceDict]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -137,6 +140,7 @@ def read(directory: Path) -> Run:
         manages_itself=(directory / MANAGED).exists(),
         roles=[role.as_dict() for role in roles(workers, now=last)],
         packages=packages(workers),
+        advice=[each.as_dict() for each in advice(workers, now=last, command=shlex.join(summary["command"]))],
     )
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from mempressure.measure.reading import UNKNOWN
 from mempressure.record import Record
 
+ONLY_OBSERVED = "it is only observed, by mempressure run"
+"""Why a worker must be neither trimmed nor recycled that `mempressure run` only observes."""
 MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
@@ -47,6 +49,8 @@ class PackageState(Record):
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdicts.verdict`); empty: unknown."""
+    late: bool = False
+    """Whether it was imported after its worker began to serve."""
 
     loaded: float = 0.0
     active_calls: float = 0.0

@@ -21,14 +21,13 @@ from mempressure.packages.attribution import held_elsewhere
 from mempressure.packages.third_party import is_third_party
 from mempressure.packages.tracking import MAX_TIME_SHARE, PackageTracker
 from mempressure.state import files
-from mempressure.state.records import WorkerState
+from mempressure.state.records import ONLY_OBSERVED, WorkerState
 
 if TYPE_CHECKING:
     from mempressure.act.orders import Order
     from mempressure.worker.agent import Agent
     from mempressure.worker.sampler import WorkerSampler
 
-ONLY_OBSERVED = "it is only observed, by mempressure run"
 MANAGED = "managed"
 """The file in a run's directory that marks that a process manages its packages itself."""
 

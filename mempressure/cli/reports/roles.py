@@ -1,12 +1,14 @@
-"""The roles of an app's processes at a terminal: a row each, with what their memory consists of, in MiB."""
+"""The roles of an app's processes at a terminal, with what their memory consists of, and the advice on it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mempressure import units
+from mempressure.decide.advice import AdviceDict
 from mempressure.decide.roles import RoleDict
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 _COLUMNS = ("proportional_bytes", "private_bytes", "shared_bytes", "fresh_bytes", "late_bytes", "grown_bytes")
@@ -38,6 +40,26 @@ def package_idle(own: float | None, whole: float | None) -> str:
     if own is None and whole is not None:
         return f"worker {units.duration(whole)}"
     return units.duration(own)
+
+
+def advice_lines(advice: Sequence[AdviceDict]) -> "list[RenderableType]":
+    """Return what to print of an app's advice: what it gives back, what to do, and the command or code below it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    lines: list[RenderableType] = []
+    for each in advice:
+        head = Text.assemble((expected(each), "bold"), f": {each['action']}", overflow="fold")
+        lines.append(Padding(head, (0, 0, 0, 2), expand=False))
+        if each["code"]:
+            lines.append(Padding(Text(each["code"], style="cyan", overflow="fold"), (0, 0, 0, 6), expand=False))
+    return ["", Text("What to do, and MiB that it is expected to give back:"), *lines] if lines else []
+
+
+def expected(advice: AdviceDict) -> str:
+    """Return what a piece of advice is expected to give back, in MiB: 278 at rest, 63 at the peak."""
+    rest, peak = round(advice["rest_bytes"] / 2**20), round(advice["peak_bytes"] / 2**20)
+    return f"{rest} at rest, {peak} at the peak"
 
 
 def _known_sum(roles: Sequence[RoleDict], name: str) -> int | None:

@@ -1,9 +1,9 @@
-"""What `mempressure run` observed, for a person at a terminal: roles first, then packages."""
+"""What `mempressure run` observed, for a person at a terminal: roles, packages, and what to do."""
 
 from typing import TYPE_CHECKING
 
 from mempressure import units
-from mempressure.cli.reports.roles import package_idle, roles_table
+from mempressure.cli.reports.roles import advice_lines, package_idle, roles_table
 from mempressure.cli.run_records import ObservedPackage, Run
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def shown(run: Run, *, now: float) -> "list[RenderableType]":
         parts.append(Text("It manages packages with mempressure itself: see mempressure packages."))
     if run.roles:
         parts += ["", roles_table(run.roles)]
-    return [*parts, *_packages(run.packages)]
+    return [*parts, *_packages(run.packages), *advice_lines(run.advice)]
 
 
 def _packages(packages: list[ObservedPackage]) -> "list[RenderableType]":

@@ -93,7 +93,8 @@ def test_the_report_leads_with_the_roles_and_what_they_consist_of(tmp_path):
     publish(gunicorn(1, package(last_used=UNKNOWN), last_work=1040.0), directory / "1.state")
     publish(gunicorn(2, package(last_used=UNKNOWN), last_work=1070.0), directory / "2.state")
     publish(worker(3, proportional_bytes=1500.0 * MIB, private_bytes=1500.0 * MIB), directory / "3.state")
-    text = printed(shown(run_records.read(directory), now=1100.0))
+    assert max(map(len, printed(shown(run_records.read(directory), now=1100.0)).splitlines())) <= 80
+    text = printed(shown(run_records.read(directory), now=1100.0), width=120)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[2:7] == [
         "role, MiB n PSS private shared fresh late grown idle",
@@ -104,7 +105,13 @@ def test_the_report_leads_with_the_roles_and_what_they_consist_of(tmp_path):
     ]
     # Its own idle time is not seen; that of the workers is.
     assert "pandas 2 20.0 MiB 40.0 MiB 2.0 s - worker 30 s" in lines
-    assert max(map(len, text.splitlines())) <= 80
+    assert lines[-5:] == [
+        "What to do, and MiB that it is expected to give back:",
+        "1500 at rest, 1500 at the peak: end helper processes (1) that nothing needs: they serve no requests",
+        "ps -o pid,rss,args -p 3",
+        "36 at rest, 24 at the peak: share what 2 gunicorn workers load before the fork",
+        "mempressure run --manage --share -- gunicorn app",
+    ]
 
 
 def test_what_had_ended_before_the_others_counts_nowhere_but_is_mentioned(tmp_path):
