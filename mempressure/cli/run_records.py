@@ -16,7 +16,7 @@ from mempressure.decide.roles import RoleDict, idle_seconds, roles
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
 from mempressure.state.reader import StateError, decode
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import PackageState, WorkerState, memory_of
 from mempressure.worker.observer import MANAGED
 
 KEPT_RUNS = 10
@@ -170,7 +170,7 @@ def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> Observed
     return ObservedPackage(
         package=name,
         processes=len(held),
-        memory_bytes=int(sum(package.memory_bytes for _, package in held)),
+        memory_bytes=int(memory_of(package for _, package in held)),
         freed_bytes=int(sum(freed)) if freed else None,
         load_seconds=sum(package.load_seconds for _, package in held) / max(1.0, loads),
         idle_seconds=None if unseen else min(max(0.0, worker.sampled - each.last_used) for worker, each in held),

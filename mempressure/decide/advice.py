@@ -16,7 +16,7 @@ from typing import Literal, TypedDict
 
 from mempressure.decide.roles import HELPER, idle_seconds, role_of, roles, split
 from mempressure.measure.reading import UNKNOWN
-from mempressure.state.records import ONLY_OBSERVED, PackageState, WorkerState
+from mempressure.state.records import ONLY_OBSERVED, SHARED_SOURCE, PackageState, WorkerState
 
 MOST = 5
 """Pieces of advice for one app."""
@@ -166,13 +166,10 @@ def _imports(pool: _Pool) -> list[Advice]:
     """Advise to import before the fork what every worker imports later."""
     if pool.server not in _SHARING:
         return []
-    late = [{each.name: each for each in worker.packages if each.loaded and each.late} for worker in pool.workers]
-    common = set.intersection(*map(set, late))
-    sizes = {name: min(int(max(0.0, packages[name].memory_bytes)) for packages in late) for name in common}
+    late = [{each.name: int(each.late_bytes) for each in worker.packages if each.loaded} for worker in pool.workers]
+    sizes = {name: min(sizes.get(name, 0) for sizes in late) for name in late[0]}
     names = sorted((name for name in sizes if sizes[name] > 0), key=lambda name: (-sizes[name], name))
-    # Packages may have been measured before others freed memory: together no more than the imports added.
-    most = min((part for worker in pool.workers if (part := split(worker).late) is not None), default=0)
-    size = (len(pool.workers) - 1) * min(sum(sizes.values()), most)
+    size = (len(pool.workers) - 1) * sum(sizes[name] for name in names)
     return [
         Advice(
             kind="import",
@@ -189,7 +186,7 @@ def _isolations(workers: Sequence[WorkerState], now: float) -> list[Advice]:
     holders: dict[str, list[tuple[WorkerState, PackageState]]] = {}
     for worker in workers:
         for package in worker.packages:
-            if package.loaded and package.source == "import" and package.freed_bytes != UNKNOWN:
+            if package.loaded and package.mechanism == "recycle":
                 holders.setdefault(package.name, []).append((worker, package))
     idle = {name: held for name, held in holders.items() if all(_is_idle(*each, now) for each in held)}
     # What another of them imports comes back with that.
@@ -198,9 +195,10 @@ def _isolations(workers: Sequence[WorkerState], now: float) -> list[Advice]:
     advised = [
         _isolation(
             name,
-            sizes=[package.freed_bytes for _, package in held],
+            sizes=[_size(package) for _, package in held],
             shares=[
-                1.0 if each.late else _private_share(worker, siblings[worker.supervisor_pid]) for worker, each in held
+                _private_share(worker, siblings[worker.supervisor_pid]) if package.source == SHARED_SOURCE else 1.0
+                for worker, package in held
             ],
             seconds=min(_idle(*each, now) or 0.0 for each in held),
         )
@@ -272,7 +270,12 @@ def _is_idle(worker: WorkerState, package: PackageState, now: float) -> bool:
 
 
 def _idle(worker: WorkerState, package: PackageState, now: float) -> float | None:
-    """Return how long a package is idle; by its worker where its own use is not seen and it came with that's work."""
+    """Return how long a package is idle: by its worker where its own use is not seen, and no start of it needs it."""
     if package.last_used != UNKNOWN:
         return max(0.0, now - package.last_used)
-    return idle_seconds(worker, now=now) if package.late else None
+    return idle_seconds(worker, now=now) if package.late_bytes > 0 or package.source == SHARED_SOURCE else None
+
+
+def _size(package: PackageState) -> float:
+    """Return what unloading a package would free; what it holds itself where that is not known."""
+    return max(0.0, package.memory_bytes if package.freed_bytes == UNKNOWN else package.freed_bytes)

@@ -49,8 +49,6 @@ class PackageState(Record):
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdicts.verdict`); empty: unknown."""
-    late: bool = False
-    """Whether it was imported after its worker began to serve."""
 
     loaded: float = 0.0
     active_calls: float = 0.0

@@ -13,6 +13,8 @@ NOW = 1000.0
 def package(name, mib, **values):
     options = {"mechanism": "recycle", "source": "import", "timeout": 60.0, "loaded": 1.0, "last_used": NOW - 300}
     sizes = {"memory_bytes": mib * float(MIB), "freed_bytes": mib * float(MIB)}
+    if values.pop("late", False):
+        values["late_bytes"] = mib * float(MIB)
     return PackageState(name=name, **options | sizes | values)
 
 
@@ -84,7 +86,16 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
         # Loaded by each worker for itself: all of it comes back; at the peak there are two processes more.
         ([package("pandas", 80.0)], {"shared": 0}, ("isolate", '@loader.isolated("pandas")', 160, -16)),
         # Shared by the workers since before their fork: each would load a copy.
-        ([package("pandas", 80.0)], {"private": 10, "fresh": 5, "shared": 60}, ("keep", "", 84, -92)),
+        (
+            [package("pandas", 80.0, source="parent", last_used=UNKNOWN)],
+            {"private": 10, "fresh": 5, "shared": 60, "last_work": NOW - 300},
+            ("keep", "", 84, -92),
+        ),
+        (
+            [package("pandas", 80.0, source="parent", last_used=UNKNOWN, freed_bytes=UNKNOWN)],
+            {"private": 10, "fresh": 5, "shared": 60, "last_work": NOW - 30},
+            None,
+        ),
         # Imported late it is each worker's own, whatever else they share.
         (
             [package("pandas", 80.0, late=True)],
