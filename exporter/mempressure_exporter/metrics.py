@@ -77,6 +77,14 @@ FAMILIES = (
     _counter_from_start(
         "app_package_process_start_failures", "Package processes of the application that failed to start.", "app"
     ),
+    _gauge(
+        "app_role_memory_bytes",
+        "Proportional memory of the application's processes by role, and by what it consists of: shared, fresh, late, "
+        "grown, unsplit.",
+        "app",
+        "role",
+        "part",
+    ),
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
         "package_memory_bytes",

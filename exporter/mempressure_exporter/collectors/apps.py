@@ -1,7 +1,8 @@
-"""Collector of applications: memory, limit, level and trend, cgroup counters, failures of package processes."""
+"""Collector of applications: memory, by role too, limit, level, trend, cgroup counters, package processes' failures."""
 
 from collections.abc import Iterator
 
+from mempressure.decide.roles import roles
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
 from mempressure.state.node import AppReading
 from mempressure_exporter.collectors.levels import level_samples
@@ -33,7 +34,9 @@ class AppsCollector:
         for app in apps:
             used = app.memory.used if app.memory else app.used_bytes
             self._series[app.name] = known.get(app.name, Series()).after(now, used, gap=SLOW_GAP_SECONDS)
-        return self._limit.within([*_memory(app, self._series[app.name].slope), *self._counts(app)] for app in apps)
+        return self._limit.within(
+            [*_memory(app, self._series[app.name].slope), *_roles(app, now=now), *self._counts(app)] for app in apps
+        )
 
     def _counts(self, app: AppReading) -> Iterator[Sample]:
         label = (app.name,)
@@ -61,3 +64,12 @@ def _memory(app: AppReading, trend: float | None) -> Iterator[Sample]:
         yield from level_samples("mempressure_app_level", label, app.memory)
     if trend is not None:
         yield "mempressure_app_trend_bytes_per_second", label, trend
+
+
+def _roles(app: AppReading, *, now: float) -> Iterator[Sample]:
+    sizes: dict[tuple[str, str], int] = {}
+    for role in roles(app.workers, now=now):  # two servers may have the same
+        for part, size in role.split.parts():
+            sizes[role.role, part] = sizes.get((role.role, part), 0) + size
+    for labels, size in sizes.items():
+        yield "mempressure_app_role_memory_bytes", (app.name, *labels), size

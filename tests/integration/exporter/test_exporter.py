@@ -44,6 +44,10 @@ mempressure_app_package_process_deaths_total{app="shop"} 0.0
 mempressure_app_package_process_deaths_total{app="till \\"2\\""} 0.0
 mempressure_app_package_process_start_failures_total{app="shop"} 0.0
 mempressure_app_package_process_start_failures_total{app="till \\"2\\""} 0.0
+mempressure_app_role_memory_bytes{app="shop",part="shared",role="process"} 0.0
+mempressure_app_role_memory_bytes{app="shop",part="unsplit",role="process"} 0.0
+mempressure_app_role_memory_bytes{app="till \\"2\\"",part="shared",role="process"} 1e+06
+mempressure_app_role_memory_bytes{app="till \\"2\\"",part="unsplit",role="process"} 0.0
 mempressure_app_workers{app="shop"} 2.0
 mempressure_app_workers{app="till \\"2\\""} 1.0
 mempressure_package_memory_bytes{app="shop",package="pandas",source="process"} 6.291456e+07
