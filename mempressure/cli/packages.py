@@ -14,6 +14,7 @@ from mempressure.cli import run_records
 from mempressure.cli.options import add_actuator_arguments, settings_and_actuator
 from mempressure.cli.progress import console
 from mempressure.cli.reports import run as report
+from mempressure.cli.reports.roles import advice_lines, package_idle, roles_table
 from mempressure.cli.source import Inventory, Node
 from mempressure.config.configuration import load_configuration
 from mempressure.decide.inventory import AppDict, PackageDict
@@ -88,8 +89,13 @@ def heading(node: str, source: str) -> "RenderableType":
     return Text.assemble((node, "bold"), f": {source}")
 
 
-def app_parts(app: AppDict) -> "list[RenderableType]":
-    """Return what to print of one app: its name and use in a line, and its packages as a table."""
+def app_parts(app: AppDict, *, roles: bool = False) -> "list[RenderableType]":
+    """Return what to print of one app: its name and use in a line, and its packages as a table.
+
+    Args:
+        app: as the inventory has it.
+        roles: also a table of its processes' roles before the packages, and the advice on it after them.
+    """
     from rich.text import Text
 
     workers = len(app["workers"])
@@ -98,9 +104,11 @@ def app_parts(app: AppDict) -> "list[RenderableType]":
     line = Text.assemble(
         (app["app"], "bold"), f": {workers} worker{'s' * (workers != 1)}, {used}{usage}", overflow="fold"
     )
-    if not app["packages"]:
-        return [line, Text("  It has declared no package.")]
-    return [line, _table(app["packages"])]
+    parts: list[RenderableType] = [line]
+    if roles and app["roles"]:
+        parts += [roles_table(app["roles"]), ""]
+    parts.append(_table(app["packages"]) if app["packages"] else Text("  It has declared no package."))
+    return [*parts, *advice_lines(app["advice"])] if roles else parts
 
 
 def _table(packages: list[PackageDict]) -> "Table":
@@ -129,4 +137,6 @@ def _table(packages: list[PackageDict]) -> "Table":
 
 
 def _idle(package: PackageDict) -> str:
-    return "in use" if package["active_calls"] else units.duration(package["idle_seconds"])
+    if package["active_calls"]:
+        return "in use"
+    return package_idle(package["idle_seconds"], package["worker_idle_seconds"])

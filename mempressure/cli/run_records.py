@@ -12,7 +12,7 @@ from typing import Any
 
 from mempressure.config.paths import atomic_write, make_private
 from mempressure.decide.advice import AdviceDict, advice
-from mempressure.decide.roles import RoleDict, idle_seconds, roles
+from mempressure.decide.roles import RoleDict, idle_seconds, idle_together, roles
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
 from mempressure.state.reader import StateError, decode
@@ -166,7 +166,6 @@ def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> Observed
     loads = sum(package.loads for _, package in held)
     unseen = any(package.last_used == reading.UNKNOWN for _, package in held)
     seconds = sum(max(1.0, worker.sampled - worker.started) for worker, _ in held)
-    whole = [idle for worker, _ in held if (idle := idle_seconds(worker, now=worker.sampled)) is not None]
     return ObservedPackage(
         package=name,
         processes=len(held),
@@ -174,7 +173,7 @@ def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> Observed
         freed_bytes=int(sum(freed)) if freed else None,
         load_seconds=sum(package.load_seconds for _, package in held) / max(1.0, loads),
         idle_seconds=None if unseen else min(max(0.0, worker.sampled - each.last_used) for worker, each in held),
-        worker_idle_seconds=min(whole) if len(whole) == len(held) else None,
+        worker_idle_seconds=idle_together(idle_seconds(worker, now=worker.sampled) for worker, _ in held),
         used_share=None if unseen else min(1.0, sum(package.uses for _, package in held) / seconds),
         timeout=held[0][1].timeout,
     )

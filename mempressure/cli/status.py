@@ -125,7 +125,7 @@ def shown(
     """Return what to print."""
     parts = [packages.heading(inventory["node"], source), "", _scopes(pressure["scopes"]), *_messages(pressure)]
     for app in inventory["apps"]:
-        parts += ["", *packages.app_parts(app)]
+        parts += ["", *packages.app_parts(app, roles=True)]
     return [*parts, "", *_settings(settings, every=every_setting)]
 
 

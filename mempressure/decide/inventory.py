@@ -4,15 +4,21 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from mempressure.config.runtime_settings import Settings
+from mempressure.decide.advice import AdviceDict, advice
+from mempressure.decide.ranking import Held
+from mempressure.decide.roles import RoleDict, idle_seconds, idle_together, roles
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import PackageState, WorkerState, memory_of
+from mempressure.state.records import WorkerState, memory_of
 
 
 class PackageDict(TypedDict):
-    """One package of an app, over all its workers; null is what is not known."""
+    """One package of an app, over all its workers; null is what is not known.
+
+    `worker_idle_seconds` is how long no worker that holds it has had a request or task.
+    """
 
     package: str
     mechanism: str
@@ -27,6 +33,7 @@ class PackageDict(TypedDict):
     workers: int
     active_calls: int
     idle_seconds: float | None
+    worker_idle_seconds: float | None
     timeout: float
     priority: float
     keep_loaded: bool
@@ -64,8 +71,10 @@ class AppDict(TypedDict):
     used: int
     limit: int | None
     usage_percent: float | None
+    roles: list[RoleDict]
     workers: list[WorkerDict]
     packages: list[PackageDict]
+    advice: list[AdviceDict]
 
 
 def inventory(reading: NodeReading, settings: Settings) -> list[AppDict]:
@@ -74,10 +83,10 @@ def inventory(reading: NodeReading, settings: Settings) -> list[AppDict]:
 
 
 def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
-    holders: dict[str, list[PackageState]] = {}
+    holders: dict[str, list[Held]] = {}
     for worker in app.workers:
         for package in worker.packages:
-            holders.setdefault(package.name, []).append(package)
+            holders.setdefault(package.name, []).append((worker, package))
     memory = app.memory
     return {
         "app": app.name,
@@ -85,8 +94,10 @@ def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
         "used": app.used_bytes,
         "limit": memory.total if memory else None,
         "usage_percent": memory.usage if memory else None,
+        "roles": [role.as_dict() for role in roles(app.workers, now=now)],
         "workers": [_worker(app, worker, now) for worker in app.workers],
         "packages": [_package(app.name, name, holders[name], settings, now) for name in sorted(holders)],
+        "advice": [each.as_dict() for each in advice(app.workers, now=now)],
     }
 
 
@@ -106,19 +117,14 @@ def _worker(app: AppReading, worker: WorkerState, now: float) -> WorkerDict:
         "unsupported": dict(worker.unsupported),
         "callback_failures": int(worker.callback_failures),
         "active_work": int(worker.active_work),
-        "idle_seconds": _idle_seconds(worker, now),
+        "idle_seconds": idle_seconds(worker, now=now),
         "expected_bytes": int(expected) if (expected := expected_bytes(app, worker)) != UNKNOWN else None,
     }
 
 
-def _idle_seconds(worker: WorkerState, now: float) -> float | None:
-    if worker.active_work:
-        return 0.0
-    return max(0.0, now - worker.last_work) if worker.last_work >= 0 else None
-
-
-def _package(app: str, name: str, holders: Iterable[PackageState], settings: Settings, now: float) -> PackageDict:
-    holders = list(holders)
+def _package(app: str, name: str, held: Iterable[Held], settings: Settings, now: float) -> PackageDict:
+    held = list(held)
+    holders = [package for _, package in held]
     loaded = [package for package in holders if package.loaded]
     options = (loaded or holders)[0]
     used = [package.last_used for package in loaded]
@@ -137,6 +143,9 @@ def _package(app: str, name: str, holders: Iterable[PackageState], settings: Set
         "active_calls": int(sum(package.active_calls for package in loaded)),
         # Idle for as long as the worker that used it last; one that cannot tell leaves it unknown.
         "idle_seconds": max(0.0, now - max(used)) if used and min(used) >= 0 else None,
+        "worker_idle_seconds": idle_together(
+            idle_seconds(worker, now=now) for worker, package in held if package.loaded
+        ),
         "timeout": options.timeout,
         "priority": options.priority,
         "keep_loaded": settings.keep_loaded(app, name, declared=any(package.keep_loaded for package in holders)),

@@ -156,6 +156,12 @@ def idle_seconds(worker: WorkerState, *, now: float) -> float | None:
     return 0.0 if worker.active_work > 0 else max(0.0, now - worker.last_work)
 
 
+def idle_together(seconds: Iterable[float | None]) -> float | None:
+    """Return how long several have been idle together; None where that of one is not known, or there is none."""
+    known = list(seconds)
+    return None if None in known else min((each for each in known if each is not None), default=None)
+
+
 def _split(proportional: float, private: float) -> Split:
     whole = _whole(proportional)
     # The two come from one reading, but anything may be published: no part is ever negative.
@@ -170,7 +176,6 @@ def _package_processes(worker: WorkerState) -> tuple[int, Split]:
 
 
 def _role(role: str, server: str, processes: list[_Process]) -> Role:
-    idle = [seconds for _, _, seconds in processes if seconds is not None]
     # Column by column: this is part of every scrape, and adding the splits one to the other took twice as long.
     shared, fresh, late, grown, unsplit = zip(*(split for _, split, _ in processes), strict=True)
     return Role(
@@ -178,7 +183,7 @@ def _role(role: str, server: str, processes: list[_Process]) -> Role:
         server=server,
         processes=sum(number for number, _, _ in processes),
         split=Split(sum(shared), _known_sum(fresh), _known_sum(late), _known_sum(grown), sum(unsplit)),
-        idle_seconds=min(idle) if len(idle) == len(processes) else None,
+        idle_seconds=idle_together(idle for _, _, idle in processes),
     )
 
 

@@ -19,10 +19,37 @@ PACKAGE = {
     "workers": 3,
     "active_calls": 0,
     "idle_seconds": 300.0,
+    "worker_idle_seconds": None,
     "keep_loaded": False,
 }
 ABSENT = PACKAGE | {"package": "sympy", "loaded_workers": 0, "memory_bytes": 0, "freed_bytes": None, "verdict": None}
-APP = {"app": "shop", "workers": [{}, {}, {}], "used": 100 * MIB, "limit": 200 * MIB, "usage_percent": 0.5}
+ROLE = {
+    "title": "gunicorn worker",
+    "processes": 3,
+    "proportional_bytes": 90 * MIB,
+    "private_bytes": 80 * MIB,
+    "shared_bytes": 10 * MIB,
+    "fresh_bytes": 50 * MIB,
+    "late_bytes": None,
+    "grown_bytes": 30 * MIB,
+    "idle_seconds": 300.0,
+}
+ADVICE = {
+    "kind": "share",
+    "action": "share what 3 gunicorn workers load before the fork",
+    "code": "mempressure run --manage --share -- COMMAND",
+    "rest_bytes": 60 * MIB,
+    "peak_bytes": 40 * MIB,
+}
+APP = {
+    "app": "shop",
+    "workers": [{}, {}, {}],
+    "used": 100 * MIB,
+    "limit": 200 * MIB,
+    "usage_percent": 0.5,
+    "roles": [ROLE],
+    "advice": [ADVICE],
+}
 SCOPE = {
     "scope": "app",
     "app": "shop",
@@ -87,6 +114,7 @@ def test_packages_as_a_table():
     [
         ({"active_calls": 1}, "in use"),
         ({"idle_seconds": None}, " - "),
+        ({"idle_seconds": None, "worker_idle_seconds": 120.0}, "worker 2 min"),
         ({"keep_loaded": True}, "stop (kept)"),
         ({"package": "[red]x[/]"}, "[red]x[/]"),
     ],
@@ -112,6 +140,23 @@ def test_every_line_fits_whatever_the_names(width):
     text = printed(status.shown(told, inventory(app), SETTINGS, source="x"), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert "".join(text.split()).count("something_") >= 15
+
+
+def test_status_leads_an_app_with_its_roles_and_ends_it_with_advice():
+    text = printed(status.shown(pressure(), inventory(APP | {"packages": [PACKAGE]}), SETTINGS, source="x"))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    start = lines.index("shop: 3 workers, 100.0 of 200.0 MiB, 50.0 %")
+    assert lines[start + 1 : start + 10] == [
+        "role, MiB n PSS private shared fresh late grown idle",
+        "gunicorn worker 3 90.0 80.0 10.0 50.0 - 30.0 5 min",
+        "",
+        "package loaded in memory frees idle mechanism verdict",
+        "pandas 2/3 70.0 MiB 90.0 MiB 5 min stop stop",
+        "",
+        "What to do, and MiB that it is expected to give back:",
+        "60 at rest, 40 at the peak: share what 3 gunicorn workers load before the fork",
+        "mempressure run --manage --share -- COMMAND",
+    ]
 
 
 def test_status_shows_usage_level_alerts_and_where_settings_came_from():

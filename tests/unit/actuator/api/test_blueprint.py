@@ -236,6 +236,27 @@ def test_packages_of_every_app(client, shop):
     assert [worker["callback_failures"] for worker in app["workers"]] == [1, 2]
 
 
+def test_the_roles_of_an_app_and_the_advice_on_it(client, publish_worker, proc):
+    sizes = {"proportional_bytes": 100.0 * MIB, "private_bytes": 90.0 * MIB, "baseline_bytes": 70.0 * MIB}
+    worker = {"supervisor": "gunicorn", "supervisor_pid": 9, "role": "worker", "supervisor_bytes": 20.0 * MIB} | sizes
+    for pid in (101, 102):
+        proc.process(pid)
+        publish_worker(pid=pid, packages=["pandas"], last_work=1.0, **worker)
+    (app,) = data(client.get(BASE))["apps"]
+    master, workers = app["roles"]
+    assert (master["role"], master["server"], master["processes"]) == ("master", "gunicorn", 1)
+    assert (master["fresh_bytes"], master["idle_seconds"]) == (None, None)
+    assert (workers["title"], workers["processes"]) == ("gunicorn worker", 2)
+    assert (workers["proportional_bytes"], workers["private_bytes"]) == (200 * MIB, 180 * MIB)
+    split = [workers[f"{part}_bytes"] for part in ("shared", "fresh", "late", "grown", "unsplit")]
+    assert split == [20 * MIB, 140 * MIB, None, 40 * MIB, 0]
+    assert workers["idle_seconds"] > 1e9
+    assert app["packages"][0]["worker_idle_seconds"] == workers["idle_seconds"]
+    (share,) = app["advice"]
+    assert (share["kind"], share["code"]) == ("share", "mempressure run --manage --share -- COMMAND")
+    assert (share["rest_bytes"], share["peak_bytes"]) == (42 * MIB, 28 * MIB)
+
+
 def test_a_preference_for_one_app_and_for_all(client, auth, shop):
     answer = data(client.put(BASE + "/pandas/preference", json={"keep_loaded": True, "app": "shop"}, headers=auth))
     assert (answer["package"], answer["app"], answer["keep_loaded"]) == ("pandas", "shop", True)
