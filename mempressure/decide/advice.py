@@ -186,7 +186,7 @@ def _isolations(workers: Sequence[WorkerState], now: float) -> list[Advice]:
     holders: dict[str, list[tuple[WorkerState, PackageState]]] = {}
     for worker in workers:
         for package in worker.packages:
-            if package.loaded and package.mechanism == "recycle":
+            if package.loaded and package.mechanism == "recycle" and not package.keep_loaded:
                 holders.setdefault(package.name, []).append((worker, package))
     idle = {name: held for name, held in holders.items() if all(_is_idle(*each, now) for each in held)}
     # What another of them imports comes back with that.
@@ -232,11 +232,15 @@ def _isolation(name: str, *, sizes: Sequence[float], shares: Sequence[float], se
         )
     return Advice(
         kind="isolate",
-        action=f"run what uses {name}, unused for {seconds:.0f} s, in a process that ends when idle",
+        action=f"run what uses {name}, unused for {_spoken(seconds)}, in a process that ends when idle",
         code=f'@loader.isolated("{name}")',
         rest_bytes=int(rest),
         peak_bytes=int(peak),
     )
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _private_share(worker: WorkerState, siblings: int) -> float:

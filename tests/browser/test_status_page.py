@@ -59,12 +59,14 @@ def test_it_is_read_with_everything_on_it(node, look):
     until(lambda: f"{memory_of_pandas(node) / MIB:.1f} MiB" in row(page, "pandas").inner_text(), "the same memory")
     expect(row(page, "pandas")).to_contain_text("stop")
     expect(row(page, "sympy")).to_contain_text("recycle")
+    worker = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="gunicorn worker 2 processes"))
+    expect(worker).to_contain_text(re.compile(r"(\s*[\d.]+ MiB){4}"))
     expect(page.get_by_role("article").first).to_contain_text(re.compile(r"Host\s+(low|medium|high|critical)"))
     expect(page.get_by_role("article").nth(1)).to_contain_text(
         re.compile(r"shop.*2 workers.*[\d.]+ of 512\.0 MiB", re.DOTALL)
     )
     expect(page.get_by_role("img").first).to_have_accessible_name(re.compile("Usage in the last .* percent"))
-    for heading in ("Memory", "Alerts", "Suggestions", "Packages", "What was done", "Thresholds"):
+    for heading in ("Memory", "Alerts", "Suggestions", "Applications", "What was done", "Thresholds"):
         expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
     assert obstacles(page) == []
 
@@ -165,7 +167,7 @@ def test_what_changes_is_shown_and_what_is_typed_and_focused_stays(node, look, p
     withdraw_app()
     page.clock.fast_forward(5000)
     expect(row(page, "lxml")).to_have_count(0)
-    expect(page.get_by_role("heading", name="Packages")).to_be_focused()
+    expect(page.get_by_role("heading", name="Applications")).to_be_focused()
     assert page.evaluate("window.untouched")
 
 

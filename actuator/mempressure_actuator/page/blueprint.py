@@ -23,6 +23,7 @@ from mempressure_actuator.api.access import Access
 from mempressure_actuator.api.answers import require_size
 from mempressure_actuator.page import content, threshold_form
 from mempressure_actuator.page.notices import Notice, Notices
+from mempressure_actuator.page.roles import PART_NAMES
 from mempressure_actuator.page.sign_in import FOREIGN, MISSING, SignIn
 from mempressure_actuator.store.history import HistoryQuery
 from mempressure_actuator.store.owned_database import StoreError
@@ -185,6 +186,7 @@ class StatusPage:
         return {
             "scopes": scopes,
             "apps": scopes[1:],
+            "part_names": PART_NAMES,
             "observation": observation,
             "announcement": content.announcement(scopes),
             "suggestions": observation.suggestions(),

@@ -10,6 +10,7 @@ from mempressure.decide.inventory import AppDict, PackageDict
 from mempressure.decide.summary import Observation, ScopeReport
 from mempressure.units import UNKNOWN, duration, part, size
 from mempressure_actuator.page.chart import Chart, draw
+from mempressure_actuator.page.roles import AdviceView, RoleView, advice_views, role_views
 from mempressure_actuator.schemas import ActionDict, CycleDict, UnloadedDict
 from mempressure_actuator.store.usage_history import UsageSample
 
@@ -38,7 +39,7 @@ class PackageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeView:
-    """The host, or an app with its packages."""
+    """The host, or an app with its roles, packages and advice."""
 
     id: str
     title: str
@@ -52,7 +53,9 @@ class ScopeView:
     description: str
     """The chart in a sentence, for screen readers."""
     workers: int
+    roles: tuple[RoleView, ...]
     packages: tuple[PackageView, ...]
+    advice: tuple[AdviceView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,9 @@ def _scope_view(report: ScopeReport, app: AppDict | None, chart: Chart | None) -
         chart=chart,
         description=_description(chart, usage),
         workers=len(app["workers"]) if app else 0,
+        roles=role_views(app) if app else (),
         packages=package_views(app) if app else (),
+        advice=advice_views(app) if app else (),
     )
 
 
@@ -211,7 +216,10 @@ def _description(chart: Chart | None, usage: float | None) -> str:
 def _idle(package: PackageDict) -> str:
     if package["active_calls"]:
         return "in use"
-    return "unknown" if package["idle_seconds"] is None else duration(package["idle_seconds"])
+    if package["idle_seconds"] is None:
+        whole = package["worker_idle_seconds"]
+        return "unknown" if whole is None else f"worker {duration(whole)}"
+    return duration(package["idle_seconds"])
 
 
 def _note(package: PackageDict) -> str:

@@ -104,6 +104,7 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
         ),
         ([package("pandas", 80.0, last_used=NOW - 30)], {"shared": 0}, None),
         ([package("pandas", 80.0, active_calls=1.0)], {"shared": 0}, None),
+        ([package("pandas", 80.0, keep_loaded=True)], {"shared": 0}, None),
         ([package("pandas", 80.0, last_used=UNKNOWN)], {"shared": 0, "last_work": NOW - 300}, None),
         (
             [package("pandas", 80.0, last_used=UNKNOWN, late=True)],

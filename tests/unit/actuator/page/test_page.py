@@ -98,6 +98,41 @@ def test_packages_are_shown_with_memory_idle_time_mechanism_and_workers(client, 
     assert rows["lxml"][2:4] == ["in use timeout 60 s", "recycle rehearsal: stop"]
 
 
+def test_an_app_is_led_by_its_roles_and_ends_with_advice(client, publish_worker, proc):
+    sizes = {"proportional_bytes": 100.0 * MIB, "private_bytes": 80.0 * MIB, "baseline_bytes": 50.0 * MIB}
+    served = {"supervisor": "gunicorn", "supervisor_pid": 9, "role": "worker", "supervisor_bytes": 20.0 * MIB}
+    package = {"mechanism": "recycle", "source": "import", "timeout": 60.0, "loaded": 1.0}
+    pandas = PackageState(name="pandas", last_used=-1.0, memory_bytes=10.0 * MIB, late_bytes=10.0 * MIB, **package)
+    kept = PackageState(name="numpy", last_used=-1.0, memory_bytes=1.0 * MIB, **package)
+    for pid in (101, 102):
+        proc.process(pid)
+        publish_worker(pid=pid, packages=[pandas, kept], last_work=1.0, late_bytes=10.0 * MIB, **sizes, **served)
+    page = client.get("/")
+    text = text_of(page)
+    assert "gunicorn master 1 process 20.0 MiB 0 B 20.0 MiB - - - -" in text
+    assert re.search(
+        r"gunicorn worker 2 processes 200.0 MiB 160.0 MiB 40.0 MiB 100.0 MiB 20.0 MiB 40.0 MiB \d+ d \d+ h", text
+    )
+    bars = [
+        re.findall(r'class="part (\w+)" x="(.*?)" width="(.*?)"', bar) for bar in page.text.split('class="split"')[1:]
+    ]
+    assert bars == [
+        [("shared", "0.00%", "10.00%")],
+        [
+            ("shared", "0.00%", "20.00%"),
+            ("fresh", "20.00%", "50.00%"),
+            ("late", "70.00%", "10.00%"),
+            ("grown", "80.00%", "20.00%"),
+        ],
+    ]
+    assert re.search(r"numpy 1?.* worker \d+ d", text)
+    assert text.index("gunicorn worker") < text.index("pandas")
+    assert "30.0 MiB less at rest, 20.0 MiB less at the peak : share what 2 gunicorn workers load" in text
+    assert "mempressure run --manage --share -- COMMAND" in text
+    assert "20.0 MiB less at rest, 16.0 MiB more at the peak : run what uses pandas" in text
+    assert '@loader.isolated("pandas")' in text
+
+
 def text_of_cell(row):
     cells = re.findall(r"<t[hd][ >].*?</t[hd]>", row, re.DOTALL)
     return [unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", cell)).strip()) for cell in cells]
