@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mempressure.act.supervisors import Supervisor, SupervisorFinder, is_supervisor
+from mempressure.act.supervisors import SupervisorFinder, is_supervisor
 from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
 from mempressure.packages.attribution import held_elsewhere
@@ -61,6 +61,7 @@ class Observer:
         self._held: set[str] = set()
         self._samples = 0
         self._ran: dict[str, int] = {}
+        self._last_ran: dict[str, float] = {}
         self._modules_seen = -1
         self._next_search = 0.0
         self._forked = False
@@ -125,9 +126,18 @@ class Observer:
         )  # not imported into processes without third-party packages
         from mempressure.worker.sampler import WorkerSampler
 
-        self._sampler = WorkerSampler(self._configuration, finder=_NoSupervisor(), cgroup=own_cgroup(), clock=time.time)
+        finder = SupervisorFinder(at_serving=self._begin_serving, at_end=self._keep_last, forked=self._forked)
+        self._sampler = WorkerSampler(self._configuration, finder=finder, cgroup=own_cgroup(), clock=time.time)
+        if self._forked:
+            finder.find()  # a server's worker is known from its fork on, and so when it begins to serve
         self._agent = Agent(self, runtime=self._configuration.runtime_directory, delay_seconds=FORKED_DELAY_SECONDS)
         self._agent.start()
+
+    def _begin_serving(self) -> None:
+        """Note what this process has before its first request: what a fresh worker takes."""
+        if self._sampler is not None:
+            self._sampler.note_baseline()
+            self._tracker.begin_serving()
 
     def _measured(self, *, thorough: bool) -> WorkerState:
         assert self._sampler is not None  # noqa: S101 -- there is one where there is an agent
@@ -135,12 +145,19 @@ class Observer:
         self._note_running()
         self._tracker.update_attribution(now=None if thorough else time.monotonic())
         worker, _ = self._sampler.sample({}, thorough=thorough)
+        if worker.role and worker.serving and worker.baseline_bytes == UNKNOWN:
+            self._begin_serving()  # it began before it was seen, since the last sample
+            worker.baseline_bytes = self._sampler.baseline_bytes
+        if worker.baseline_bytes != UNKNOWN:
+            worker.late_bytes = float(self._tracker.late_bytes)
         worker.recycle_refused = worker.trim_refused = ONLY_OBSERVED
         worker.packages = self._tracker.states()
         self._find_held({package.name for package in worker.packages})
         for package in worker.packages:
             # What runs most of the time is seen well enough; of the others short uses would be missed.
-            if package.name in self._held and 2 * self._ran.get(package.name, 0) <= self._samples:
+            if 2 * self._ran.get(package.name, 0) > self._samples:
+                package.last_used = max(package.last_used, self._last_ran[package.name])
+            elif package.name in self._held:
                 package.last_used = UNKNOWN
         return worker
 
@@ -150,6 +167,7 @@ class Observer:
         for name in running(sys._current_frames().values()):  # noqa: SLF001 -- documented in the sys module
             if name in self._tracker:
                 self._ran[name] = self._ran.get(name, 0) + 1
+                self._last_ran[name] = time.time()
                 with self._tracker.using(name):
                     pass
 
@@ -176,13 +194,6 @@ class Observer:
         if self._agent is not None:
             self._agent.forget()
             self._start_agent()
-
-
-class _NoSupervisor(SupervisorFinder):
-    """Finds no supervisor: the real finder would patch the server's objects."""
-
-    def find(self) -> Supervisor:
-        return Supervisor()
 
 
 _observer: Observer | None = None

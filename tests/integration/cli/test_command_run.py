@@ -104,7 +104,8 @@ def test_a_script_does_what_it_does_and_a_report_follows(start, script, observed
     assert packages["networkx"]["processes"] == 2  # the fork has it too
     assert packages["networkx"]["memory_bytes"] > 5 << 20
     assert packages["networkx"]["load_seconds"] > 0.01
-    assert 0 <= packages["networkx"]["idle_seconds"] < 60
+    assert packages["networkx"]["idle_seconds"] is None  # its use is not seen in what was forked
+    assert 0 <= packages["flask"]["idle_seconds"] < 60
     assert {"tests", "mempressure", "json"}.isdisjoint(packages)
 
 
@@ -250,8 +251,19 @@ def test_gunicorn_is_observed_and_takes_no_orders(environment, tmp_path, runtime
     assert process.returncode == 0
     run, packages = observed()
     assert (run["status"], run["processes"]) == (0, 2)  # the arbiter is none
+    assert_workers_are_split(run, "gunicorn master", "gunicorn worker")
     assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE)
     assert not list((runtime_dir / str(os.geteuid())).iterdir()), "the workers left files behind"
+
+
+def assert_workers_are_split(run, master, worker):
+    """Check the roles of a run whose two workers import sympy when they are used."""
+    roles = {role["title"]: role for role in run["roles"]}
+    assert [(title, role["processes"]) for title, role in roles.items()] == [(master, 1), (worker, 2)]
+    assert roles[master]["proportional_bytes"] > 5 << 20
+    assert roles[worker]["fresh_bytes"] > 1 << 20
+    assert roles[worker]["late_bytes"] > 20 << 20
+    assert roles[worker]["unsplit_bytes"] == 0
 
 
 ASGI = """
@@ -317,6 +329,7 @@ def test_uvicorn_is_observed(environment, tmp_path, runtime_dir, observed):
 
         run = sympy_is_observed(process, lambda: app_of(runtime_dir, "uvicorn"), use, observed)
     assert (run["status"], run["processes"]) == (0, 2)
+    assert_workers_are_split(run, "uvicorn master", "uvicorn worker")
 
 
 def test_celery_is_observed(environment, tmp_path, runtime_dir, observed, redis_url):
@@ -332,6 +345,7 @@ def test_celery_is_observed(environment, tmp_path, runtime_dir, observed, redis_
 
         run = sympy_is_observed(process, lambda: app_of(runtime_dir, "celery"), use, observed)
     assert (run["status"], run["processes"]) == (0, 2)  # the main process is none
+    assert_workers_are_split(run, "celery main", "celery child")
 
 
 def app_of(runtime_dir, name):
