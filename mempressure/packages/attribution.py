@@ -4,7 +4,9 @@ What a package holds itself says little: scikit-learn's 182 MB are 19 of its own
 and part of that stays when others use it too.
 """
 
+import sys
 from collections.abc import Callable, Container, Iterable, Mapping
+from importlib.machinery import ModuleSpec
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 _plain_getattribute = ModuleType.__getattribute__
@@ -31,8 +33,11 @@ def references(
         if not issubclass(type(module), ModuleType):  # anything may be put there; isinstance would wake a proxy
             continue
         top = name.partition(".")[0]
-        names = {_home(value, homes) for value in list(_plain_getattribute(module, "__dict__").values())}
-        importer = owner(top)
+        namespace = _plain_getattribute(module, "__dict__")
+        importer = _counts_for(name, type(module), namespace, owner)
+        if importer is None:
+            continue
+        names = {_home(value, homes) for value in list(namespace.values())}
         for home in names:
             other = tops.get(home)
             if other is None:
@@ -40,6 +45,32 @@ def references(
             if other not in (importer, top) and other in tracked:
                 found.setdefault(importer, set()).add(other)
     return found
+
+
+def _counts_for(name: str, kind: type, namespace: Mapping[str, object], owner: Callable[[str], str]) -> str | None:
+    """Return what a module's references count for: a tracked package, "" for the application, None for nothing.
+
+    What cannot be told apart from the application's own would make every package that it refers to one that the
+    application uses, of which nothing comes back with others: for torch alone there are three such kinds of modules.
+    """
+    own = namespace.get("__name__")
+    tops = [name.partition(".")[0]]
+    if type(own) is str and own != name:  # scipy's extensions are there by their last name alone, too
+        tops.append(own.partition(".")[0])
+    for top in tops:
+        if found := owner(top):
+            return found
+    if not sys.stdlib_module_names.isdisjoint(tops):  # torch replaces a function of inspect by one of its own
+        return None
+    if namespace.get("__file__") is not None or name == "__main__":
+        return ""
+    # Made in memory: by the package whose loader or class it has, or by one that is not known.
+    spec = namespace.get("__spec__")
+    loader = spec.loader if type(spec) is ModuleSpec else namespace.get("__loader__")
+    for maker in (kind, type(loader)):
+        if found := owner(str(_home_of_class(maker)).partition(".")[0]):
+            return found
+    return None if spec is None else ""
 
 
 def held_elsewhere(modules: Mapping[str, ModuleType], *, tracked: Container[str]) -> set[str]:
@@ -78,6 +109,8 @@ def _home(value: object, homes: dict[type, str]) -> str:
         home = homes.get(kind)
         if home is None:
             home = homes[kind] = str(_home_of_class(kind))
+        if home.startswith("_cython_"):  # the class of its functions is one for all packages; they know their own
+            home = object.__getattribute__(value, "__module__")
     return home if type(home) is str else ""
 
 

@@ -30,6 +30,10 @@ _METADATA = frozenset(
 )
 
 
+_IMPORTING = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external", __name__.partition(".")[0]})
+"""Whose code is on the stack between an import statement and the module that it loads."""
+
+
 class Import(NamedTuple):
     """An import that crossed a tracked package's boundary, as it was measured."""
 
@@ -37,7 +41,7 @@ class Import(NamedTuple):
     root: bool
     """Whether the package itself is new, not only a module of it."""
     importer: str
-    """The tracked package whose import caused it; empty where the application did."""
+    """The tracked package whose import, or whose call of a function, caused it; empty where the application did."""
     seconds: float
     self_bytes: int
     """By how much memory grew, what imports of other tracked packages within added not counted."""
@@ -213,8 +217,8 @@ class TrackingFinder(MetaPathFinder):
     def measured(self, package: str, *, root: bool, run: Callable[[], None]) -> None:
         """Run an import of a module of `package` and tell the listener what it took."""
         stack, inner = self._local.stack, self._local.inner_bytes
-        importer = stack[-1] if stack else ""
-        nested, within = importer == package, package in stack
+        importer = stack[-1] if stack else self._caller()
+        nested, within = bool(stack) and importer == package, package in stack
         stack.append(package)
         inner.append(0)
         before, started = _held_bytes(), time.perf_counter()
@@ -228,6 +232,13 @@ class TrackingFinder(MetaPathFinder):
             inner[-1] += added - own if nested else added
         if not nested:
             self._listener.imported(Import(package, root, importer, seconds, own, 0 if within else added))
+
+    def _caller(self) -> str:
+        """Return the tracked package whose function imports, as libraries do that load their parts lazily; else ""."""
+        frame = sys._getframe(1)  # noqa: SLF001 -- documented in the sys module
+        while (top := str(frame.f_globals.get("__name__")).partition(".")[0]) in _IMPORTING and frame.f_back:
+            frame = frame.f_back
+        return top if top not in _IMPORTING and self._tracks(top) else ""
 
 
 def _held_bytes() -> int:

@@ -260,7 +260,7 @@ class PackageTracker:
             sizes = {name: package.import_bytes for name, package in followed.items() if name in sys.modules}
             imports: dict[str, set[str]] = {}
             for name in sizes:
-                for importer in followed[name].importers:
+                for importer in followed[name].importers - {name}:  # one may load parts of itself lazily
                     imports.setdefault(importer, set()).add(name)
         began = time.thread_time()
         for name, others in references(dict(self._own.items()), owner=self._finder.owner, tracked=sizes).items():

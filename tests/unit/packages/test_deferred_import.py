@@ -113,6 +113,23 @@ def test_bytes_are_its_own_and_with_what_it_imported_and_the_importer_is_known(p
     assert [round(size / (1 << 20)) for size in (inner.self_bytes, inner.cumulative_bytes)] == [4, 4]
 
 
+def test_what_a_function_of_a_package_imports_is_that_packages(packages, finder, listener):
+    lazily = "import importlib\ndef load(): return importlib.import_module('inner')\ndef own(): import outer.sub\n"
+    (packages / "outer" / "__init__.py").write_text(lazily)
+    (packages / "inner" / "__init__.py").write_text("")
+    (packages / "outer" / "sub.py").write_text("")
+    measured = []
+    listener.imported = measured.append
+    outer = import_module("outer")
+    outer.load()
+    outer.own()
+    assert [(one.package, one.root, one.importer) for one in measured] == [
+        ("outer", True, ""),
+        ("inner", True, "outer"),
+        ("outer", False, "outer"),
+    ]
+
+
 def test_what_a_package_imports_of_its_importer_is_counted_once(packages, finder, listener):
     (packages / "outer" / "__init__.py").write_text("import inner\n")
     (packages / "inner" / "__init__.py").write_text("import outer.sub\n")

@@ -1,4 +1,5 @@
 import sys
+from importlib.machinery import FrozenImporter, ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -34,6 +35,7 @@ class Meta(type):
 
 def module(name, **content):
     made = ModuleType(name)
+    made.__file__ = f"/srv/{name}.py"
     vars(made).update(content)
     return made
 
@@ -47,9 +49,13 @@ Array = type("Array", (), {"__module__": "numpy.core"})
 
 
 def found(*modules, tracked=("numpy", "pandas", "proxies"), owners=None):
+    return found_in({ModuleType.__getattribute__(module, "__name__"): module for module in modules}, tracked, owners)
+
+
+def found_in(modules, tracked=("numpy", "pandas"), owners=None):
     names = dict.fromkeys(tracked, None) | (owners or {})
     return references(
-        {ModuleType.__getattribute__(module, "__name__"): module for module in modules},
+        modules,
         owner=lambda top: names[top] or top if top in names else "",
         tracked=tracked,
     )
@@ -87,6 +93,54 @@ def test_what_is_not_tracked_counts_for_whom_its_owner_is():
     untracked = module("dateutil", np=module("numpy"), pandas=module("pandas"))
     assert found(untracked) == {"": {"numpy", "pandas"}}
     assert found(untracked, owners={"dateutil": "pandas"}) == {"pandas": {"numpy"}}
+
+
+def made_in_memory(name, *, loader=None, spec=True, kind=ModuleType):
+    """A module without a file that holds numpy, as packages make them at run time."""
+    made = kind(name)
+    made.__spec__ = ModuleSpec(name, loader, origin="made") if spec else None
+    made.np = module("numpy")
+    return made
+
+
+class TextLoader:
+    """Stands for a loader of pandas' own, as torch has one for modules that it writes as text."""
+
+
+class OddModule(ModuleType):
+    """Stands for a class of modules of pandas' own."""
+
+
+TextLoader.__module__, OddModule.__module__ = "pandas.text", "pandas.odd"
+
+
+@pytest.mark.parametrize(
+    ("modules", "expected"),
+    [
+        # A package's own loader, or class of modules, tells whose a module without a file is.
+        ({"_written": made_in_memory("_written", loader=TextLoader())}, {"pandas": {"numpy"}}),
+        ({"_odd": made_in_memory("_odd", kind=OddModule, spec=False)}, {"pandas": {"numpy"}}),
+        # Without a file and a spec nothing is known of it, and it makes no package one of the application's.
+        ({"_made": made_in_memory("_made", spec=False)}, {}),
+        # A frozen application, a script and one given by -c have no file, and are the application all the same.
+        ({"shop": made_in_memory("shop", loader=FrozenImporter)}, {"": {"numpy"}}),
+        ({"__main__": made_in_memory("__main__", spec=False)}, {"": {"numpy"}}),
+        # An extension that is there by its last name too.
+        ({"_sparse": module("pandas.core._sparse", np=module("numpy"))}, {"pandas": {"numpy"}}),
+        # Packages replace functions of the standard library.
+        ({"inspect": module("inspect", getfile=function)}, {}),
+        ({"os.path": module("posixpath", join=function)}, {}),
+    ],
+)
+def test_what_is_not_the_applications_makes_no_package_one_that_it_uses(modules, expected):
+    assert found_in(modules) == expected
+
+
+def test_functions_of_cython_are_their_packages():
+    kind = type("cython_function_or_method", (), {"__module__": "_cython_3_1_0"})
+    compiled = kind()
+    compiled.__module__ = "numpy.random"
+    assert found(module("pandas.core", f=compiled)) == {"pandas": {"numpy"}}
 
 
 def test_lazy_modules_and_proxies_are_left_asleep():

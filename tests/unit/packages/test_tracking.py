@@ -203,6 +203,7 @@ def test_who_imports_what_was_loaded_already_shares_it(tracker, chain):
 def test_what_the_application_uses_itself_stays(tracker, chain, monkeypatch):
     assert tracker.defer("tracked_two").VALUE
     application = ModuleType("application")
+    application.__file__ = "/srv/application.py"
     application.one = sys.modules["tracked_one"]
     monkeypatch.setitem(sys.modules, "application", application)
     tracker.update_attribution()
