@@ -61,4 +61,4 @@ lock: .venv/.dev ## pin the newest versions of all requirements, with hashes
 	@scripts/lock
 
 clean: ## remove what the commands made
-	rm -rf .venv .engines build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .engines .services build .mypy_cache .ruff_cache .pytest_cache .hypothesis

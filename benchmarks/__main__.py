@@ -20,6 +20,7 @@ from benchmarks import (
     load,
     packages,
     reaction,
+    services,
     webhooks,
 )
 from benchmarks.report import markdown, readme
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "hog": hog.run,
     "webhooks": webhooks.run,
     "highavailability": highavailability.run,
+    "services": services.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"

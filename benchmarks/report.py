@@ -118,6 +118,18 @@ def _footprint(figures: dict[str, Any]) -> Iterator[list[str]]:
     yield ["private memory added to a worker", target["measured"], f"promised: {target['target']}"]
 
 
+def _services(figures: dict[str, Any]) -> Iterator[list[str]]:
+    table = figures["tables"][0]
+    name, way, share = (table["columns"].index(column) for column in ("application", "way", "of plain"))
+    held = {(row[name], row[way]): row[share] for row in table["rows"]}
+    for application in ("wagtail", "superset"):
+        ways = ("managed", "preloaded", "own best")
+        beside = ", ".join(f"{each} {held[application, each]}x" for each in ways if (application, each) in held)
+        if (application, "shared") in held:
+            what = f"memory of {application} at rest under `run --manage --share`, of what it holds plain"
+            yield [what, f"{held[application, 'shared']}x", beside]
+
+
 _HEADLINES: dict[str, Callable[[dict[str, Any]], Iterator[list[str]]]] = {
     "packages": _packages,
     "load": _load,
@@ -126,6 +138,7 @@ _HEADLINES: dict[str, Callable[[dict[str, Any]], Iterator[list[str]]]] = {
     "calls": _calls,
     "exporter": _exporter,
     "footprint": _footprint,
+    "services": _services,
 }
 
 

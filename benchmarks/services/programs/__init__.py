@@ -1,0 +1,1 @@
+"""What runs in the environments of the applications, and is imported by none of the benchmark."""

@@ -1,0 +1,102 @@
+"""Replaced workers: no request lost while it goes on again and again, and how soon a successor serves.
+
+**Losses**: clients with kept and with new connections, who pause for up to a tenth of a second between two requests,
+while the budget is far too small: workers are replaced whenever they have had nothing to do for a moment.
+
+**Successors**: workers of an idle service are ordered to be replaced, one after the other, as the actuator orders it.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import service
+from benchmarks.services import memory, ways
+from benchmarks.services.applications import WORKERS, WebApplication
+from benchmarks.services.load import Answers, ask
+from benchmarks.services.rounds import Service, serve, temporary
+from stack.processes import Processes
+
+REQUESTS = 10_000
+FEWEST_REPLACED = 5
+CLIENTS, FRESH = 16, 8
+MOST_PAUSE_SECONDS = 0.1
+ORDERS = 10
+_HURRIED = {
+    "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": "0.1",
+    "MEMPRESSURE_RECYCLE": "normal",
+    "MEMPRESSURE_RECYCLE_MIN_LIFETIME": "1",
+    "MEMPRESSURE_RECYCLES_PER_MINUTE": "60",
+    "MEMPRESSURE_FUTILE_CYCLES": "1000",
+}
+"""Settings with which workers are replaced as often as can be."""
+_PLENTY = 64 << 30
+_PATHS = 25
+"""Requests of one kept connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What became of the requests while workers were replaced."""
+
+    way: str
+    answers: Answers
+    replaced: int
+    seconds: float
+
+
+def losses(application: WebApplication, way: str, *, budget: int, requests: int = REQUESTS) -> Losses:
+    """Ask for the lightest page while workers are replaced under pressure.
+
+    Raises:
+        RuntimeError: they hardly were.
+    """
+    passes = requests // CLIENTS // _PATHS
+    with _running(application, way, budget=budget, **_HURRIED) as running:
+        sampler = memory.Sampler(running.process.pid, seconds=0.1)
+        began = time.monotonic()
+        answers = ask(
+            running.site.port,
+            [application.light] * _PATHS,
+            headers={},
+            clients=CLIENTS,
+            passes=passes,
+            fresh=FRESH,
+            most_pause=MOST_PAUSE_SECONDS,
+        )
+        ended = time.monotonic()
+        sampler.stop()
+    replaced = memory.replaced(sampler.samples, begin=began, end=ended)
+    if replaced < FEWEST_REPLACED:
+        raise RuntimeError(f"{replaced} workers were replaced during {len(answers.seconds)} requests: too few to tell")
+    return Losses(way, answers, replaced, ended - began)
+
+
+def successions(application: WebApplication, way: str, *, orders: int = ORDERS) -> list[float]:
+    """Order workers to be replaced; return after how many seconds each one's successor served.
+
+    Raises:
+        RuntimeError: one was not replaced.
+    """
+    with temporary() as directory, Processes(logs=service.LOGS / "services", environ={}) as processes:
+        settings = ways.environment(way, service.APP, directory, budget=_PLENTY)
+        settings["MEMPRESSURE_RECYCLE_MIN_LIFETIME"] = "0"
+        with serve(application, way, processes, directory, **settings) as running:
+            ordered = service.Service(pid=running.process.pid, port=running.site.port, runtime=directory / "run")
+            seconds = []
+            for _ in range(orders):
+                oldest = min(ordered.wait_for_workers(WORKERS), key=lambda worker: worker.started)
+                outcome = ordered.recycle(oldest)
+                if outcome.workers != 1:
+                    raise RuntimeError(f"worker {oldest.pid} was not replaced: {outcome.skipped or outcome.errors}")
+                seconds.append(outcome.duration_seconds)
+    return seconds
+
+
+@contextlib.contextmanager
+def _running(application: WebApplication, way: str, *, budget: int, **settings: str) -> Iterator[Service]:
+    with temporary() as directory, Processes(logs=service.LOGS / "services", environ={}) as processes:
+        settings = {**ways.environment(way, application.name, directory, budget=budget), **settings}
+        with serve(application, way, processes, directory, **settings) as running:
+            yield running
