@@ -9,10 +9,10 @@ server's own means (gunicorn's `--max-requests` with jitter, Celery's `--max-mem
 `--limit-max-requests`); `managed`, `mempressure run --manage`; `shared`, the same with `--share`. The rounds are
 interleaved and repeated.
 
-**Memory** is the PSS of a service's main process and all below it, from `smaps_rollup`: its *peak* from the beginning
-of the load to the end of the idle minute, sampled four times a second under load; *at rest* the median of the last
-ten seconds of that minute. Workers are replaced under pressure only, so the managed ways have a budget: 60 % of what
-`plain` held at rest in the same run.
+**Memory** is the PSS of a service's main process and all below it, from `smaps_rollup`. Its *peak* is what two samples
+in a row hold, of four a second under load, from the beginning of the load to the end of the idle minute; *at rest* is
+the median of the last ten seconds of that minute. Workers are replaced under pressure only, so the managed ways have a
+budget: 60 % of what `plain` held at rest in the same run.
 
 Besides: requests of wagtail while its workers are replaced under pressure again and again, with kept and with new
 connections; how soon a successor serves; and what management adds to the private memory of preloaded, frozen workers

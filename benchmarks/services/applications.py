@@ -231,14 +231,14 @@ def applications() -> list[Application]:
             "Celery, prefork",
             Environment("tasks"),
             distributions=("celery", "SQLAlchemy", "pandas", "sympy"),
-            passes=40,
+            passes=20,
             options={"own best": ("--max-memory-per-child", "140000")},
         ),
         Wagtail(
             "wagtail, gunicorn",
             Environment("wagtail", programs=("wagtail_content.py",), prepare=Wagtail.prepare),
             distributions=("wagtail", "Django", "gunicorn"),
-            passes=6,
+            passes=4,
             options={
                 "preloaded": ("--preload",),
                 "own best": ("--max-requests", "100", "--max-requests-jitter", "20"),
@@ -248,7 +248,7 @@ def applications() -> list[Application]:
             "Superset, gunicorn",
             Environment("superset", programs=("superset_config.py", "superset_content.py"), prepare=Superset.prepare),
             distributions=("apache-superset", "gunicorn"),
-            passes=5,
+            passes=4,
             options={
                 "preloaded": ("--preload",),
                 "own best": ("--max-requests", "100", "--max-requests-jitter", "20"),
@@ -258,7 +258,7 @@ def applications() -> list[Application]:
             "FastAPI and MiniLM on torch, uvicorn",
             Environment("embeddings"),
             distributions=("fastapi", "uvicorn", "torch", "sentence-transformers"),
-            passes=15,
-            options={"own best": ("--limit-max-requests", "400")},
+            passes=6,
+            options={"own best": ("--limit-max-requests", "200")},
         ),
     ]

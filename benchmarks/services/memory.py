@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,8 +81,12 @@ class Sampler:
 
 
 def peak(samples: list[Sample], *, begin: float, end: float) -> int:
-    """Return the most bytes that a service held between two moments."""
-    return max(each.proportional for each in samples if begin <= each.when <= end)
+    """Return the most bytes that a service held in two samples in a row between two moments.
+
+    One alone may have met a program being started: until it runs, its process counts its parent's memory once more.
+    """
+    held = [each.proportional for each in samples if begin <= each.when <= end]
+    return max(min(pair) for pair in pairwise(held))
 
 
 def at_rest(samples: list[Sample], *, begin: float, end: float) -> float:

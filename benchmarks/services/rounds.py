@@ -41,7 +41,8 @@ class Outcome:
     replaced: int
     """Processes that came after the load had begun."""
     answers: Answers
-    budget: int = 0
+    seconds: float = 0.0
+    """That the load took."""
 
 
 class Service:
@@ -150,7 +151,7 @@ def play(
                 memory.at_rest(seen, begin=end - LAST_SECONDS, end=end),
                 memory.replaced(seen, begin=service.began - 2 * IDLE_SAMPLE_SECONDS, end=end),
                 of_service,
-                budgets.get(service.application.name, 0) if ways.is_managed(way) else 0,
+                service.ended - service.began,
             )
             outcomes.append(outcome)
             say(f"services: {outcome.application}, {way}: {_told(outcome)}")
@@ -187,5 +188,5 @@ def _told(outcome: Outcome) -> str:
     p95 = statistics.quantiles(seconds, n=20)[-1]
     return (
         f"peak {outcome.peak / mib:.0f} MiB, at rest {outcome.rest / mib:.0f}, p95 {1000 * p95:.0f} ms of "
-        f"{len(seconds)}, {outcome.answers.failed} failed, {outcome.replaced} replaced"
+        f"{len(seconds)} in {outcome.seconds:.0f} s, {outcome.answers.failed} failed, {outcome.replaced} replaced"
     )

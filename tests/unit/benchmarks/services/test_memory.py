@@ -53,9 +53,14 @@ def test_a_sampler_takes_samples_until_it_is_stopped(parent):
     assert len(sampler.samples) == count
 
 
-def test_peak_and_rest_are_of_the_moments_asked_for():
+def test_the_peak_is_held_in_two_samples_in_a_row():
+    taken = samples(900, 100, 300, 290, 200, 800, 100)
+    assert peak(taken, begin=1, end=6) == 290
+    assert peak(taken, begin=1, end=2) == 100
+
+
+def test_rest_is_the_median_of_the_moments_asked_for():
     taken = samples(900, 100, 300, 200, 250, 800)
-    assert peak(taken, begin=1, end=4) == 300
     assert at_rest(taken, begin=2, end=4) == 250
 
 
