@@ -232,7 +232,7 @@ def applications() -> list[Application]:
             Environment("tasks"),
             distributions=("celery", "SQLAlchemy", "pandas", "sympy"),
             passes=20,
-            options={"own best": ("--max-memory-per-child", "140000")},
+            options={"own best": ("--max-memory-per-child", "160000")},
         ),
         Wagtail(
             "wagtail, gunicorn",

@@ -82,7 +82,10 @@ def send_tasks(redis_url: str, tasks: Sequence[tuple[str, int]], *, clients: int
 
     answers = Answers()
     numbers = count()
-    with Celery("client", broker=f"{redis_url}/0") as app, redis.Redis.from_url(f"{redis_url}/1") as store:
+    with (
+        Celery("client", broker=f"{redis_url}/0") as app,
+        redis.Redis.from_url(f"{redis_url}/1", socket_timeout=2 * TASK_SECONDS) as store,
+    ):
 
         def client(_: int) -> None:
             for name, number in [*tasks] * passes:
