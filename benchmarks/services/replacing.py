@@ -86,12 +86,20 @@ def successions(application: WebApplication, way: str, *, orders: int = ORDERS) 
             ordered = service.Service(pid=running.process.pid, port=running.site.port, runtime=directory / "run")
             seconds = []
             for _ in range(orders):
-                oldest = min(ordered.wait_for_workers(WORKERS), key=lambda worker: worker.started)
-                outcome = ordered.recycle(oldest)
-                if outcome.workers != 1:
-                    raise RuntimeError(f"worker {oldest.pid} was not replaced: {outcome.skipped or outcome.errors}")
-                seconds.append(outcome.duration_seconds)
+                seconds.append(_succession(ordered))
     return seconds
+
+
+def _succession(ordered: service.Service) -> float:
+    """Order the oldest worker to be replaced, idle or not; return how long it takes until another one serves."""
+    known = {worker.pid: worker.started for worker in ordered.wait_for_workers(WORKERS)}
+    oldest = min(known, key=lambda pid: known[pid])
+    began = time.monotonic()
+    answer = ordered.order(oldest, "recycle")
+    if answer["skipped"] is not None:
+        raise RuntimeError(f"worker {oldest} was not replaced: {answer['skipped']}")
+    service.wait(lambda: any(worker.pid not in known for worker in ordered.workers()), "a successor that serves")
+    return time.monotonic() - began
 
 
 @contextlib.contextmanager
