@@ -3,10 +3,13 @@
 **Losses**: clients with kept and with new connections, who pause for up to a tenth of a second between two requests,
 while the budget is far too small: workers are replaced whenever they have had nothing to do for a moment.
 
-**Successors**: workers of an idle service are ordered to be replaced, one after the other, as the actuator orders it.
+**Successors**: workers of an idle service are ordered to be replaced, one after the other, as the actuator orders it,
+until a request is answered that only the successor can answer: the other worker is stopped meanwhile.
 """
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,22 +87,24 @@ def successions(application: WebApplication, way: str, *, orders: int = ORDERS) 
         settings["MEMPRESSURE_RECYCLE_MIN_LIFETIME"] = "0"
         with serve(application, way, processes, directory, **settings) as running:
             ordered = service.Service(pid=running.process.pid, port=running.site.port, runtime=directory / "run")
-            seconds = []
-            for _ in range(orders):
-                seconds.append(_succession(ordered))
-    return seconds
+            return [_succession(ordered, application.light) for _ in range(orders)]
 
 
-def _succession(ordered: service.Service) -> float:
-    """Order the oldest worker to be replaced, idle or not; return how long it takes until another one serves."""
-    known = {worker.pid: worker.started for worker in ordered.wait_for_workers(WORKERS)}
-    oldest = min(known, key=lambda pid: known[pid])
-    began = time.monotonic()
-    answer = ordered.order(oldest, "recycle")
-    if answer["skipped"] is not None:
-        raise RuntimeError(f"worker {oldest} was not replaced: {answer['skipped']}")
-    service.wait(lambda: any(worker.pid not in known for worker in ordered.workers()), "a successor that serves")
-    return time.monotonic() - began
+def _succession(ordered: service.Service, path: str) -> float:
+    """Order a worker to be replaced, idle or not, while the other stands still; return when its successor answers."""
+    workers = sorted(ordered.wait_for_workers(WORKERS), key=lambda worker: worker.started)
+    retired, other = (worker.pid for worker in workers)
+    os.kill(other, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        answer = ordered.order(retired, "recycle")
+        if answer["skipped"] is not None:
+            raise RuntimeError(f"worker {retired} was not replaced: {answer['skipped']}")
+        service.wait(lambda: retired not in ordered.children(), "the end of the worker")
+        ordered.get(path)
+        return time.monotonic() - began
+    finally:
+        os.kill(other, signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ its own load to the end of its own idle minute.
 
 import contextlib
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from benchmarks.service import LOGS, wait
 from benchmarks.services import memory, ways
 from benchmarks.services.applications import Application, Site
 from benchmarks.services.load import Answers
+from benchmarks.statistics import quantile
 from stack.engines import find_program
 from stack.processes import Process, Processes, free_port
 
@@ -185,7 +185,7 @@ def _is_quiet(pid: int) -> bool:
 
 def _told(outcome: Outcome) -> str:
     mib, seconds = 1 << 20, sorted(outcome.answers.seconds)
-    p95 = statistics.quantiles(seconds, n=20)[-1]
+    p95 = quantile(seconds, 0.95)
     return (
         f"peak {outcome.peak / mib:.0f} MiB, at rest {outcome.rest / mib:.0f}, p95 {1000 * p95:.0f} ms of "
         f"{len(seconds)} in {outcome.seconds:.0f} s, {outcome.answers.failed} failed, {outcome.replaced} replaced"
