@@ -14,13 +14,6 @@ import gunicorn.arbiter
 from mempressure.hooks import management
 from mempressure.hooks.gunicorn import install
 
-_shared = False
+share = management.share
 
-
-def share() -> None:
-    """Have the workers share what is loaded before they are forked, as `MEMPRESSURE_SHARE=true` does."""
-    global _shared  # noqa: PLW0603 -- said once, in a configuration file
-    _shared = True
-
-
-install(gunicorn.arbiter, begin=management.begin, share=lambda: _shared or management.may_share())
+install(gunicorn.arbiter, begin=management.begin, share=management.may_share)

@@ -34,8 +34,9 @@ SUBCOMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status: 2 for arguments or settings without use, else its own."""
-    # So that what runs is ended and removed in an orderly way.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
+    # So that what runs is ended and removed in an orderly way. Where it was ignored before, it stays so.
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     options = argument_parser().parse_args(arguments)
     try:
         status: int = options.run(options)

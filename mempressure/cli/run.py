@@ -89,15 +89,15 @@ def run(options: argparse.Namespace) -> int:
     command = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not command:
         raise ConfigurationError("there is no command to run; send such as run -- gunicorn service:app")
-    configuration = load_configuration(flags={"mempressure_app": options.app or ""})
     if options.check is not None and not options.share:
         raise ConfigurationError("--check tries out sharing; send --share --check URL")
     if options.dry_run and not (options.manage or options.share):
         raise ConfigurationError("--dry-run says what managing would do; send --manage --dry-run")
+    if options.check is None and (options.manage or options.share):
+        manage(command, app=_given_app(options), share=options.share, dry_run=options.dry_run)
+    configuration = load_configuration(flags={"mempressure_app": options.app or ""})
     if options.check is not None:
         return _check_sharing(command, app=configuration.given_app, url=options.check)
-    if options.manage or options.share:
-        manage(command, app=configuration.given_app, share=options.share, dry_run=options.dry_run)
     try:
         directory = run_records.begin(configuration.cache_directory, command, now=time.time())
     except OSError as error:
@@ -113,6 +113,16 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_report:
         _report(directory)
     return status
+
+
+def _given_app(options: argparse.Namespace) -> str:
+    """Return the application's name, if one is given. What cannot be used is said by each process that is managed."""
+    if options.app:
+        return load_configuration(flags={"mempressure_app": options.app}, environ={}).given_app
+    try:
+        return load_configuration().given_app
+    except ConfigurationError:
+        return os.environ.get("MEMPRESSURE_APP", "")
 
 
 def environment(command: Sequence[str], *, app: str, **variables: str) -> dict[str, str]:
@@ -152,7 +162,7 @@ def manage(command: list[str], *, app: str, share: bool, dry_run: bool) -> NoRet
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execve(program, command, environment(command, app=app, **variables))  # noqa: S606 -- what it is given for
+        os.execvpe(command[0], command, environment(command, app=app, **variables))  # noqa: S606 -- what it is for
     except OSError as error:
         raise CannotRunError(command[0], error) from error
 
@@ -217,10 +227,10 @@ def run_command(command: list[str], *, environ: dict[str, str]) -> int:
 
 def _check_sharing(command: Sequence[str], *, app: str, url: str) -> int:
     """Check whether workers can share, print what was found; return 0 where nothing stands in the way."""
-    from mempressure.hooks.check import check, lines
+    from mempressure.hooks.check import check, checked_url, lines
 
     try:
-        found = check(command, environ=environment(command, app=app), url=url)
+        found = check(command, environ=environment(command, app=app), url=url and checked_url(url))
     except OSError as error:
         raise CannotRunError(command[0], error) from error
     sys.stderr.writelines(f"{line}\n" for line in lines(found))

@@ -18,17 +18,28 @@ def install(*, begin: Callable[[], None], share: Callable[[], bool]) -> None:
     """
     from celery import signals  # loaded already where this is called
 
-    def begin_in_worker(**_: Any) -> None:
+    def begin_in_worker(*, instance: Any, **_: Any) -> None:
         begin()
-
-    def freeze_before_fork(**_: Any) -> None:
         if not share():
             return
-        if sys.modules["billiard"].get_start_method() != "fork":
-            refuse("Celery does not fork its children here")
+        if reason := reason_not_to_freeze(instance.pool_cls):
+            refuse(reason)
             return
         freeze()
+        # Only a pool with an event loop sends it; until then there is little more to freeze.
+        signals.worker_before_create_process.connect(freeze_before_fork, weak=False, dispatch_uid=_UID)
 
-    # Sent in the main process, when the pool is chosen and no child has been made.
+    def freeze_before_fork(**_: Any) -> None:
+        freeze()
+
+    # Sent in the main process, when tasks are imported and the pool is chosen, and no child has been made.
     signals.celeryd_after_setup.connect(begin_in_worker, weak=False, dispatch_uid=_UID)
-    signals.worker_before_create_process.connect(freeze_before_fork, weak=False, dispatch_uid=_UID)
+
+
+def reason_not_to_freeze(pool: type) -> str:
+    """Return why what is loaded is of no use to children of this Celery pool; empty where it is."""
+    if all(kind.__module__ != "celery.concurrency.prefork" for kind in pool.__mro__):
+        return f"Celery's {pool.__module__.rpartition('.')[2]} pool forks no children"
+    if sys.modules["billiard"].get_start_method() != "fork":
+        return "Celery does not fork its children here"
+    return ""

@@ -4,20 +4,22 @@ The application runs as it would, but beside everything else: with a runtime dir
 sees it, and without being recycled. It is ended when the check is over.
 """
 
+import http.client
 import json
 import os
 import signal
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mempressure.config.configuration import MANAGED, OBSERVED_IN
-from mempressure.errors import MempressureError
+from mempressure.errors import ConfigurationError, MempressureError
 from mempressure.hooks.sharing import RECORD
 from mempressure.state.node_reader import read_node
 from mempressure.state.records import WorkerState
@@ -57,6 +59,23 @@ class Finding:
         return not (self.refused or self.obstacles or self.failed)
 
 
+def checked_url(url: str) -> str:
+    """Return a URL that can be asked.
+
+    Raises:
+        ConfigurationError: it cannot be.
+    """
+    message = f"--check {url!r} is no URL that can be asked; send such as http://127.0.0.1:8000/health"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        can_be_asked = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:  # such as the port
+        raise ConfigurationError(f"{message} ({error})") from None
+    if not can_be_asked or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigurationError(message)
+    return url
+
+
 def check(command: Sequence[str], *, environ: dict[str, str], url: str) -> Finding:
     """Run a command as `mempressure run --share` does, and return what was found.
 
@@ -71,7 +90,10 @@ def check(command: Sequence[str], *, environ: dict[str, str], url: str) -> Findi
     """
     with tempfile.TemporaryDirectory(prefix="mempressure-") as folder:
         runtime, record = Path(folder, "run"), Path(folder, RECORD)
-        environ |= {
+        runtime.mkdir()
+        Path(folder).chmod(0o755)  # root's server may have workers of another user
+        runtime.chmod(0o1777)
+        environ = environ | {
             MANAGED: "check",
             OBSERVED_IN: folder,
             "MEMPRESSURE_SHARE": "true",
@@ -80,9 +102,10 @@ def check(command: Sequence[str], *, environ: dict[str, str], url: str) -> Findi
         }
         with _running(command, environ) as pid:
             try:
-                workers = _serving(runtime, record, pid)
-                failed = _asked(url)
-                _wait(WATCHED_SECONDS, pid)
+                workers, failed = _serving(runtime, record, pid), []
+                if workers:
+                    failed = _asked(url)
+                    _wait(WATCHED_SECONDS, pid)
             except CheckError:
                 if not _recorded(record).get("refused"):
                     raise
@@ -149,21 +172,19 @@ def _running(command: Sequence[str], environ: dict[str, str]) -> Iterator[int]:
 
 
 def _end(pid: int) -> None:
-    if _has_ended(pid):
-        return
+    """End a process in order, then by force what is left of its group, which nothing else is in."""
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS
-    while not _has_ended(pid):
-        if time.monotonic() >= deadline:
-            os.killpg(pid, signal.SIGKILL)
+    while not _has_ended(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _has_ended(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
+    # Left unreaped until its group is gone: nothing else gets its number meanwhile.
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _serving(runtime: Path, record: Path, pid: int) -> list[WorkerState]:
@@ -202,15 +223,17 @@ def _recorded(record: Path) -> dict[str, object]:
 def _asked(url: str) -> list[str]:
     """Ask a URL; return a line for each kind of failure, with how often it came."""
     failures: dict[str, int] = {}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine's
     for _ in range(ASKED_TIMES if url else 0):
         problem = ""
         try:
-            with urllib.request.urlopen(url, timeout=_ASK_TIMEOUT_SECONDS) as answer:  # noqa: S310 -- the user's own
+            with opener.open(url, timeout=_ASK_TIMEOUT_SECONDS) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             problem = f"status {error.code}"
-        except OSError as error:
-            problem = str(error)
+            error.close()
+        except (OSError, http.client.HTTPException) as error:
+            problem = str(error) or type(error).__name__
         if problem:
             failures[problem] = failures.get(problem, 0) + 1
     return [f"{url}: {problem}, {count} of {ASKED_TIMES} times" for problem, count in failures.items()]

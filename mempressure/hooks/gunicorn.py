@@ -7,15 +7,17 @@ The arbiter's methods are wrapped instead of its settings: what the application'
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from mempressure.config.configuration import NOT_SHARED
+from mempressure.hooks.notice import say
 from mempressure.hooks.sharing import Footing, freeze, is_check, record, refuse
 
-_PATCHING = ("gevent", "eventlet")
-"""Worker classes that replace parts of the standard library when a worker starts: after a preload that is too late."""
+_PATCHING = ("gunicorn.workers.ggevent", "gunicorn.workers.geventlet")
+"""Modules of worker classes that replace parts of the standard library when a worker starts: too late if preloaded."""
 
 _installed = False
 
@@ -33,7 +35,8 @@ def install(arbiter: ModuleType, *, begin: Callable[[], None], share: Callable[[
         return
     _installed = True
     kind: Any = arbiter.Arbiter
-    sharing = Preloading(directory=os.getcwd())
+    # Taken out, so that a process that this one starts, such as its successor on SIGUSR2, tries again.
+    sharing = Preloading(directory=os.getcwd(), refused=os.environ.pop(NOT_SHARED, ""))
     setup, spawn_worker = kind.setup, kind.spawn_worker
     _note_refusals()
 
@@ -56,18 +59,27 @@ class Preloading:
 
     Args:
         directory: where the arbiter was started; it is started again there, where the application cannot be shared.
+        refused: why the application cannot be shared, where it has been started again for that.
 
     Attributes:
         preloaded: whether the workers share it.
     """
 
-    def __init__(self, *, directory: str) -> None:
+    def __init__(self, *, directory: str, refused: str = "") -> None:
         self._directory = directory
+        self._refused = refused
+        self._prepared = False
         self.preloaded = False
 
     def prepare(self, app: Any) -> None:
-        """Have gunicorn preload an application, or log why it is not to be."""
-        reason = os.environ.get(NOT_SHARED) or reason_not_to_preload(app.cfg)
+        """Have gunicorn preload an application, or say why it is not to be; decided once, before anything is forked."""
+        if self._prepared:  # on SIGHUP, whose configuration is a new object
+            if self.preloaded:
+                app.cfg.set("preload_app", True)
+                say("SIGHUP loads no new code where workers share it; send SIGUSR2, or restart")
+            return
+        self._prepared = True
+        reason = self._refused or reason_not_to_preload(app.cfg)
         if reason:
             refuse(reason)
             return
@@ -79,6 +91,8 @@ class Preloading:
             before = Footing.now()
             try:
                 loaded = load()
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:  # SystemExit too: what a worker would say, it says again
                 self._cannot(f"the application cannot be loaded before the fork: {type(error).__name__}: {error}")
                 raise
@@ -98,8 +112,9 @@ class Preloading:
 
     def _start_again(self, reason: str) -> None:
         """Replace this process by one that does not share: as if it had never been tried."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # a full disk; closed; None
+                stream.flush()
         os.chdir(self._directory)
         environ = os.environ | {NOT_SHARED: reason}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606 -- its own command line
@@ -109,9 +124,10 @@ def reason_not_to_preload(cfg: Any) -> str:
     """Return why an application with this gunicorn configuration must not be preloaded; empty where it may be."""
     if cfg.reload:
         return "gunicorn runs with --reload, and what is loaded before the fork is not loaded again"
-    worker_class = cfg.worker_class_str
-    if any(name in worker_class.lower() for name in _PATCHING):
-        return f"gunicorn's {worker_class} workers replace parts of the standard library, too late after a preload"
+    if any(kind.__module__ in _PATCHING for kind in cfg.worker_class.__mro__):
+        return (
+            f"gunicorn's {cfg.worker_class_str} workers replace parts of the standard library, too late after a preload"
+        )
     if getattr(cfg, _REFUSED, False):
         return "preload_app = False is set in gunicorn's configuration; take it out if the application may be preloaded"
     return ""

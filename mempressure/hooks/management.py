@@ -7,11 +7,13 @@ the control loop runs in one of them while no actuator answers.
 
 import atexit
 import os
-import sys
 from types import ModuleType
 
 from mempressure.config.configuration import MANAGED, MANAGED_PID, PACKAGE_PROCESS_VARIABLE
+from mempressure.hooks.notice import say
 from mempressure.hooks.server_imports import ServerImports
+
+_sharing_asked_for = False
 
 
 def watch_for_servers() -> None:
@@ -21,7 +23,7 @@ def watch_for_servers() -> None:
     installs = {
         "gunicorn.arbiter": _install_gunicorn,
         "uvicorn.server": _install_uvicorn,
-        "celery.bin.celery": _install_celery,
+        "celery.apps.worker": _install_celery,
     }
     imports = ServerImports(installs, on_problem=_not_managed)
     imports.watch()
@@ -38,14 +40,24 @@ def begin() -> None:
         loader.track_imports()
         loader.start()
     except Exception as error:  # noqa: BLE001 -- such as a setting that cannot be used: the application is not to suffer
-        sys.stderr.write(f"mempressure: process {os.getpid()} is not managed: {error}\n")
+        say(f"process {os.getpid()} is not managed: {error}")
+
+
+def share() -> None:
+    """Have this process' workers share what is loaded before they are forked, as `MEMPRESSURE_SHARE=true` does."""
+    global _sharing_asked_for  # noqa: PLW0603 -- said once, in a configuration file
+    _sharing_asked_for = True
 
 
 def may_share() -> bool:
-    """Return whether workers are to share what is loaded before they are forked, by the settings."""
+    """Return whether workers are to share what is loaded before they are forked: by the settings, or `share`."""
     from mempressure.config.configuration import load_configuration
+    from mempressure.errors import ConfigurationError
 
-    return load_configuration().share
+    try:
+        return _sharing_asked_for or load_configuration().share
+    except ConfigurationError:  # `begin` has said it
+        return False
 
 
 def _install_gunicorn(arbiter: ModuleType) -> None:
@@ -60,16 +72,16 @@ def _install_uvicorn(server: ModuleType) -> None:
     uvicorn.install(server, begin=begin, share=may_share)
 
 
-def _install_celery(_command: ModuleType) -> None:
+def _install_celery(_worker: ModuleType) -> None:
     from mempressure.hooks import celery
 
     celery.install(begin=begin, share=may_share)
 
 
 def _not_managed(name: str, error: Exception) -> None:
-    sys.stderr.write(f"mempressure: process {os.getpid()} runs {name.partition('.')[0]} and is not managed: {error}\n")
+    say(f"process {os.getpid()} runs {name.partition('.')[0]} and is not managed: {error}")
 
 
 def _say_where_nothing_was_managed(imports: ServerImports) -> None:
     if os.environ.get(MANAGED_PID) == str(os.getpid()) and not imports.installed:
-        sys.stderr.write("mempressure: no gunicorn, uvicorn or Celery was started here: nothing was managed\n")
+        say(f"process {os.getpid()} has run no gunicorn, uvicorn or Celery itself: nothing in it was managed")

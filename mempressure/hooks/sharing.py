@@ -11,12 +11,12 @@ parent only.
 
 import gc
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mempressure.config.configuration import MANAGED, OBSERVED_IN
+from mempressure.hooks.notice import say
 
 RECORD = "sharing.json"
 """What `mempressure run --share --check` is told, in the directory of the check."""
@@ -40,18 +40,19 @@ class Footing(NamedTuple):
     """What a process has that its forked children cannot share: sockets by descriptor and inode, and Python threads."""
 
     sockets: frozenset[tuple[int, str]]
-    threads: frozenset[int]
+    threads: frozenset[threading.Thread]
 
     @classmethod
     def now(cls) -> "Footing":
         """Return that of this process now."""
-        return cls(frozenset(_sockets()), frozenset(thread.ident or 0 for thread in threading.enumerate()))
+        # Threads themselves: the number of one that has ended is given to the next.
+        return cls(frozenset(_sockets()), frozenset(threading.enumerate()))
 
     def obstacles(self) -> list[str]:
         """Return what has come since and would be shared wrongly after a fork, a line each."""
         now = Footing.now()
         sockets = [f"a socket was opened, {_described(each)}" for each in sorted(now.sockets - self.sockets)]
-        started = [thread for thread in threading.enumerate() if thread.ident not in self.threads]
+        started = sorted(now.threads - self.threads, key=lambda thread: thread.name)
         return sockets + [f"a thread was started, {thread.name!r}" for thread in started]
 
 
@@ -98,7 +99,7 @@ def is_check() -> bool:
 
 def refuse(reason: str) -> None:
     """Say why workers do not share their memory."""
-    sys.stderr.write(f"mempressure: workers do not share their memory: {reason}\n")
+    say(f"workers do not share their memory: {reason}")
     record(refused=reason)
 
 

@@ -297,3 +297,52 @@ def test_what_is_imported_since_serving_began_is_late(tracker):
     tracker.imported(Import("tracked_other", True, "", 0.1, 500, 500))
     assert [state.late_bytes for state in tracker.states()] == [30, 500]
     assert tracker.late_bytes == 530
+
+
+def test_what_is_discovered_by_itself_is_measured_and_its_use_is_not_followed(tracker, changes, clock):
+    tracker.discover_all(discovers(tracker, "tracked_one"))
+    tracker.begin_serving()
+    import tracked_one
+
+    clock.now += 5
+    tracker.tick()
+    assert tracked_one.VALUE
+    tracker.tick()
+    tracker.update_attribution()
+    state = only(tracker)
+    assert (state.loaded, state.loads, state.uses, state.last_used, state.freed_bytes) == (1, 1, 0, UNKNOWN, UNKNOWN)
+    assert state.memory_bytes > 7_000_000
+    assert state.late_bytes == state.memory_bytes
+    assert type(tracked_one) is ModuleType  # never armed
+    assert changes == []
+
+
+def test_a_declared_package_is_followed_beside_what_is_discovered(tracker, changes):
+    tracker.discover_all(discovers(tracker, "tracked_one"))
+    tracker.track("tracked_one", timeout=5.0)
+    import tracked_one
+
+    tracker.tick()
+    assert tracked_one.VALUE
+    tracker.tick()
+    assert only(tracker).uses > 0
+    assert len(changes) == 1
+
+
+def test_discovering_twice_measures_once(tracker):
+    for _ in range(2):
+        tracker.discover_all(discovers(tracker, "tracked_one"))
+    import tracked_one  # noqa: F401 -- for what importing it does
+
+    assert only(tracker).loads == 1
+
+
+def discovers(tracker, *names):
+    """Discover these packages as a loader does when it is to track all imports."""
+
+    def discover(name):
+        if name in names and name not in tracker:
+            tracker.track(name, timeout=5.0, discovered=True)
+        return name in names
+
+    return discover
