@@ -14,7 +14,7 @@ from mempressure.decide.eligibility import Experience, Rules, Situation, Strateg
 from mempressure.decide.ranking import Held, last_use, value_of
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import SHARED_SOURCE, PackageState, WorkerState
 
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
@@ -182,7 +182,7 @@ def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Act
     skips: list[Skip] = []
     for app in apps:
         for worker in app.workers:
-            loaded = [package for package in worker.packages if package.loaded and package.mechanism == "recycle"]
+            loaded = [package for package in worker.packages if _goes_with_its_worker(package)]
             if not loaded and not is_worth_replacing(app, worker):
                 continue
             target, reason = _to_recycle(app, worker, loaded, situation)
@@ -197,6 +197,15 @@ def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Act
     # Of the busy ones those whose requests are fewest first, which have not long to be waited for.
     grown.sort(key=lambda action: (action.targets[0].worker.active_work, -action.expected_bytes))
     return [*_in_order(idle, situation), *grown], skips
+
+
+def _goes_with_its_worker(package: PackageState) -> bool:
+    """Return whether a loaded package is unloaded by replacing its worker, and was declared for that.
+
+    What a worker has from its parent, its successor has too.
+    """
+    inherited = package.source == SHARED_SOURCE
+    return bool(package.loaded and package.declared and not inherited) and package.mechanism == "recycle"
 
 
 def _to_recycle(

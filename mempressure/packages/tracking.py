@@ -314,6 +314,7 @@ class PackageTracker:
             timeout=package.timeout,
             priority=package.priority,
             keep_loaded=package.keep_loaded,
+            declared=package.name in self._declared,
             loaded=float(package.name in sys.modules),
             active_calls=float(package.active),
             imports=sorted(package.imports),

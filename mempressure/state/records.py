@@ -45,6 +45,8 @@ class PackageState(Record):
     timeout: float
     priority: int = 0
     keep_loaded: bool = False
+    declared: bool = True
+    """Whether the application declared it; false where it was only met, as all are under `mempressure run --manage`."""
     imports: list[str] = []  # noqa: RUF012 -- each record has a copy
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
     verdict: str = ""

@@ -17,6 +17,10 @@ from mempressure.state.records import WorkerState
 if TYPE_CHECKING:
     from mempressure.log_once import LogOnce
 
+SETTLING_SECONDS = 10.0
+"""How long a worker that has had no work yet counts as fresh: what its agent, and the application's threads, take at
+their start is then part of its baseline, as its successor takes it too."""
+
 MAX_TIME_SHARE = 0.01
 """Share of the time that may go into measuring unasked: reading a process of 1 GB takes the kernel 13 ms."""
 
@@ -53,6 +57,7 @@ class WorkerSampler:
         self._supervisor_memory = ProcessMemory(0, 0)
         self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
+        self._serving_since = UNKNOWN
         self.measures_memory = True
 
     def begin(self) -> None:
@@ -63,6 +68,7 @@ class WorkerSampler:
     def note_baseline(self) -> None:
         """Measure what this worker takes before its first request."""
         self.baseline_bytes = float(process_memory().private)
+        self._serving_since = self._clock()
 
     def sample(self, processes: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
         """Return the worker's state without packages, and each package process's private memory in bytes.
@@ -79,6 +85,8 @@ class WorkerSampler:
         # A process that has ended holds nothing, whenever it was measured.
         living = {name: memory for name, (pid, memory) in self._processes.items() if processes.get(name) == pid}
         active_work, last_work = supervisor.work()
+        if not active_work and self._is_settling(last_work):
+            self.baseline_bytes = max(self.baseline_bytes, float(self._own.private))
         state = WorkerState(
             app=self._app,
             pid=os.getpid(),
@@ -104,6 +112,12 @@ class WorkerSampler:
         )
         self._add_cgroup(state)
         return state, {name: memory.private for name, memory in living.items()}
+
+    def _is_settling(self, last_work: float) -> bool:
+        """Return whether this worker has begun to serve a moment ago, and has had no work yet."""
+        began = self._serving_since
+        # Where its server shows no work, none is seen either.
+        return began != UNKNOWN and 0 <= last_work <= began + 0.1 and 0 <= self._clock() - began < SETTLING_SECONDS
 
     def _measure(self, processes: Mapping[str, int | None]) -> None:
         self._own = process_memory()

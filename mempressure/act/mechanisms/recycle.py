@@ -127,6 +127,7 @@ def _reason_to_finish(worker: Worker, needed: float) -> str | None:
 def _reason_to_keep_package(worker: Worker, idle_for: Mapping[str, float]) -> str | None:
     """Return why a tracked package in the worker has not been unused for so many seconds; None where all have."""
     from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
+    from mempressure.state.records import SHARED_SOURCE
 
     tracker = worker.tracker
     if tracker is None:
@@ -134,7 +135,7 @@ def _reason_to_keep_package(worker: Worker, idle_for: Mapping[str, float]) -> st
     tracker.tick()  # a use since the last tick counts
     now = time.time()
     for package in tracker.states():
-        if not package.loaded:
+        if not package.loaded or not package.declared or package.source == SHARED_SOURCE:
             continue
         if package.name not in idle_for:
             return f"{package.name} was loaded meanwhile"

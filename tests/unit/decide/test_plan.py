@@ -241,6 +241,25 @@ def test_a_worker_is_recycled_only_once_all_that_it_is_recycled_for_is_idle():
     assert reasons(made)["numpy"] == "worker 1: sympy was used 1.0 s ago, idle is 30 s"
 
 
+def test_what_its_successor_has_as_well_and_what_was_only_met_do_not_hold_a_worker_back():
+    """Whole and idle it is replaced; counted and named is what it was declared to be replaced for."""
+    others = [
+        package("numpy", mechanism="recycle", source="parent", idle=None),
+        package("sympy", mechanism="recycle", declared=False, idle=None),
+    ]
+    grown = {
+        "private_bytes": 80 * 2.0**20,
+        "baseline_bytes": 20 * 2.0**20,
+        "last_work": NOW - 100,
+        "idle_timeout": 60.0,
+    }
+    held = worker(*others, package("pandas", mechanism="recycle"), **grown)
+    (action,) = plan(reading(held, worker(pid=2)), usage=0.86).actions
+    assert (action.packages, action.expected_bytes) == (("pandas",), 60 << 20)
+    (action,) = plan(reading(worker(*others, **grown), worker(pid=2)), usage=0.86).actions
+    assert (action.packages, action.expected_bytes) == ((), 60 << 20)
+
+
 def test_a_recycled_worker_counts_as_the_packages_it_held():
     names = [f"p{number}" for number in range(4)]
     workers = [

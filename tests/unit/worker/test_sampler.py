@@ -64,6 +64,28 @@ def test_the_baseline_is_what_was_measured_when_it_began_to_serve(make_sampler, 
     assert worker.baseline_bytes == pytest.approx(measured, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("active", "last_work", "later", "is_fresh"),
+    [
+        (0, 5.0, 9.0, True),
+        (0, 5.0, 11.0, False),  # settled
+        (1, 5.0, 1.0, False),  # at work
+        (0, 5.5, 1.0, False),  # has been at work
+        (0, -1.0, 1.0, False),  # its server does not show it
+    ],
+)
+def test_what_a_worker_takes_before_its_first_work_is_its_baseline(
+    make_sampler, monkeypatch, active, last_work, later, is_fresh
+):
+    sampler = make_sampler()
+    monkeypatch.setattr("mempressure.worker.sampler.process_memory", lambda *_: ProcessMemory(2, 1))
+    sampler.note_baseline()
+    monkeypatch.setattr("mempressure.worker.sampler.process_memory", lambda *_: ProcessMemory(8, 4))
+    monkeypatch.setattr(Supervisor, "work", lambda _: (active, last_work))
+    sampler._clock = lambda: 5.0 + later
+    assert sampler.sample({}, thorough=True)[0].baseline_bytes == (4 if is_fresh else 1)
+
+
 def test_the_work_that_the_server_shows_is_told_with_the_time_that_makes_idle(make_sampler, monkeypatch):
     worker, _ = make_sampler().sample({}, thorough=True)
     assert (worker.active_work, worker.last_work, worker.idle_timeout) == (0, -1, 60)

@@ -43,6 +43,7 @@ class Worker:
 
 def package(**options):
     defaults = {"name": "numpy", "loaded": 1.0, "active_calls": 0, "last_used": -1.0}
+    defaults |= {"declared": True, "source": "import"}
     return SimpleNamespace(**(defaults | options))
 
 
@@ -82,6 +83,8 @@ def test_a_worker_that_has_grown_is_replaced_though_it_is_at_work():
         (package(), "the idle time of numpy is unknown"),
         (package(name="scipy"), "scipy was loaded meanwhile"),
         (package(name="scipy", loaded=0.0), None),
+        (package(name="scipy", declared=False), None),
+        (package(source="parent"), None),  # its successor has it as well
     ],
 )
 def test_a_worker_whose_packages_are_to_be_idle_may_be_at_work(held, reason):
