@@ -188,8 +188,10 @@ class Embeddings(WebApplication):
         return {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def _command(self, site: Site, /) -> list[str]:
-        words = [self.installed.program("uvicorn"), "embeddings:app", "--app-dir", str(PROGRAMS)]
-        return [*words, "--host", "127.0.0.1", "--port", str(site.port), "--workers", str(WORKERS), "--no-access-log"]
+        words = [self.installed.program("uvicorn"), "embeddings:app", "--app-dir", str(PROGRAMS), "--no-access-log"]
+        words += ["--host", "127.0.0.1", "--port", str(site.port), "--workers", str(WORKERS)]
+        # A worker that loads the model on a busy machine does not answer its supervisor for longer than 5 s.
+        return [*words, "--timeout-worker-healthcheck", "60"]
 
 
 class Tasks(Application):
