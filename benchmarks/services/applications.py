@@ -85,7 +85,9 @@ class WebApplication(Application):
 
     paths: Sequence[str] = ()
     light = "/"
-    """A page that costs little, asked for without a cookie."""
+    """A page that costs little."""
+    growing: Sequence[str] = ()
+    """Pages by which a worker that has not answered one yet grows by some MiB."""
 
     def answers(self, site: Site) -> bool:
         """Return whether its first page is there."""
@@ -122,6 +124,7 @@ class Wagtail(WebApplication):
         *("/admin/collections/", "/admin/sites/", "/django-admin/"),
     )
     light = "/admin/jsi18n/"
+    growing = ("/page-3/", "/admin/pages/3/edit/", "/admin/images/")
 
     def environ(self, _site: Site, /) -> dict[str, str]:
         """Return where its settings are."""

@@ -1,7 +1,7 @@
 """Replaced workers: no request lost while it goes on again and again, and how soon a successor serves.
 
 **Losses**: clients with kept and with new connections, who pause for up to a tenth of a second between two requests,
-while the budget is far too small: workers are replaced whenever they have had nothing to do for a moment.
+while the budget is far too small: workers that have grown are replaced, after a moment without work or busy.
 
 **Successors**: workers of an idle service are ordered to be replaced, one after the other, as the actuator orders it,
 until a request is answered that only the successor can answer: the other worker is stopped meanwhile.
@@ -29,7 +29,8 @@ ORDERS = 10
 _HURRIED = {
     "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": "0.1",
     "MEMPRESSURE_RECYCLE": "normal",
-    "MEMPRESSURE_RECYCLE_MIN_LIFETIME": "1",
+    "MEMPRESSURE_RECYCLE_GROWTH": "4MiB",
+    "MEMPRESSURE_RECYCLE_MIN_LIFETIME": "0.5",
     "MEMPRESSURE_RECYCLES_PER_MINUTE": "60",
     "MEMPRESSURE_FUTILE_CYCLES": "1000",
 }
@@ -50,21 +51,21 @@ class Losses:
 
 
 def losses(application: WebApplication, way: str, *, budget: int, requests: int = REQUESTS) -> Losses:
-    """Ask for the lightest page while workers are replaced under pressure.
+    """Ask for a light page, and for some by which workers grow, while workers are replaced under pressure.
 
     Raises:
         RuntimeError: they hardly were.
     """
-    passes = requests // CLIENTS // _PATHS
+    paths = [*application.growing, *[application.light] * (_PATHS - len(application.growing))]
     with _running(application, way, budget=budget, **_HURRIED) as running:
         sampler = memory.Sampler(running.process.pid, seconds=0.1)
         began = time.monotonic()
         answers = ask(
             running.site.port,
-            [application.light] * _PATHS,
-            headers={},
+            paths,
+            headers=application.headers,
             clients=CLIENTS,
-            passes=passes,
+            passes=requests // CLIENTS // _PATHS,
             fresh=FRESH,
             most_pause=MOST_PAUSE_SECONDS,
         )
