@@ -132,6 +132,12 @@ class Agent:
             atexit.unregister(self.stop)
             self._close()
 
+    def _open_later(self) -> bool:
+        """Open after the delay, or as soon as there is something to publish: a worker that serves need not wait."""
+        if self._selector.select(self._delay):
+            self._drained()
+        return not self._stopping.is_set() and self._open()
+
     def _open(self) -> bool:
         try:
             remove_dead(own_runtime_directory(self._runtime))
@@ -150,7 +156,7 @@ class Agent:
         os.close(self._wake_write)
 
     def _run(self) -> None:
-        if self._delay and (self._stopping.wait(self._delay) or not self._open()):
+        if self._delay and not self._open_later():
             return
         next_tick = time.monotonic()
         published = 0.0

@@ -376,6 +376,16 @@ def test_a_forked_childs_agent_leaves_no_trace_at_first(subject, runtime_dir, di
     assert not directory.exists()
 
 
+def test_a_forked_child_that_serves_does_not_wait(subject, runtime_dir, directory):
+    agent = Agent(subject, runtime=runtime_dir, delay_seconds=60)
+    assert agent.start()
+    try:
+        agent.publish_soon()
+        until(lambda: directory.exists() and len(list(directory.iterdir())) == 2, "state and socket")
+    finally:
+        agent.stop()
+
+
 def test_an_agent_of_what_turned_out_to_be_no_worker_ends_and_leaves_no_file(agent, subject, directory):
     until(lambda: len(list(directory.iterdir())) == 2, "state and socket")
     subject.is_no_worker = True
