@@ -55,9 +55,8 @@ class Workers:
         return give_order(socket_path(self.app.directory, worker.pid), content, timeout=20)
 
     def recycle(self, worker, *packages):
-        """Recycle a worker however recently its packages were used; return the outcome."""
-        target = Target(worker, dict.fromkeys(packages, 0.0))
-        action = Action("recycle", self.app, packages, (target,), 0, "test")
+        """Recycle a worker however recently it worked and its packages were used; return the outcome."""
+        action = Action("recycle", self.app, packages, (Target(worker, None),), 0, "test")
         return Executor(self.read).carry_out(action, order_id=f"r{worker.pid}")
 
     def children(self):
