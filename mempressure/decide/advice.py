@@ -168,8 +168,10 @@ def _imports(pool: _Pool) -> list[Advice]:
         return []
     late = [{each.name: int(each.late_bytes) for each in worker.packages if each.loaded} for worker in pool.workers]
     sizes = {name: min(sizes.get(name, 0) for sizes in late) for name in late[0]}
-    names = sorted((name for name in sizes if sizes[name] > 0), key=lambda name: (-sizes[name], name))
-    size = (len(pool.workers) - 1) * sum(sizes[name] for name in names)
+    common = sorted((name for name in sizes if sizes[name] > 0), key=lambda name: (-sizes[name], name))
+    size = (len(pool.workers) - 1) * sum(sizes[name] for name in common)
+    inner = {name for package in pool.workers[0].packages if package.name in common for name in package.imports}
+    names = [name for name in common if name not in inner] or common
     return [
         Advice(
             kind="import",

@@ -74,6 +74,8 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
     late = [package("pandas", 40.0, late=True), package("numpy", 20.0, late=True), package("flask", 5.0)]
     both = served(1, *late, private=130, late=60), served(2, *late[:2], private=130, late=60)
     assert ("import", "import pandas, numpy", 36, 24) in found(*both)
+    importing = [each.replaced(packages=[late[0].replaced(imports=["numpy"]), late[1]]) for each in both]
+    assert ("import", "import pandas", 36, 24) in found(*importing)
     one = served(1, *late, private=130, late=60), served(2, late[1], private=130, late=20)
     assert ("import", "import numpy", 12, 8) in found(*one)
     spawned = [each.replaced(supervisor="uvicorn") for each in both]
