@@ -246,6 +246,7 @@ def test_gunicorn_is_observed_and_takes_no_orders(environment, tmp_path, runtime
         # The service holds an instance of Flask's, and gunicorn's loop runs: each shows after some looks.
         until(lambda: observed()[1]["flask"]["idle_seconds"] is None, "flask's use to be unknown", seconds=30)
         until(lambda: (observed()[1]["gunicorn"]["used_share"] or 0) > 0.5, "gunicorn to be in use", seconds=30)
+        until(lambda: late_bytes(observed()[0]) > 20 << 20, "its memory to be measured after the import", seconds=60)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -254,6 +255,10 @@ def test_gunicorn_is_observed_and_takes_no_orders(environment, tmp_path, runtime
     assert_workers_are_split(run, "gunicorn master", "gunicorn worker")
     assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE)
     assert not list((runtime_dir / str(os.geteuid())).iterdir()), "the workers left files behind"
+
+
+def late_bytes(run):
+    return sum(role["late_bytes"] or 0 for role in run["roles"])
 
 
 def assert_workers_are_split(run, master, worker):
@@ -307,6 +312,7 @@ def sympy_is_observed(process, app, use, observed):
         assert {package.mechanism for package in worker.packages} == {"recycle"}
     # What is kept of it is written at the workers' ticks, the last of which a server may cut.
     until(lambda: (observed()[1]["sympy"]["freed_bytes"] or 0) > 20 << 20, "what unloading would free", seconds=60)
+    until(lambda: late_bytes(observed()[0]) > 20 << 20, "its memory to be measured after the import", seconds=60)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert re.search(r"^  sympy +[12] ", errors, re.MULTILINE), errors
