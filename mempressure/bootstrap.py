@@ -9,7 +9,7 @@ from mempressure.worker.agent import FORKED_DELAY_SECONDS
 from mempressure.worker.managed import ManagedWorker
 
 if TYPE_CHECKING:
-    from mempressure.act.trim import PressureCallbacks
+    from mempressure.act.callbacks import PressureCallbacks
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.registry import Packages
 

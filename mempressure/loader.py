@@ -8,22 +8,22 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mempressure.bootstrap import Bootstrap
 from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
 from mempressure.state.records import PackageState
 
 if TYPE_CHECKING:
-    from mempressure.act.trim import PressureCallbacks
+    from mempressure.act.callbacks import PressureCallbacks
     from mempressure.control.application_loop import ApplicationLoop
     from mempressure.control.monitor import GarbageCollected, MemoryMonitor
     from mempressure.control.process_monitor import ProcessMonitor
     from mempressure.decide.alerts import AlertDict
     from mempressure.decide.suggestions import SuggestionDict
     from mempressure.decide.summary import PressureSummary
+    from mempressure.decorators import Block
     from mempressure.isolation.function import IsolatedFunction
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.declarations import Declarations, UnloadResult
@@ -33,6 +33,7 @@ __all__ = ["LazyLoader", "get_lazy_loader"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LazyLoader:
@@ -156,20 +157,24 @@ class LazyLoader:
 
         return decorate
 
-    def on_pressure(self, level: str) -> Callable[[Callable[[str], R]], Callable[[str], R]]:
-        """Register a function to be called with the alert level, at `level` or above: to drop the app's own caches.
+    def on_pressure(self, level: str) -> Callable[[F], F]:
+        """Register a function to be called at alert level `level` and above: to drop the app's own caches.
+
+        It is called with the level where it takes an argument, in a thread of its own: first when unloading begins, at
+        each higher level, and once a minute while the pressure lasts.
 
         Raises:
-            ConfigurationError: there is no such alert level.
+            ConfigurationError: there is no such alert level; or, when the function is given, it takes other arguments,
+                or is a coroutine function or a generator function.
         """
-        from mempressure.act.trim import (
+        from mempressure.act.callbacks import (
             PressureCallbacks,
             checked_level,
-        )  # 30 KB that a worker without any need not pay
+        )  # 40 KB that a worker without any need not pay
 
         checked_level(level)
 
-        def decorate(callback: Callable[[str], R]) -> Callable[[str], R]:
+        def decorate(callback: F) -> F:
             with self._lock:
                 if self._callbacks is None:
                     self._callbacks = PressureCallbacks()
@@ -178,18 +183,19 @@ class LazyLoader:
 
         return decorate
 
-    def using(self, name: str) -> AbstractContextManager[None]:
-        """Mark a tracked package as in use for the length of a `with` block.
+    def using(self, name: str) -> "Block":
+        """Mark a tracked package as in use for the length of a `with` block or, as a decorator, of each call.
 
         Raises:
             UnknownPackageError: the package is not tracked.
         """
         return self._declaring().tracker_of(name).using(name)
 
-    def background_work(self, name: str) -> AbstractContextManager[None]:
+    def background_work(self, name: str) -> "Block":
         """Declare work that no server waits for: this worker is not recycled during the `with` block.
 
-        As a decorator it declares each call of a function; around a thread's whole life it keeps the worker for good.
+        As a decorator it declares each call of a function, of a coroutine function until its coroutine has ended;
+        around a thread's whole life it keeps the worker for good.
 
         Raises:
             ConfigurationError: the name, which the refusal quotes, is empty, too long or cannot be printed.

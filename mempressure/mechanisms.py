@@ -12,7 +12,7 @@ The names alone stand here, below everything else, so that settings and records 
 
 from collections.abc import Iterable
 
-NAMES = ("trim", "stop", "recycle")
+NAMES = ("callbacks", "trim", "stop", "recycle")
 
 
 def least_mild(names: Iterable[str]) -> str:

@@ -148,7 +148,7 @@ class PreferenceSet(TypedDict):
 
 
 class TrimmedDict(TypedDict):
-    """The memory that a worker gave back, or why it was skipped."""
+    """The memory that a worker gave back, its callbacks included, or why it was not trimmed."""
 
     app: str
     pid: int
@@ -189,6 +189,7 @@ class ActionDict(TypedDict):
     workers: int
     skipped: list[str]
     errors: list[str]
+    notes: list[str]
     started: float
     duration_seconds: float
     expected_bytes: int

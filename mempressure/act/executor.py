@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mempressure.act.mechanisms import mechanism
@@ -25,8 +26,12 @@ MEASURE_TIMEOUT_SECONDS = 0.5
 ORDER_TIMEOUT_SECONDS = 15.0
 SUCCESSOR_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
-_MEASURED_AT_ONCE = 64
+MOST_NOTES = 50
+MOST_NOTE_LENGTH = 400
+"""Of what a worker tells with one order."""
+_MOST_AT_ONCE = 64
 _MOST_BYTES = 1 << 62
+_UNFINISHED = "its order was not finished; the log says why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Outcome:
     duration_seconds: float
     dry_run: bool = False
     """Whether it was only decided on."""
+    notes: tuple[str, ...] = ()
+    """What the workers told of it, a line each."""
 
     @property
     def result(self) -> str:
@@ -93,39 +100,46 @@ class Executor:
         self._measurements += 1
         order = {"id": f"measure.{self._measurements}", "op": "measure"}
         apps = self._read().apps.values()
-        asked = [
-            threading.Thread(target=_ask_to_measure, args=(app, worker, order), name="measure", daemon=True)
-            for app in apps
-            for worker in app.workers
-        ]
-        for batch in range(0, len(asked), _MEASURED_AT_ONCE):
-            threads = asked[batch : batch + _MEASURED_AT_ONCE]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        _run_at_once([partial(_ask_to_measure, app, worker, order) for app in apps for worker in app.workers])
         return self._read()
 
     def carry_out(self, action: Action, *, order_id: str) -> Outcome:
-        """Do one action on all its targets, one after the other; errors are in the outcome, none is raised."""
-        started = self._clock()
-        reclaimed, workers = 0, 0
-        skipped: list[str] = []
-        errors: list[str] = []
-        for target in action.targets:
-            try:
-                freed, reason = self._one(action, target, f"{order_id}.{target.worker.pid}")
-            except AgentUnreachableError as error:
-                errors.append(str(error))
-                continue
-            if reason is None:
-                workers += 1
-                reclaimed += freed
-            else:
-                skipped.append(f"worker {target.worker.pid}: {reason}")
-        return Outcome(reclaimed, workers, tuple(skipped), tuple(errors), self._clock() - started)
+        """Do one action on all its targets; errors are in the outcome, none is raised.
 
-    def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None]:
+        One target follows the other, unless the mechanism acts on all of them at once.
+        """
+        started = self._clock()
+        answers = [_Answer(error=f"worker {target.worker.pid}: {_UNFINISHED}") for target in action.targets]
+
+        def act(place: int, target: Target) -> None:
+            answers[place] = self._answer(action, target, f"{order_id}.{target.worker.pid}")
+
+        steps = [partial(act, place, target) for place, target in enumerate(action.targets)]
+        if mechanism(action.mechanism).acts_at_once:
+            _run_at_once(steps)
+        else:
+            for step in steps:
+                step()
+        return Outcome(
+            reclaimed_bytes=sum(answer.reclaimed_bytes for answer in answers),
+            workers=sum(not answer.error and not answer.skipped for answer in answers),
+            skipped=tuple(answer.skipped for answer in answers if answer.skipped),
+            errors=tuple(answer.error for answer in answers if answer.error),
+            duration_seconds=self._clock() - started,
+            notes=tuple(note for answer in answers for note in answer.notes),
+        )
+
+    def _answer(self, action: Action, target: Target, order_id: str) -> "_Answer":
+        worker = f"worker {target.worker.pid}: "
+        try:
+            freed, reason, notes = self._one(action, target, order_id)
+        except AgentUnreachableError as error:
+            return _Answer(error=str(error))
+        if reason is not None:
+            return _Answer(skipped=worker + reason)
+        return _Answer(reclaimed_bytes=freed, notes=tuple(worker + note for note in notes))
+
+    def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None, tuple[str, ...]]:
         order: dict[str, Any] = {
             "id": order_id,
             "op": action.mechanism,
@@ -139,21 +153,21 @@ class Executor:
         succession = None
         if mechanism(action.mechanism).replaces_worker:
             if (reason := self._reason_to_wait(action.app.name)) is not None:
-                return 0, reason
+                return 0, reason, ()
             # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
             succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
         path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
         answer = give_order(path, order, owner=action.app.uid, timeout=ORDER_TIMEOUT_SECONDS)
         reason = answer.get("skipped")
         if reason is not None:
-            return 0, str(reason)
+            return 0, str(reason), ()
         if succession is not None:
             self._awaited[action.app.name] = succession
-            return self._after_successor(action.app.name, succession), None
+            return self._after_successor(action.app.name, succession), None, ()
         reclaimed = answer.get("reclaimed_bytes")
         if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
             raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
-        return reclaimed, None
+        return reclaimed, None, _notes(answer)
 
     def _workers(self, app: str) -> tuple[WorkerState, ...]:
         reading = self._read().apps.get(app)
@@ -190,6 +204,16 @@ class Executor:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What came of one order: bytes and lines for people, or why nothing was done, or the error."""
+
+    reclaimed_bytes: int = 0
+    notes: tuple[str, ...] = ()
+    skipped: str = ""
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Succession:
     """A worker that was ordered to end, and the workers that were there at that time."""
@@ -207,6 +231,24 @@ class Succession:
 
 def _identity(worker: WorkerState) -> tuple[int, int]:
     return worker.pid, worker.start_ticks
+
+
+def _notes(answer: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the lines that an answer tells, limited and printable: they end up in terminals, and others write them."""
+    notes = answer.get("notes")
+    lines = [note[:MOST_NOTE_LENGTH] for note in notes if type(note) is str] if type(notes) is list else []
+    return tuple("".join(char if char.isprintable() else " " for char in line) for line in lines[:MOST_NOTES])
+
+
+def _run_at_once(steps: Sequence[Callable[[], None]]) -> None:
+    """Run these, each in a thread of its own, and wait for all of them."""
+    for batch in range(0, len(steps), _MOST_AT_ONCE):
+        # Daemons: a process that ends meanwhile does not wait for a worker that hangs.
+        threads = [threading.Thread(target=step, daemon=True) for step in steps[batch : batch + _MOST_AT_ONCE]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def _ask_to_measure(app: AppReading, worker: WorkerState, order: Mapping[str, str]) -> None:

@@ -77,10 +77,15 @@ def shown(cycle: dict[str, Any]) -> "list[RenderableType]":
     when = units.moment(cycle["started"])
     why = ", ".join(filter(None, (cycle["trigger"], cycle["strategy"])))
     line = Text.assemble((when, "bold"), f"  {scope}  {usage}  ", outcome, f"  {why}")
-    below = [_action(action) for action in cycle["actions"]]
+    below = [line for action in cycle["actions"] for line in (_action(action), *_notes(action))]
     if not below:  # what is left alone in a cycle that acted is many; here it is why nothing was done, or helped
         below = [*filter(None, [cycle["reason"]]), *(_left_alone(skip) for skip in cycle["skips"])]
     return [line, *(Padding(Text(text), (0, 0, 0, 2), expand=False) for text in below)]
+
+
+def _notes(action: dict[str, Any]) -> list[str]:
+    """Return a line for each thing that the workers told, further in than the action's own."""
+    return [f"  {note}" for note in action["notes"]]
 
 
 def _left_alone(skip: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ class _OwnApps:
             return Outcome(0, 0, ("another leads by now",), (), 0.0)
         outcome = self._executor.carry_out(action, order_id=order_id)
         _log.info(
-            "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d skipped=%r errors=%r",
+            "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d skipped=%r errors=%r "
+            "notes=%r",
             order_id,
             action.app.name,
             action.mechanism,
@@ -113,6 +114,7 @@ class _OwnApps:
             outcome.reclaimed_bytes,
             outcome.skipped,
             outcome.errors,
+            outcome.notes,
         )
         return outcome
 

@@ -4,13 +4,17 @@ It runs in the actuator, or inside an application that has none. Its caller says
 the loop opens a cycle for each when one is due, and ends it as soon as a new measurement says relieved.
 """
 
+import itertools
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mempressure.act.executor import Outcome
 from mempressure.act.mechanisms import mechanism, mechanisms
+from mempressure.act.mechanisms.base import Mechanism
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, relieved
 from mempressure.control.learned import Learned, quarantine_keys
 from mempressure.control.records import Cycle, Pressure, Scope, record_of
@@ -97,17 +101,22 @@ class ControlLoop:
         self._newest_pressure: dict[Scope, float] = {}
         """When the newest pressure began, in Unix seconds; an alert is recorded as unneeded once only."""
         self._learned = Learned()
+        self._unpaused = tuple(each for each in mechanisms() if each.ignores_pauses)
         self._cycles = 0
         """How many cycles were begun; part of their ids."""
 
-    def run(self, pressures: Iterable[Pressure]) -> list[Cycle]:
-        """Open a cycle for every scope that is under pressure and due; return those that acted."""
+    def run(self, pressures: Iterable[Pressure], *, paused: Collection[Scope] = ()) -> list[Cycle]:
+        """Open a cycle for every scope that is under pressure and due; return those that acted.
+
+        Args:
+            pressures: one a scope.
+            paused: scopes in which only what ignores pauses may be done.
+        """
         cycles = []
         for pressure in pressures:
-            if self._is_due(pressure):
-                cycle = self._cycle(pressure)
-                if cycle is not None:
-                    cycles.append(cycle)
+            cycle = self._cycle(pressure, self._due(pressure, paused=pressure.key in paused))
+            if cycle is not None:
+                cycles.append(cycle)
         return cycles
 
     def held_since(self, observation: Observation, before: Mapping[Scope, float]) -> dict[Scope, float]:
@@ -129,31 +138,48 @@ class ControlLoop:
         """Forget the pauses and refusals of a (scope, app) that is relieved: its next episode begins without them."""
         for by_scope in (self._ended, self._futile, self._left_alone, self._skipped):
             by_scope.pop(key, None)
+        self._learned.end_episode(key)
 
-    def _is_due(self, pressure: Pressure) -> bool:
-        """Return whether the scope is under pressure still, and its last cycle as long ago as the strategy asks.
+    def _due(self, pressure: Pressure, *, paused: bool) -> tuple[Mechanism, ...]:
+        """Return the mechanisms that may act on the scope now: none where it is not under pressure any more.
 
-        The strategy is that of the usage now: where it has become critical, nothing waits for a pause that began
-        under a milder one.
+        While it is paused, or its last cycle is not as long ago as the strategy asks, those that ignore pauses may, and
+        only where they have something to do. The strategy is that of the usage now: where it has become critical,
+        nothing waits for a pause that began under a milder one.
         """
         reading = self._machine.look()
         memory = reading.memory(pressure.scope, pressure.app)
         if memory is None:
             self.end_episode(pressure.key)
             self._note_unneeded(pressure, reading, _UNKNOWN)
-            return False
+            return ()
         trend = self._trends.get(pressure.key, Series())
         self._trends[pressure.key] = trend.after(reading.sampled, memory.used, gap=SLOW_GAP_SECONDS)
         rules = self._rules()
         if relieved(memory.usage, rules.thresholds):
             self.end_episode(pressure.key)
             self._note_unneeded(pressure, reading, _recovered(memory, rules))
-            return False
-        if pressure.key not in self._ended:
-            return True
-        since = self._clock() - self._ended[pressure.key]
+            return ()
+        since = self._clock() - self._ended.get(pressure.key, -math.inf)
         # Negative where the clock was set back: what it would then wait for could be hours away.
-        return not 0 <= since < self._strategy(pressure, memory, rules).pause_seconds
+        if not paused and not 0 <= since < self._strategy(pressure, memory, rules).pause_seconds:
+            return mechanisms()
+        return self._unpaused if self._plan(pressure, reading, memory, rules, self._unpaused).actions else ()
+
+    def _plan(
+        self, pressure: Pressure, reading: NodeReading, memory: MemoryReading, rules: Rules, by: Iterable[Mechanism]
+    ) -> Plan:
+        strategy = self._strategy(pressure, memory, rules)
+        futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
+        return make_plan(
+            _candidates(reading, pressure),
+            mechanisms=by,
+            usage=memory.usage,
+            strategy=strategy,
+            rules=rules,
+            now=reading.sampled,
+            experience=self._learned.experience(futile=futile if futile_strategy == strategy.name else ()),
+        )
 
     def _strategy(self, pressure: Pressure, memory: MemoryReading, rules: Rules) -> Strategy:
         trend = self._trends[pressure.key]
@@ -164,7 +190,10 @@ class ControlLoop:
             increasing=direction(trend.slope, total_bytes=memory.total) == "increasing",
         )
 
-    def _cycle(self, pressure: Pressure) -> Cycle | None:
+    def _cycle(self, pressure: Pressure, by: Sequence[Mechanism]) -> Cycle | None:
+        """Measure, and have the mechanisms act; return the cycle, None where there was nothing to do."""
+        if not by:
+            return None
         rules = self._rules()
         reading = self._machine.measure()
         memory = reading.memory(pressure.scope, pressure.app)
@@ -175,27 +204,18 @@ class ControlLoop:
             return None
         self._note_pressure(pressure)
         strategy = self._strategy(pressure, memory, rules)
-        futile_strategy, futile = self._futile.get(pressure.key, ("", frozenset()))
-        candidates = _candidates(reading, pressure)
         self._learned.observe(reading)
-        plan = make_plan(
-            candidates,
-            mechanisms=mechanisms(),
-            usage=memory.usage,
-            strategy=strategy,
-            rules=rules,
-            now=reading.sampled,
-            experience=self._learned.experience(futile=futile if futile_strategy == strategy.name else ()),
-        )
+        plan = self._plan(pressure, reading, memory, rules, by)
         self._log_left_alone(pressure, plan)
-        floors = {app.name: reason_out_of_reach(app, rules.thresholds) for app in candidates}
+        floors = {app.name: reason_out_of_reach(app, rules.thresholds) for app in _candidates(reading, pressure)}
         skips = (*(Skip(app, "", floor) for app, floor in floors.items() if floor), *plan.skips)
         cycle = self._new_cycle(pressure, reading, strategy=strategy.name, skips=skips)
         if not plan.actions:
-            self._note_left_alone(cycle, pressure, rules, floor=floors.get(pressure.app, ""), tried=bool(futile))
+            if by is not self._unpaused:
+                self._note_left_alone(cycle, pressure, rules, floor=floors.get(pressure.app, ""))
             return None
         self._progress(cycle)
-        self._act(cycle, plan.actions, rules)
+        self._act(cycle, pressure, plan.actions, rules)
         self._close(cycle, pressure, strategy, plan.actions, memory.total)
         self._learned.forget_gone(reading)
         return cycle
@@ -239,7 +259,7 @@ class ControlLoop:
             known = reading.memory(pressure.scope, pressure.app) is not None
             self._skip(self._new_cycle(pressure, reading), "recovered" if known else "skipped", reason)
 
-    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, floor: str, tried: bool) -> None:
+    def _note_left_alone(self, cycle: Cycle, pressure: Pressure, rules: Rules, *, floor: str) -> None:
         """Record that nothing can be done, once for the same packages and strategy, and not too often for others."""
         recorded, known = self._skipped.get(pressure.key, (0.0, None))
         what = (cycle.strategy, frozenset((skip.app, skip.package) for skip in cycle.skips))
@@ -250,7 +270,7 @@ class ControlLoop:
             reason = "unloading for memory pressure is turned off"
         elif floor:
             reason = floor
-        elif tried:
+        elif self._futile.get(pressure.key, ("", ()))[1]:
             reason = "what can be done was done without effect, and nothing has changed since"
         else:
             reason = "every loaded package is left alone" if cycle.skips else "nothing is loaded that can be unloaded"
@@ -260,10 +280,14 @@ class ControlLoop:
         cycle.outcome, cycle.reason, cycle.ended = outcome, reason, self._clock()
         self._record(cycle)
 
-    def _act(self, cycle: Cycle, actions: Iterable[Action], rules: Rules) -> None:
+    def _act(self, cycle: Cycle, pressure: Pressure, actions: Iterable[Action], rules: Rules) -> None:
         unreplaced: set[str] = set()
         disappointing: set[Key] = set()
-        for number, action in enumerate(actions):
+        waiting = deque(actions)
+        for number in itertools.count():
+            if not waiting:
+                return
+            action = waiting.popleft()
             # One worker after the other: where a successor did not come, the next worker may be the last that serves.
             replaces_worker = mechanism(action.mechanism).replaces_worker
             if replaces_worker and action.app.name in unreplaced:
@@ -275,18 +299,24 @@ class ControlLoop:
             outcome = self._machine.carry_out(action, order_id=f"{cycle.id}.{number}")
             if replaces_worker and outcome.errors:
                 unreplaced.add(action.app.name)
-            disappointing |= self._learned.note(action, outcome, started=started, ended=self._clock())
+            disappointing |= self._learned.note(
+                action, outcome, scope=pressure.key, started=started, ended=self._clock()
+            )
             record = record_of(action, outcome, started=started, used=cycle.used_after)
             cycle.actions.append(record)
             # What a trim gives back shows at once; only the end of a process may take time to show.
-            self._measure_after(cycle, outcome.reclaimed_bytes if mechanism(action.mechanism).unloads_packages else 0)
+            unloads = mechanism(action.mechanism).unloads_packages
+            reading = self._measure_after(cycle, outcome.reclaimed_bytes if unloads else 0)
             record.used_after = cycle.used_after
             self._progress(cycle)
             if relieved(cycle.usage_after, rules.thresholds):
                 cycle.outcome = "relieved"
                 return
+            # The usage may have risen meanwhile: a successor can take a minute.
+            if (memory := reading.memory(*pressure.key)) is not None:
+                waiting.extendleft(self._plan(pressure, reading, memory, rules, self._unpaused).actions)
 
-    def _measure_after(self, cycle: Cycle, reclaimed: int) -> None:
+    def _measure_after(self, cycle: Cycle, reclaimed: int) -> NodeReading:
         """Measure until half of what was reclaimed shows, two seconds at most: never act twice on one measurement."""
         before = cycle.used_after
         deadline = self._clock() + SHOW_SECONDS
@@ -294,10 +324,10 @@ class ControlLoop:
             reading = self._machine.measure()
             memory = reading.memory(cycle.scope, cycle.app)
             if memory is None:
-                return
+                return reading
             cycle.usage_after, cycle.used_after = memory.usage, memory.used
             if not reclaimed or before - memory.used >= reclaimed // 2 or self._clock() >= deadline:
-                return
+                return reading
             self._sleep(0.05)
 
     def _close(
@@ -311,7 +341,8 @@ class ControlLoop:
             cycle.outcome = "dry_run"
         if cycle.outcome in ("futile", "dry_run"):
             name, known = self._futile.get(pressure.key, ("", frozenset()))
-            tried = frozenset(identity(action) for action in actions)
+            unpaused = {each.name for each in self._unpaused}
+            tried = frozenset(identity(action) for action in actions if action.mechanism not in unpaused)
             self._futile[pressure.key] = (strategy.name, tried | known if name == strategy.name else tried)
         else:
             self._futile.pop(pressure.key, None)

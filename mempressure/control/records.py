@@ -47,6 +47,8 @@ class ActionRecord:
     duration_seconds: float
     expected_bytes: int = 0
     """What it was to give back."""
+    notes: tuple[str, ...] = ()
+    """What the workers told of it, a line each."""
     dry_run: bool = False
     used_before: int = 0
     """Of the cycle's scope, as measured before the action; and after it."""
@@ -105,6 +107,7 @@ def record_of(action: Action, outcome: Outcome, *, started: float, used: int = 0
         started=started,
         duration_seconds=outcome.duration_seconds,
         expected_bytes=action.expected_bytes,
+        notes=outcome.notes,
         dry_run=outcome.dry_run,
         used_before=used,
         used_after=used,

@@ -5,7 +5,7 @@ alert enters it once a cooldown, so that a state that lasts, or flaps, does not 
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -15,6 +15,12 @@ LEVELS = tuple(ALERT_LEVELS.values())
 """The levels of alerts, mildest first."""
 
 DEFAULT_COOLDOWN_SECONDS = 300.0
+
+CALL_INTERVAL_SECONDS = 60.0
+"""How soon callbacks are called again at a level at which they were called before in the same episode of pressure."""
+
+LastCalls = Mapping[str, float]
+"""When a worker's `on_pressure` callbacks were last called at each level of an episode, in Unix seconds."""
 
 HISTORY_LENGTH = 100
 """How many alerts the history holds."""
@@ -171,3 +177,18 @@ class AlertHistory:
         }
         scopes = {key[:2] for key in self._announced}
         self._last_level = {scope: level for scope, level in self._last_level.items() if scope in scopes}
+
+
+def callbacks_concerned(declared_from: str, level: str) -> bool:
+    """Return whether callbacks, the lowest of which is declared for one level, are to be called at another."""
+    return declared_from in LEVELS[: LEVELS.index(level) + 1]
+
+
+def callbacks_due(last_calls: LastCalls, level: str, *, now: float) -> bool:
+    """Return whether callbacks are to be called at this level; `now` in Unix seconds.
+
+    They are at each escalation, and once an interval while it lasts. A call at a higher level was one at this too.
+    """
+    times = (last_calls[each] for each in LEVELS[LEVELS.index(level) :] if each in last_calls)
+    # A time to come dates from before the clock was set back: better once too often than never again.
+    return not any(0 <= now - when < CALL_INTERVAL_SECONDS for when in times)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
+from mempressure.decide.alerts import LastCalls
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason, recycling_in_force
 from mempressure.decide.ranking import Ageing, Held
@@ -82,6 +83,8 @@ class Experience:
 
     trimmed: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """When each worker, by (pid, start_ticks), was last trimmed, in Unix seconds."""
+    called: Mapping[tuple[int, int], LastCalls] = field(default_factory=dict)
+    """When the callbacks of each worker were last called in this episode of pressure."""
     futile: Collection[object] = ()
     """Identities of actions that brought nothing and are not worth repeating."""
     ageing: Ageing = field(default_factory=Ageing)

@@ -54,6 +54,7 @@ class WorkerDict(TypedDict):
     trim_refused: str | None
     recycle_refused: str | None
     unsupported: dict[str, str]
+    callbacks: int
     callback_failures: int
     active_work: int
     """Requests or tasks under way; 0 also where its server does not show them."""
@@ -115,6 +116,7 @@ def _worker(app: AppReading, worker: WorkerState, now: float) -> WorkerDict:
         "trim_refused": worker.trim_refused or None,
         "recycle_refused": worker.recycle_refused or None,
         "unsupported": dict(worker.unsupported),
+        "callbacks": int(worker.callbacks),
         "callback_failures": int(worker.callback_failures),
         "active_work": int(worker.active_work),
         "idle_seconds": idle_seconds(worker, now=now),

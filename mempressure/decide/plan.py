@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mempressure.config.thresholds import ALERT_LEVELS, entered
+from mempressure.decide.alerts import callbacks_concerned, callbacks_due
 from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy, is_worth_replacing
 from mempressure.decide.ranking import Held, last_use, value_of
 from mempressure.state.fresh import expected_bytes
@@ -44,7 +45,7 @@ class Action:
     """What it should give back; what gives back far less is quarantined (see `mempressure.decide.quarantine`)."""
     reason: str
     level: str = "medium"
-    """The alert level, which trim gives the application's `on_pressure` callbacks."""
+    """The alert level, which callbacks are given."""
     value: float = 0.0
     """The value of what it unloads, H in `mempressure.decide.ranking`; the ageing level is raised to it afterwards."""
 
@@ -135,10 +136,30 @@ def identity(action: Action) -> tuple[object, ...]:
     return (action.mechanism, action.app.name, action.packages, held)
 
 
+def callbacks(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
+    """Return an action for each app in whose workers callbacks are due, and the workers that cannot call theirs."""
+    actions, skips = [], []
+    level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
+    for app in apps:
+        targets = []
+        for worker in app.workers:
+            last_calls = situation.experience.called.get((worker.pid, worker.start_ticks), {})
+            if not worker.serving or not callbacks_concerned(worker.callbacks_from, level):
+                continue
+            if not callbacks_due(last_calls, level, now=situation.now):
+                continue
+            if refused := worker.unsupported.get("on_pressure"):
+                skips.append(Skip(app.name, "", f"worker {worker.pid}: its callbacks are not called: {refused}"))
+            else:
+                targets.append(Target(worker, {}))
+        if targets:
+            actions.append(Action("callbacks", app, (), tuple(targets), 0, f"at level {level}", level=level))
+    return actions, skips
+
+
 def trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
     """Yield an action for each worker that may be trimmed and was not a short time ago."""
     trimmed = situation.experience.trimmed
-    level = ALERT_LEVELS[entered(situation.usage, situation.rules.thresholds)[-1]]
     for app in apps:
         for worker in app.workers:
             since = situation.now - trimmed.get((worker.pid, worker.start_ticks), -TRIM_INTERVAL_SECONDS)
@@ -146,7 +167,7 @@ def trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
             if worker.trim_refused or not worker.serving or 0 <= since < TRIM_INTERVAL_SECONDS:
                 continue
             reason = "gives back garbage without unloading anything"
-            yield Action("trim", app, (), (Target(worker, {}),), 0, reason, level=level)
+            yield Action("trim", app, (), (Target(worker, {}),), 0, reason)
 
 
 def package_unloadings(

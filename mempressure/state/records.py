@@ -110,6 +110,8 @@ class WorkerState(Record):
     """Why trimming this worker would cost more than it gives; empty where it may be trimmed."""
     recycle_refused: str = ""
     """Why this worker must not be recycled; empty where it may be."""
+    callbacks_from: str = ""
+    """The lowest alert level that an `on_pressure` callback is declared for; empty where there is none."""
     budget_bytes: int = 0
     cgroup_id: int = 0
     """Identity of its cgroup on the machine (see `mempressure.measure.cgroup`); 0 where it has none."""

@@ -2,9 +2,9 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
+from mempressure.decorators import Block
 from mempressure.errors import ConfigurationError
 
 MOST_WORK_NAME_LENGTH = 100
@@ -31,16 +31,9 @@ class BackgroundWork:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    @contextmanager
-    def running(self, name: str) -> Iterator[None]:
+    def running(self, name: str) -> Block:
         """Count the work `name` for the length of a block."""
-        with self._lock:
-            self._running[name] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running[name] -= 1
+        return Block(partial(self._count, name, 1), partial(self._count, name, -1))
 
     def names(self) -> list[str]:
         """Return the names of what runs now."""
@@ -51,3 +44,7 @@ class BackgroundWork:
         """Forget, in a forked child, what the threads of its parent do."""
         self._lock = threading.Lock()
         self._running.clear()
+
+    def _count(self, name: str, change: int) -> None:
+        with self._lock:
+            self._running[name] += change

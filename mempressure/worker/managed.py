@@ -18,8 +18,8 @@ from mempressure.worker.agent import Agent
 from mempressure.worker.sampler import WorkerSampler
 
 if TYPE_CHECKING:
+    from mempressure.act.callbacks import PressureCallbacks
     from mempressure.act.orders import Order
-    from mempressure.act.trim import PressureCallbacks
     from mempressure.errors import UnknownPackageError
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.tracking import PackageTracker
@@ -116,8 +116,9 @@ class ManagedWorker:
         if worker.trim_refused:  # found by the self-check, after an earlier trim, or by the server
             unsupported["trim"] = worker.trim_refused
         worker.unsupported = unsupported
-        callbacks = self.callbacks
-        worker.callback_failures = 0.0 if callbacks is None else float(callbacks.failures)
+        if (callbacks := self.callbacks) is not None:
+            worker.callbacks, worker.callbacks_from = float(len(callbacks)), callbacks.lowest_level
+            worker.callback_failures = float(callbacks.failures)
         worker.recycle_refused = worker.recycle_refused or self.reason_not_to_end()
         return worker
 

@@ -16,6 +16,7 @@ PACKAGES = {
 MOST_MODULES = 13
 """Of a folder, its `__init__` and `__main__` not counted."""
 BELOW_ALL = (
+    "mempressure.decorators",
     "mempressure.errors",
     "mempressure.log_once",
     "mempressure.mechanisms",

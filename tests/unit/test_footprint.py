@@ -47,12 +47,21 @@ OF_A_PACKAGE = {
     "mempressure.worker.registry",
 }
 OF_TRACKING = {
+    "mempressure.decorators",
     "mempressure.packages.accessed_bit",
     "mempressure.packages.attribution",
     "mempressure.packages.deferred_import",
     "mempressure.packages.own_modules",
     "mempressure.packages.tracking",
 }
+OF_CALLBACKS = {
+    "mempressure.act.callbacks",
+    "mempressure.config.thresholds",
+    "mempressure.decorators",
+    "mempressure.log_once",
+    "mempressure.units",
+}
+OF_BACKGROUND_WORK = {"mempressure.decorators", "mempressure.worker.background_work"}
 OF_ISOLATION = {
     "mempressure.isolation.errors",
     "mempressure.decide",
@@ -100,13 +109,15 @@ def loaded(runtime_dir, tmp_path, monkeypatch):
     ("use", "expected"),
     [
         ("", IDLE),
+        ("loader.on_pressure('high')(lambda: None)", IDLE | OF_CALLBACKS),
+        ("with loader.background_work('flusher'): assert 'inspect' not in sys.modules", IDLE | OF_BACKGROUND_WORK),
         ("loader.manage('sched'); import sched", IDLE | OF_A_PACKAGE | OF_TRACKING),
         (
             "import bisect; assert loader.isolated('sched')(bisect.bisect)([1, 2], 2) == 2",
             IDLE | OF_A_PACKAGE | OF_ISOLATION,
         ),
     ],
-    ids=["idle", "tracking", "isolation"],
+    ids=["idle", "callbacks", "background work", "tracking", "isolation"],
 )
 def test_a_worker_loads_no_more_than_it_uses(loaded, use, expected):
     modules = loaded(use)

@@ -1,7 +1,9 @@
+import asyncio
 import bisect
 import gc
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -267,18 +269,87 @@ def test_background_work_that_cannot_be_named_is_refused_where_it_is_given(loade
         loader.background_work(name)
 
 
-def test_trim_calls_back_and_reports_the_failures(loader, ask):
-    levels = []
-    loader.on_pressure("high")(levels.append)
+def test_callbacks_are_called_by_order_and_the_answer_says_what_each_brought(loader, ask, published):
+    cache, levels = [bytearray(b"x") * (8 << 20)], []
+    loader.on_pressure("high")(cache.clear)
+    loader.on_pressure("emergency")(levels.append)
 
-    @loader.on_pressure("warning")
+    @loader.on_pressure("medium")
     def fails(level):
+        levels.append(level)
         raise RuntimeError("cannot")
 
-    answer = ask("t1", "trim", level="high")
+    answer = ask("c1", "callbacks", level="high")
+    assert (cache, levels, answer["skipped"]) == ([], ["high"], None)
+    assert 8 << 20 <= answer["reclaimed_bytes"] < 12 << 20
+    first, second = answer["notes"]
+    assert re.fullmatch(r"list\.clear gave back \d+\.\d MiB", first)
+    assert second.startswith("on_pressure callback ")
+    assert ".fails failed: RuntimeError: cannot" in second
+    until(lambda: published().callback_failures == 1, "the failure to be published")
+    assert (published().callbacks, published().callbacks_from) == (3.0, "medium")
+
+
+def test_where_no_callback_is_declared_an_order_to_call_them_says_so(loader, ask, published):
+    assert (published().callbacks, published().callbacks_from) == (0.0, "")
+    assert ask("c1", "callbacks")["skipped"] == "no on_pressure callback is declared"
+
+
+def test_trim_calls_nothing(loader, ask):
+    levels = []
+    loader.on_pressure("warning")(levels.append)
+    assert ask("t1", "trim", level="high")["skipped"] is None
+    assert levels == []
+
+
+def test_where_trimming_is_refused_callbacks_are_called_all_the_same(loader, ask, published, monkeypatch):
+    assert published().trim_refused == ""
+    levels = []
+    loader.on_pressure("warning")(levels.append)
+    monkeypatch.setattr("mempressure.act.trim.release_free_pages", lambda: levels.append("released"))
+    gc.freeze()
+    try:
+        assert ask("c1", "callbacks", level="high")["skipped"] is None
+    finally:
+        gc.unfreeze()
     assert levels == ["high"]
-    assert answer["reclaimed_bytes"] >= 0
-    assert "RuntimeError: cannot" in answer["problems"][0]
+    assert ask("c2", "callbacks", level="emergency")["skipped"] is None
+    assert levels == ["high", "emergency", "released"]
+
+
+def test_where_no_time_limit_would_hold_no_callback_is_called(loader, ask, published, monkeypatch):
+    monkeypatch.setattr(self_check, "unsupported", lambda system: {"on_pressure": "gevent has patched threading"})
+    loader._bootstrap.worker._unsupported = None
+    loader.on_pressure("warning")(pytest.fail)
+    assert ask("c1", "callbacks", level="high")["skipped"] == "gevent has patched threading"
+
+
+def test_a_coroutine_function_is_refused_where_it_is_declared(loader):
+    with pytest.raises(ConfigurationError, match=r"asyncio\.run_coroutine_threadsafe"):
+
+        @loader.on_pressure("high")
+        async def drop(level):
+            """Drop nothing."""
+
+    assert loader._callbacks.lowest_level == ""
+
+
+def test_a_coroutine_that_is_declared_as_background_work_or_use_keeps_the_worker_until_it_ends(loader):
+    loader.manage("wave")
+
+    @loader.using("wave")
+    @loader.background_work("queue flusher")
+    async def flush():
+        await asyncio.sleep(0)
+        assert loader._background.names() == ["queue flusher"]
+        assert next(iter(loader.packages())).active_calls == 1
+        return "flushed"
+
+    coroutine = flush()
+    assert loader._background.names() == []
+    assert asyncio.run(coroutine) == "flushed"
+    assert loader._background.names() == []
+    assert next(iter(loader.packages())).active_calls == 0
 
 
 def test_a_forked_child_has_an_agent_and_hosts_of_its_own(loader, functions, runtime_dir):
@@ -334,14 +405,15 @@ def test_in_a_fork_of_a_loaded_parent_trimming_is_off_and_says_so(loader, runtim
 
 
 def test_a_callback_that_hangs_in_the_parent_runs_in_a_forked_child(loader, monkeypatch):
-    monkeypatch.setattr("mempressure.act.trim.CALLBACK_SECONDS", 0.05)
+    monkeypatch.setattr("mempressure.act.callbacks.CALLBACK_SECONDS", 0.05)
     let_go = threading.Event()
     loader.on_pressure("medium")(lambda level: let_go.wait(60))
-    assert "still runs" in loader._callbacks.call("high")[0]
+    assert "still runs" in loader._callbacks.call("high")[0].line
 
     def child():
         let_go.set()  # the child's copy
-        assert loader._callbacks.call("high") == []
+        (called,) = loader._callbacks.call("high")
+        assert "gave back" in called.line
         loader.close()
 
     in_child(child)
@@ -386,17 +458,6 @@ def test_objects_frozen_later_are_seen_when_a_trim_is_ordered(loader, published,
     finally:
         gc.unfreeze()
     assert ask("t2", "trim")["skipped"] is None
-
-
-def test_a_callback_that_fails_is_contained_counted_and_published(loader, published, ask):
-    @loader.on_pressure("medium")
-    def fails(level):
-        raise RuntimeError("broken cache")
-
-    answer = ask("t1", "trim", level="high")
-    assert answer["skipped"] is None
-    assert "failed: RuntimeError: broken cache" in answer["problems"][0]
-    until(lambda: published().callback_failures == 1, "the failure to be published")
 
 
 def test_where_no_host_can_be_started_a_call_says_why(functions, monkeypatch):

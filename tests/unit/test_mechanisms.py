@@ -13,6 +13,8 @@ from mempressure.mechanisms import NAMES, least_mild
         (("", ""), ""),
         (("stop", ""), "stop"),
         (("recycle", "trim", "stop"), "recycle"),
+        (("callbacks",), "callbacks"),
+        (("trim", "callbacks"), "trim"),
         (("stop", "recycle"), "recycle"),
         (("zap", "stop"), "stop"),
         (("trim", "stop"), "stop"),
@@ -24,7 +26,7 @@ def test_the_least_mild_mechanism(given, found):
 
 
 def test_they_are_named_mildest_first():
-    assert NAMES == ("trim", "stop", "recycle")
+    assert NAMES == ("callbacks", "trim", "stop", "recycle")
     assert tuple(each.name for each in mechanisms()) == NAMES
 
 
@@ -32,8 +34,13 @@ def test_each_is_found_by_its_name():
     assert [mechanism(name).name for name in NAMES] == list(NAMES)
 
 
-def test_trimming_unloads_no_package_and_is_not_rehearsed():
+def test_callbacks_and_trimming_unload_no_package_and_are_not_rehearsed():
     assert [each.name for each in rehearsed_mechanisms()] == ["stop", "recycle"]
+
+
+def test_only_callbacks_ignore_pauses_and_are_called_in_all_workers_at_once():
+    assert [each.name for each in mechanisms() if each.ignores_pauses] == ["callbacks"]
+    assert [each.name for each in mechanisms() if each.acts_at_once] == ["callbacks"]
 
 
 def test_only_recycling_ends_a_worker_and_only_stopping_leaves_workers_untouched():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mempressure.act.mechanisms import worker_replacing_names
+from mempressure.act.mechanisms import mechanism, worker_replacing_names
 from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
 from mempressure.control.records import Cycle, Pressure, Scope
 from mempressure.decide.summary import Observation
@@ -118,17 +118,14 @@ class FutilityBrake:
         self._futile: dict[Scope, FutileCycles] = {}
         self._paused: set[Scope] = set()
 
-    def worth_a_cycle(
-        self, pressures: Iterable[Pressure], reading: NodeReading, observation: Observation
-    ) -> list[Pressure]:
-        """Return the pressures whose scopes are not paused; log and count each scope whose pause begins."""
-        now, paused, left = time.monotonic(), set(), []
+    def paused(self, pressures: Iterable[Pressure], reading: NodeReading, observation: Observation) -> frozenset[Scope]:
+        """Return the scopes among these pressures that are paused; log and count each whose pause begins."""
+        now, paused = time.monotonic(), set()
         for pressure in pressures:
             level, loads = _circumstances(pressure.key, reading, observation)
             known = self._futile.get(pressure.key, FutileCycles())
             reason = known.reason_to_pause(level=level, loads=loads, now=now, most=self._most, pause=self._pause)
             if not reason:
-                left.append(pressure)
                 continue
             paused.add(pressure.key)
             if pressure.key not in self._paused:
@@ -136,10 +133,12 @@ class FutilityBrake:
                 _log.warning("scope paused: scope=%s app=%r reason=%s", pressure.scope, pressure.app, reason)
         self._paused = paused
         self._metrics.stopped_scopes.set(len(paused))
-        return left
+        return frozenset(paused)
 
     def note(self, cycle: Cycle, reading: NodeReading, observation: Observation) -> None:
         """Count a finished cycle; `reading` and `observation` are from after it."""
+        if cycle.outcome == "futile" and all(mechanism(action.mechanism).ignores_pauses for action in cycle.actions):
+            return  # it was done in spite of a pause, which it does not begin anew
         scope = (cycle.scope, cycle.app)
         level, loads = _circumstances(scope, reading, observation)
         known = self._futile.pop(scope, FutileCycles())

@@ -150,13 +150,14 @@ class LoopThread:
         for pressure in found:
             if pressure.key in reports:  # an alert's app may have no workers left
                 self._custom_actions(pressure, reports[pressure.key])
-        for pressure in self._futility_brake.worth_a_cycle(found, reading, observation):
+        paused = self._futility_brake.paused(found, reading, observation)
+        for pressure in found:
             if self._stopping.is_set():
                 break
             with self._acting:
                 self._alerted = pressure.key if pressure.trigger == "webhook" else None
                 try:
-                    cycles = self._control.run([pressure])
+                    cycles = self._control.run([pressure], paused=paused)
                 finally:
                     self._alerted = None
             for cycle in cycles:

@@ -116,7 +116,7 @@ class GuardedMachine:
         self._observe(action, outcome)
         _log.info(
             "action: order=%s app=%s mechanism=%s packages=%s workers=%d reclaimed_bytes=%d expected_bytes=%d "
-            "skipped=%r errors=%r",
+            "skipped=%r errors=%r notes=%r",
             order_id,
             action.app.name,
             action.mechanism,
@@ -126,6 +126,7 @@ class GuardedMachine:
             action.expected_bytes,
             outcome.skipped,
             outcome.errors,
+            outcome.notes,
         )
         return outcome
 

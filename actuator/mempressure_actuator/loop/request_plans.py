@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mempressure.act.mechanisms import mechanism, mechanisms
+from mempressure.decide.alerts import callbacks_concerned
 from mempressure.decide.eligibility import Rules, Strategy
 from mempressure.decide.plan import Action, Plan, Target, make_plan
 from mempressure.errors import UnknownPackageError
 from mempressure.state.node import NodeReading
 from mempressure.state.records import WorkerState
 
+TRIM_LEVEL = "medium"
+"""The alert level that a request to trim gives callbacks: that at which unloading begins."""
 _NO_LIMIT = 1_000_000
 
 
@@ -49,12 +52,20 @@ def plan_unload(reading: NodeReading, package: str, *, app: str, force: bool, ru
 
 
 def plan_trim(reading: NodeReading) -> list[Action]:
-    """Return an action for every worker that may be trimmed."""
+    """Return an action for every worker that may be trimmed, and one before it where it has callbacks to call."""
     return [
-        Action("trim", app, (), (Target(worker, {}),), 0, "requested")
+        Action(name, app, (), (Target(worker, {}),), 0, "requested", level=TRIM_LEVEL)
         for app in reading.apps.values()
         for worker in app.workers
-        if worker.serving and not worker.trim_refused
+        if worker.serving
+        for name, possible in (
+            (
+                "callbacks",
+                callbacks_concerned(worker.callbacks_from, TRIM_LEVEL) and "on_pressure" not in worker.unsupported,
+            ),
+            ("trim", not worker.trim_refused),
+        )
+        if possible
     ]
 
 

@@ -72,7 +72,7 @@ class UnloadRequests:
         ]
 
     def trim(self) -> list[TrimmedDict]:
-        """Trim every worker and return one result per worker.
+        """Have every worker call its callbacks, and trim it; return one result per worker.
 
         Raises:
             WorkersBusyError: other actions are under way; send the request again later.
@@ -82,14 +82,15 @@ class UnloadRequests:
             reading = self._machine.measure()
             actions = plan_trim(reading)
             cycle = self._carry_out(reading, Plan(tuple(actions), ()), "requested")
-        records = {action.targets[0].worker.pid: record for action, record in zip(actions, cycle.actions, strict=True)}
+        done = [(action.targets[0].worker.pid, record) for action, record in zip(actions, cycle.actions, strict=True)]
+        trims = {pid: record for pid, record in done if record.mechanism == "trim"}
         return [
             {
                 "app": app.name,
                 "pid": worker.pid,
-                "reclaimed_bytes": records[worker.pid].reclaimed_bytes if worker.pid in records else 0,
-                "skipped_reason": _skipped_reason([records[worker.pid]])
-                if worker.pid in records
+                "reclaimed_bytes": sum(record.reclaimed_bytes for pid, record in done if pid == worker.pid),
+                "skipped_reason": _skipped_reason([trims[worker.pid]])
+                if worker.pid in trims
                 else worker.trim_refused or "is not serving",
             }
             for app in reading.apps.values()

@@ -236,7 +236,7 @@ def _why(cycle: CycleDict) -> str:
 
 
 def _action_view(action: ActionDict, app: str) -> ActionView:
-    reasons = [*action["errors"], *action["skipped"]]
+    reasons = [*action["errors"], *action["skipped"], *action["notes"]]
     left_out = len(reasons) - _MOST_REASONS
     details = "; ".join(reasons[:_MOST_REASONS]) + (f"; and {left_out} more" if left_out > 0 else "")
     what = f"{', '.join(action['packages'])} by {action['mechanism']}" if action["packages"] else action["mechanism"]

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # A worker imports a mechanism to carry out an order: it plans and rehearses nothing.
+    from mempressure.act.callbacks import PressureCallbacks
     from mempressure.act.orders import Order
     from mempressure.act.self_check import System
     from mempressure.act.supervisors.base import Supervisor
-    from mempressure.act.trim import PressureCallbacks
     from mempressure.decide.eligibility import Situation
     from mempressure.decide.plan import Action, Skip
     from mempressure.errors import UnknownPackageError
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from mempressure.state.node import AppReading
 
 Answer = dict[str, Any]
-"""An agent's answer to an order: at least `reclaimed_bytes`, and `skipped`, the reason for doing nothing or None."""
+"""An agent's answer to an order: at least `reclaimed_bytes`, and `skipped`, the reason for doing nothing or None.
+
+`notes`, where there are any, are lines for people on what was done.
+"""
 
 
 class Worker(Protocol):
@@ -123,6 +126,10 @@ class Mechanism:
     acts_below_unloading = False
     """Whether it still acts between the exit and the entry of unload_packages (0.75 to 0.80 by default): for what
     leaves the workers themselves untouched."""
+    ignores_pauses = False
+    """Whether it acts as soon as its plan says so, though a cycle has just ended, or such cycles freed too little."""
+    acts_at_once = False
+    """Whether all workers of an action are ordered at the same time, and not one after the other."""
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
         """Return the actions that this mechanism could take now, the best first, and what it leaves alone: pure."""

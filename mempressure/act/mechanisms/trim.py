@@ -16,10 +16,10 @@ MOST_UNSHARED_BYTES = 1 << 20
 
 
 class Trim(Mechanism):
-    """Application callbacks, a garbage collection, and the C library's free pages."""
+    """A garbage collection, and the C library's free pages."""
 
     name = "trim"
-    effect = "calls the application's `on_pressure` callbacks, collects garbage, returns free pages to the kernel"
+    effect = "collects garbage, returns free pages to the kernel"
     unloads_packages = False
 
     def plan(self, apps: Sequence["AppReading"], situation: "Situation") -> tuple[Iterable["Action"], Iterable["Skip"]]:
@@ -28,7 +28,7 @@ class Trim(Mechanism):
 
         return trims(apps, situation), ()
 
-    def carry_out(self, worker: Worker, order: "Order") -> tuple[Answer, Callable[[], None] | None]:
+    def carry_out(self, worker: Worker, _order: "Order") -> tuple[Answer, Callable[[], None] | None]:
         """Trim the worker, unless that would cost more than it gives."""
         from mempressure.act import self_check
         from mempressure.act.trim import trim
@@ -37,10 +37,10 @@ class Trim(Mechanism):
         refused = worker.trim_refused() or self_check.check_trim(worker.system())
         if refused:
             return {"reclaimed_bytes": 0, "skipped": refused}, None
-        trimmed = trim(worker.callbacks, level=order.level, call="on_pressure" not in worker.unsupported)
+        trimmed = trim()
         if trimmed.unshared > MOST_UNSHARED_BYTES:
             worker.trim_stopped = f"trimming unshared {trimmed.unshared} bytes of its pages"
-        return {"reclaimed_bytes": max(0, trimmed.freed), "skipped": None, "problems": trimmed.problems}, None
+        return {"reclaimed_bytes": max(0, trimmed.freed), "skipped": None}, None
 
 
 MECHANISM = Trim()

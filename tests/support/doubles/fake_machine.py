@@ -26,7 +26,7 @@ def package(name, *, mib=100, mechanism="stop", **options):
 class FakeMachine:
     """A node whose packages hold memory: unloading one gives its memory back, unless told otherwise."""
 
-    def __init__(self, *, usage, packages=(), workers=1, mechanism="stop"):
+    def __init__(self, *, usage, packages=(), workers=1, mechanism="stop", callbacks_from=""):
         self.now = 1_000_000.0
         self.base = int(usage * TOTAL) - sum(int(p.memory_bytes) for p in packages) * workers
         self.workers = [
@@ -39,10 +39,13 @@ class FakeMachine:
                 supervisor="gunicorn",
                 trim_refused="",
                 packages=[p.replaced(mechanism=p.mechanism or mechanism) for p in packages],
+                callbacks_from=callbacks_from,
             )
             for pid in range(1, workers + 1)
         ]
         self.actions = []
+        self.called = []  # (time, level, pids) of the orders to call callbacks
+        self.caches = 0  # bytes that callbacks give back at their first call
         self.measured_before = []
         self.measurements = 0
         self.published = None  # bytes that workers told before they were asked anew
@@ -86,6 +89,11 @@ class FakeMachine:
             return Outcome(0, 0, (), ("agent: no answer",), 0.1)
         if not self.frees:
             return Outcome(0, 0, ("is in use",), (), 0.1)
+        if action.mechanism == "callbacks":
+            self.called.append((self.now, action.level, [target.worker.pid for target in action.targets]))
+            freed, self.caches = self.caches, 0
+            self.base -= freed
+            return Outcome(freed, len(action.targets), (), (), 0.1, notes=("worker 1: drop gave back something",))
         before = self.used()
         base = self.base
         shown = self.shows()

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from mempressure.act import executor as action_module
@@ -175,6 +177,69 @@ def test_an_app_that_was_started_anew_waits_for_no_successor(agents, app, clock,
     now[0] = reading(app, new)
     action = Action("recycle", app, ("sympy",), (Target(new, {"sympy": 60.0}),), 0, "idle")
     assert machine.carry_out(action, order_id="d").skipped == ()
+
+
+def callbacks(app):
+    return Action("callbacks", app, (), tuple(Target(worker, {}) for worker in app.workers), 0, "at level high")
+
+
+def test_what_each_worker_tells_is_kept_with_its_pid(agents, app, clock):
+    agents.answers[(11, "callbacks")] = {
+        "id": "c",
+        "reclaimed_bytes": 7,
+        "skipped": None,
+        "notes": ["a gave 7", "b\nno"],
+    }
+    agents.answers[(12, "callbacks")] = {"id": "c", "reclaimed_bytes": 0, "skipped": "gevent has patched threading"}
+    outcome = executor(clock, lambda: reading(app)).carry_out(callbacks(app), order_id="c")
+    assert outcome.notes == ("worker 11: a gave 7", "worker 11: b no")
+    assert (outcome.reclaimed_bytes, outcome.workers) == (7, 1)
+    assert outcome.skipped == ("worker 12: gevent has patched threading",)
+
+
+@pytest.mark.parametrize(
+    ("notes", "kept"),
+    [
+        (None, []),
+        ("text", []),
+        ({"a": 1}, []),
+        ([1, None, ["x"], "y"], ["y"]),
+        (["\x1b[31mred" + "x" * 1000], [" [31mred" + "x" * 392]),
+        (["n"] * 1000, ["n"] * 50),
+    ],
+)
+def test_what_a_worker_tells_is_limited_and_printable(agents, app, clock, notes, kept):
+    agents.answers[(11, "stop")] = {"id": "c", "reclaimed_bytes": 5, "skipped": None, "notes": notes}
+    outcome = executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c")
+    assert outcome.notes == tuple(f"worker 11: {note}" for note in kept)
+
+
+def test_callbacks_are_called_in_all_workers_at_once_and_other_actions_in_one_after_the_other(
+    agents, app, clock, monkeypatch
+):
+    both = threading.Barrier(2, timeout=20)
+
+    def answered_together(path, order, *, owner, timeout):
+        both.wait()
+        return agents(path, order, owner=owner, timeout=timeout)
+
+    monkeypatch.setattr(action_module, "give_order", answered_together)
+    outcome = executor(clock, lambda: reading(app)).carry_out(callbacks(app), order_id="c")
+    assert (outcome.reclaimed_bytes, outcome.workers, outcome.errors) == (10, 2, ())
+    assert {order["id"] for _, order in agents.orders} == {"c.11", "c.12"}
+    both.reset()
+    both = threading.Barrier(2, timeout=0.05)
+    with pytest.raises(threading.BrokenBarrierError):
+        executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c")
+
+
+def test_one_that_hangs_or_breaks_does_not_hide_the_others(agents, app, clock, monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    agents.answers[(11, "callbacks")] = RuntimeError("a fault of ours")
+    outcome = executor(clock, lambda: reading(app)).carry_out(callbacks(app), order_id="c")
+    assert (outcome.workers, outcome.errors) == (1, ("worker 11: its order was not finished; the log says why",))
+    assert [type(each.exc_value) for each in raised] == [RuntimeError]
 
 
 @pytest.mark.parametrize("nonsense", [-1, None, "5", 1.5, True, 1 << 70])

@@ -233,6 +233,7 @@ def test_a_cycle_with_what_was_done():
         "workers": 2,
         "skipped": ["busy"],
         "errors": [],
+        "notes": [],
         "duration_seconds": 1.5,
     }
     cycle = {
@@ -248,8 +249,13 @@ def test_a_cycle_with_what_was_done():
     }
     dry = action | {"result": "dry_run", "workers": 0, "skipped": ["dry run"], "expected_bytes": 30 * MIB}
     custom = {"app": "", "mechanism": "custom", "packages": ["page"], "reason": "http at level high", "workers": 1}
-    cycle["actions"] += [dry, action | custom | {"skipped": []}]
-    text = " ".join(printed(history.shown(cycle)).split())
+    notes = ["worker 7: drop gave back 12.0 MiB", "worker 8: on_pressure callback drop failed: ValueError: no"]
+    calls = {"mechanism": "callbacks", "packages": [], "reason": "at level high", "notes": notes, "skipped": []}
+    cycle["actions"] += [dry, action | custom | {"skipped": []}, action | calls]
+    lines = printed(history.shown(cycle)).splitlines()
+    text = " ".join(" ".join(lines).split())
+    assert "callbacks in shop: done in 2 workers, 70.0 MiB back in 1.5 s (at level high) worker 7: drop" in text
+    assert [line for line in lines if line.startswith("    worker ")] == [f"    {note}" for note in notes]
     assert "recycle sympy, pandas in shop: dry run, 30.0 MiB expected in 1.5 s (unused for 11 s) custom" in text
     assert "custom page: done in 1.5 s (http at level high)" in text
     assert "app shop 90.0 % -> 50.0 % relieved webhook, high" in text

@@ -443,3 +443,110 @@ def test_what_is_left_alone_is_one_line_a_cycle_and_its_reasons_are_for_debuggin
     details = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
     assert len(details) >= 7
     assert all(detail.startswith("left alone: app=shop package=p") for detail in details)
+
+
+def calling(machine, control, *, seconds=0.0, **run):
+    """Return what is called in a turn of the loop `seconds` later: levels, and what the cycles came to."""
+    machine.now += seconds
+    before = len(machine.called)
+    cycles = control.run([HOST], **run)
+    return [level for _, level, _ in machine.called[before:]], [cycle.outcome for cycle in cycles]
+
+
+def test_callbacks_come_first_and_what_they_give_back_may_be_enough():
+    machine = FakeMachine(usage=0.86, packages=[package("p0")], workers=2, callbacks_from="high")
+    machine.caches = 200 * MIB
+    (cycle,) = loop(machine).run([HOST])
+    assert machine.called == [(machine.now, "high", [1, 2])]
+    (record,) = cycle.actions
+    assert (cycle.outcome, record.mechanism, record.reclaimed_bytes) == ("relieved", "callbacks", 200 * MIB)
+    assert record.notes == ("worker 1: drop gave back something",)
+    assert cycle.as_dict()["actions"][0]["notes"] == record.notes
+
+
+def test_callbacks_are_called_at_each_escalation_and_again_after_a_minute_whatever_was_futile():
+    machine = FakeMachine(usage=0.82, callbacks_from="warning")
+    control = loop(machine)
+    assert calling(machine, control) == (["medium"], ["futile"])
+    assert calling(machine, control, seconds=1) == ([], [])
+    machine.base += 40 * MIB
+    assert calling(machine, control, seconds=1)[0] == ["high"]
+    machine.base += 60 * MIB
+    assert calling(machine, control, seconds=1)[0] == ["emergency"]
+    machine.base -= 60 * MIB
+    assert calling(machine, control, seconds=1)[0] == []  # a lower level, at which it was called
+    assert calling(machine, control, seconds=59) == (["high"], ["futile"])
+    assert calling(machine, control, seconds=59)[0] == []
+    assert calling(machine, control, seconds=1) == (["high"], ["futile"])
+
+
+def test_no_pause_holds_up_the_callbacks_of_an_escalation_or_of_a_new_worker():
+    machine = FakeMachine(usage=0.86, packages=[package(f"p{n}", mib=1) for n in range(40)], callbacks_from="warning")
+    control = loop(machine)
+    assert calling(machine, control)[0] == ["high"]
+    assert len(machine.stops()) == 7
+    measured = machine.measurements
+    assert calling(machine, control, seconds=1) == ([], [])
+    assert machine.measurements == measured, "a pause costs no measurement"
+    machine.base += 60 * MIB  # emergency is the strategy high too, and its pause goes on
+    assert calling(machine, control, seconds=1) == (["emergency"], ["futile"])
+    assert len(machine.stops()) == 7
+    machine.workers.append(machine.workers[0].replaced(pid=2, start_ticks=2, packages=[]))
+    assert calling(machine, control, seconds=1)[0] == ["emergency"]
+    assert machine.called[-1][2] == [2]
+    assert calling(machine, control, seconds=3)[0] == []
+    assert len(machine.stops()) == 14, "the pause was not begun anew"
+
+
+def test_a_paused_scope_gets_its_callbacks_and_nothing_else():
+    machine = FakeMachine(usage=0.82, packages=[package("p0", mib=1)], callbacks_from="warning")
+    control = loop(machine)
+    assert calling(machine, control, paused={HOST.key}) == (["medium"], ["futile"])
+    assert calling(machine, control, seconds=1, paused={HOST.key}) == ([], [])
+    assert machine.stops() == []
+    assert calling(machine, control, seconds=1) == ([], ["futile"])
+    assert machine.stops() == ["p0"]
+
+
+def test_callbacks_that_become_due_within_a_cycle_go_before_the_actions_that_wait():
+    machine = FakeMachine(usage=0.81, packages=[package(f"p{n}", mib=1) for n in range(3)], callbacks_from="high")
+    act = machine.carry_out
+
+    def carry_out(action, *, order_id):
+        if action.packages == ("p0",):  # meanwhile the usage rises
+            machine.base += 60 * MIB
+        return act(action, order_id=order_id)
+
+    machine.carry_out = carry_out
+    (cycle,) = loop(machine).run([HOST])
+    assert [record.packages or record.mechanism for record in cycle.actions] == [
+        "trim",
+        ("p0",),
+        "callbacks",
+        ("p1",),
+        ("p2",),
+    ]
+    assert len({order_id for *_, order_id in machine.actions}) == 5
+
+
+def test_a_new_episode_calls_at_once():
+    machine = FakeMachine(usage=0.82, callbacks_from="warning")
+    control = loop(machine)
+    assert calling(machine, control)[0] == ["medium"]
+    machine.base -= 100 * MIB
+    assert calling(machine, control, seconds=1) == ([], [])
+    machine.base += 100 * MIB
+    assert calling(machine, control, seconds=1)[0] == ["medium"]
+
+
+def test_callbacks_that_cannot_be_called_are_recorded_with_the_reason():
+    machine, cycles = FakeMachine(usage=0.82, callbacks_from="warning"), []
+    machine.workers[0].trim_refused = "frozen"
+    machine.workers[0].unsupported = {"on_pressure": "gevent has patched threading"}
+    control = loop(machine, record=cycles)
+    for _ in range(3):
+        control.run([HOST])
+        machine.now += 20
+    (cycle,) = cycles
+    assert cycle.outcome == "skipped"
+    assert ["gevent" in skip.reason for skip in cycle.skips] == [True]

@@ -7,9 +7,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mempressure.config.thresholds import THRESHOLD_NAMES, Thresholds
-from mempressure.decide.alerts import HISTORY_LENGTH, LEVELS, Alert, AlertHistory, alert_counts, current_alert
+from mempressure.decide.alerts import (
+    CALL_INTERVAL_SECONDS,
+    HISTORY_LENGTH,
+    LEVELS,
+    Alert,
+    AlertHistory,
+    alert_counts,
+    callbacks_concerned,
+    callbacks_due,
+    current_alert,
+)
 
 DEFAULTS = Thresholds()
+NOW = 10_000.0
 LEVEL_OF = {"warning": "warning", "unload_packages": "medium", "aggressive_unload": "high", "emergency": "emergency"}
 
 
@@ -219,3 +230,44 @@ class HistoryMachine(RuleBasedStateMachine):
 
 
 TestHistoryMachine = HistoryMachine.TestCase
+
+
+@pytest.mark.parametrize(
+    ("ages", "level", "expected"),
+    [
+        ({}, "medium", True),
+        ({"medium": 1}, "medium", False),
+        ({"medium": 1}, "high", True),
+        ({"medium": 1}, "emergency", True),
+        ({"high": 1}, "medium", False),  # that was a call at medium too
+        ({"high": 1}, "high", False),
+        ({"medium": 59.9}, "medium", False),
+        ({"medium": 60}, "medium", True),
+        ({"medium": 100, "high": 1}, "medium", False),
+        ({"medium": 1, "high": 59}, "high", False),  # fell to medium, and rises again
+        ({"medium": 1, "high": 60}, "high", True),
+        ({"medium": -3600}, "medium", True),  # the clock was set back
+    ],
+)
+def test_callbacks_are_due_at_each_escalation_and_once_an_interval(ages, level, expected):
+    assert callbacks_due({each: NOW - age for each, age in ages.items()}, level, now=NOW) is expected
+
+
+@given(st.lists(st.tuples(st.floats(0, 200), st.sampled_from(LEVELS)), max_size=40))
+def test_no_level_is_called_twice_within_the_interval_and_none_waits_for_longer(looks):
+    called, now = {}, NOW
+    for seconds, level in looks:
+        now += seconds
+        higher = LEVELS[LEVELS.index(level) :]
+        last = max((called[each] for each in higher if each in called), default=None)
+        assert callbacks_due(called, level, now=now) == (last is None or now - last >= CALL_INTERVAL_SECONDS)
+        if callbacks_due(called, level, now=now):
+            called[level] = now
+
+
+@pytest.mark.parametrize(
+    ("declared", "levels"),
+    [("", ()), ("warning", LEVELS), ("high", LEVELS[2:]), ("emergency", LEVELS[3:]), ("whatever another writes", ())],
+)
+def test_a_worker_is_concerned_from_its_lowest_level_on(declared, levels):
+    assert tuple(level for level in LEVELS if callbacks_concerned(declared, level)) == levels

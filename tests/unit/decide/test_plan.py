@@ -12,6 +12,7 @@ from mempressure.decide.eligibility import Experience, Rules, choose_strategy
 from mempressure.decide.plan import make_plan
 from mempressure.decide.quarantine import judged
 from mempressure.decide.ranking import Ageing, observed
+from mempressure.mechanisms import NAMES
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
 
@@ -45,10 +46,12 @@ def rules(*, keep=(), **options):
     return Rules(thresholds=options.pop("thresholds", THRESHOLDS), keep_loaded=keep_loaded, **options)
 
 
-def plan(*apps, usage, trimmed=None, increasing=False, ageing=None, quarantine=None, **options):
+def plan(*apps, usage, trimmed=None, called=None, increasing=False, ageing=None, quarantine=None, **options):
     settled = rules(**options)
     strategy = choose_strategy(usage, settled.thresholds, increasing=increasing)
-    known = Experience(trimmed=trimmed or {}, ageing=ageing or Ageing(), quarantine=quarantine or {})
+    known = Experience(
+        trimmed=trimmed or {}, called=called or {}, ageing=ageing or Ageing(), quarantine=quarantine or {}
+    )
     return make_plan(
         apps, mechanisms=mechanisms(), usage=usage, strategy=strategy, rules=settled, now=NOW, experience=known
     )
@@ -267,6 +270,51 @@ def test_a_recycled_worker_counts_as_the_packages_it_held():
     ]
     made = plan(reading(*workers), usage=0.86)
     assert [action.mechanism for action in made.actions] == ["recycle"]  # two would be eight
+
+
+CALLS = {"callbacks": 1.0, "callbacks_from": "high"}
+
+
+@pytest.mark.parametrize(
+    ("usage", "level", "pids"),
+    [
+        (0.79, "", []),
+        (0.80, "", []),  # the level is medium, for which none is declared
+        (0.85, "high", [1, 2]),
+        (0.90, "emergency", [1, 2, 3]),
+        (0.99, "emergency", [1, 2, 3]),
+    ],
+)
+def test_callbacks_are_one_action_an_app_for_the_workers_that_were_not_called_at_the_level(usage, level, pids):
+    workers = [
+        worker(pid=1, **CALLS),
+        worker(pid=2, trim_refused="forked", **CALLS),
+        worker(pid=3, **CALLS),
+        worker(pid=4, serving=False, **CALLS),
+        worker(pid=5),
+    ]
+    made = plan(reading(*workers), usage=usage, called={(3, 3): {"high": NOW - 10}, (1, 1): {"medium": NOW - 1}})
+    calls = [action for action in made.actions if action.mechanism == "callbacks"]
+    assert [(action.level, [target.worker.pid for target in action.targets]) for action in calls] == (
+        [(level, pids)] if pids else []
+    )
+    assert made.actions[: len(calls)] == tuple(calls)
+    assert made.skips == ()
+
+
+def test_callbacks_without_a_time_limit_are_left_alone_with_the_reason():
+    held = {**CALLS, "unsupported": {"on_pressure": "gevent has patched threading"}}
+    made = plan(reading(worker(pid=1, **held), worker(pid=2, **CALLS)), usage=0.86)
+    assert [[target.worker.pid for target in action.targets] for action in made.actions] == [[2]]
+    assert [(skip.app, skip.package, skip.reason) for skip in made.skips] == [
+        ("shop", "", "worker 1: its callbacks are not called: gevent has patched threading")
+    ]
+
+
+def test_callbacks_count_nothing():
+    packages = [package(f"p{number}") for number in range(9)]
+    made = plan(reading(worker(*packages, **CALLS)), usage=0.86)
+    assert [action.mechanism for action in made.actions] == ["callbacks"] + ["stop"] * 7
 
 
 def test_a_trim_counts_nothing_and_is_not_repeated_soon():
@@ -489,7 +537,7 @@ def test_what_no_plan_ever_does(given_apps, usage, recycle_from, increasing, kee
             assert set(action.packages) == {
                 p.name for p in action.targets[0].worker.packages if p.loaded and p.mechanism == "recycle"
             }
-    order = [("trim", "stop", "recycle").index(action.mechanism) for action in made.actions]
+    order = [NAMES.index(action.mechanism) for action in made.actions]
     assert order == sorted(order)
 
 

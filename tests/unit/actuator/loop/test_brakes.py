@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mempressure.act.executor import Outcome
 from mempressure.config.thresholds import Thresholds
 from mempressure.control.monitor import MemoryMonitor
-from mempressure.control.records import Cycle, Pressure
+from mempressure.control.records import Cycle, Pressure, record_of
+from mempressure.decide.plan import Action
 from mempressure.errors import ConfigurationError
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
@@ -191,10 +195,12 @@ def look(make_worker, tmp_path):
     return read
 
 
-def cycle(outcome, scope="app", app="shop"):
+def cycle(outcome, scope="app", app="shop", by="stop"):
     numbers = {"pressure_since": 0.0, "started": 0.0, "usage_before": 0.9, "used_before": 9}
     made = Cycle(id="1", scope=scope, app=app, trigger="webhook", alert_key="", strategy="high", **numbers)
     made.outcome = outcome
+    action = Action(by, AppReading("shop", 0, Path("/none"), (), None), (), (), 0, "to try it")
+    made.actions = [record_of(action, Outcome(0, 1, (), (), 0.1), started=0.0)]
     return made
 
 
@@ -205,39 +211,59 @@ def value(metric):
 def test_a_scope_is_paused_and_logged_once_until_something_changes(brake, look, metrics, clock, caplog):
     host = Pressure("host", "", "webhook")
     for _ in range(2):
-        assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+        assert brake.paused([SHOP], *look()) == set()
         brake.note(cycle("futile"), *look())
     for _ in range(3):
-        assert brake.worth_a_cycle([SHOP, host], *look()) == [host]
+        assert brake.paused([SHOP, host], *look()) == {SHOP.key}
     assert caplog.text.count("scope paused: scope=app app='shop' reason=2 cycles in a row freed too little") == 1
     assert value(metrics.brakes.labels("futile_cycles")) == 1
     assert value(metrics.stopped_scopes) == 1
-    assert brake.worth_a_cycle([SHOP], *look(packages=("numpy",))) == [SHOP]
-    assert brake.worth_a_cycle([SHOP], *look(percent=95)) == [SHOP]
+    assert brake.paused([SHOP], *look(packages=("numpy",))) == set()
+    assert brake.paused([SHOP], *look(percent=95)) == set()
     assert value(metrics.stopped_scopes) == 0
 
 
 def test_after_the_pause_one_more_cycle_is_tried(brake, look, metrics, clock):
     for _ in range(2):
         brake.note(cycle("futile"), *look())
-    assert brake.worth_a_cycle([SHOP], *look()) == []
+    assert brake.paused([SHOP], *look()) == {SHOP.key}
     clock.now += 60
-    assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+    assert brake.paused([SHOP], *look()) == set()
     brake.note(cycle("futile"), *look())
-    assert brake.worth_a_cycle([SHOP], *look()) == []
+    assert brake.paused([SHOP], *look()) == {SHOP.key}
     assert value(metrics.brakes.labels("futile_cycles")) == 2
+
+
+def test_callbacks_in_vain_neither_begin_a_pause_nor_prolong_it(brake, look, clock):
+    for _ in range(3):
+        brake.note(cycle("futile", by="callbacks"), *look())
+    assert brake.paused([SHOP], *look()) == set()
+    for _ in range(2):
+        brake.note(cycle("futile"), *look())
+    clock.now += 59
+    brake.note(cycle("futile", by="callbacks"), *look())
+    assert brake.paused([SHOP], *look()) == {SHOP.key}
+    clock.now += 1
+    assert brake.paused([SHOP], *look()) == set()
+
+
+def test_callbacks_that_brought_something_end_a_pause(brake, look, clock):
+    for _ in range(2):
+        brake.note(cycle("futile"), *look())
+    brake.note(cycle("effective", by="callbacks"), *look())
+    assert brake.paused([SHOP], *look()) == set()
 
 
 def test_an_effective_cycle_starts_the_count_anew(brake, look, clock):
     brake.note(cycle("futile"), *look())
     brake.note(cycle("effective"), *look())
     brake.note(cycle("futile"), *look())
-    assert brake.worth_a_cycle([SHOP], *look()) == [SHOP]
+    assert brake.paused([SHOP], *look()) == set()
 
 
 def test_the_loads_of_the_host_are_those_of_every_app(brake, look, clock):
     host = Pressure("host", "", "webhook")
     for _ in range(2):
         brake.note(cycle("futile", "host", ""), *look())
-    assert brake.worth_a_cycle([host], *look()) == []
-    assert brake.worth_a_cycle([host], *look(packages=())) == [host]
+    assert brake.paused([host], *look()) == {host.key}
+    assert brake.paused([host], *look(packages=())) == set()

@@ -220,12 +220,41 @@ def test_trimming_reports_every_worker():
         till=[worker(pid=4, app="till")],
     )
     assert [action.targets[0].worker.pid for action in plan_trim(reading)] == [1, 4]
+    assert {action.mechanism for action in plan_trim(reading)} == {"trim"}
     results = requests(FakeMachine(reading)).trim()
     assert [(r["app"], r["pid"], r["reclaimed_bytes"], r["skipped_reason"]) for r in results] == [
         ("shop", 1, 7, None),
         ("shop", 2, 0, "forked"),
         ("shop", 3, 0, "is not serving"),
         ("till", 4, 7, None),
+    ]
+
+
+def test_callbacks_are_called_before_a_requested_trim_and_where_it_is_refused():
+    callbacks = {"callbacks": 1.0, "callbacks_from": "medium"}
+    reading = node(
+        shop=[
+            worker(pid=1, **callbacks),
+            worker(pid=2, trim_refused="forked", **callbacks),
+            worker(pid=3, trim_refused="forked", unsupported={"on_pressure": "gevent"}, **callbacks),
+            worker(pid=4, serving=False, **callbacks),
+            worker(pid=5, callbacks=1.0, callbacks_from="high"),
+        ]
+    )
+    planned = [(action.mechanism, action.targets[0].worker.pid, action.level) for action in plan_trim(reading)]
+    assert planned == [
+        ("callbacks", 1, "medium"),
+        ("trim", 1, "medium"),
+        ("callbacks", 2, "medium"),
+        ("trim", 5, "medium"),
+    ]
+    results = requests(FakeMachine(reading)).trim()
+    assert [(r["pid"], r["reclaimed_bytes"], r["skipped_reason"]) for r in results] == [
+        (1, 14, None),
+        (2, 7, "forked"),
+        (3, 0, "forked"),
+        (4, 0, "is not serving"),
+        (5, 7, None),
     ]
 
 

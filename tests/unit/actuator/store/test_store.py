@@ -598,7 +598,7 @@ def test_pages_are_the_whole_whatever_is_recorded_meanwhile(filled, options):
         ({"until": ["-1"]}, "send Unix seconds"),
         ({"app": [""]}, "the name of an app"),
         ({"package": ["x" * 201]}, "the name of a package"),
-        ({"mechanism": ["kill"]}, "send trim, stop"),
+        ({"mechanism": ["kill"]}, "send callbacks, trim, stop"),
         ({"result": ["good"]}, "send done, skipped, failed"),
         ({"kind": ["all"]}, "send acted, skipped"),
         ({"packge": ["pandas"]}, "'packge' is unknown; send limit, before"),
