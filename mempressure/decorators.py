@@ -12,17 +12,17 @@ from typing import Any, TypeVar, cast
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KINDS = (
-    ("iscoroutinefunction", "coroutine function (async def)"),
-    ("isasyncgenfunction", "asynchronous generator function"),
-    ("isgeneratorfunction", "generator function"),
+    ("iscoroutinefunction", "a coroutine function (async def)"),
+    ("isasyncgenfunction", "an asynchronous generator function"),
+    ("isgeneratorfunction", "a generator function"),
 )
 
 
 def kind_of_function(function: Callable[..., object]) -> str:
     """Return what kind of function it is whose call runs nothing, empty where a call runs it.
 
-    That is "coroutine function (async def)", "asynchronous generator function" or "generator function"; seen through
-    partial objects, methods and instances that can be called.
+    That is "a coroutine function (async def)", "an asynchronous generator function" or "a generator function"; seen
+    through partial objects, methods and instances that can be called.
     """
     import inspect  # 1.2 MB where nothing else loaded it: only paid where something is decorated
 

@@ -76,10 +76,12 @@ class PressureCallbacks:
 
         Args:
             level: the alert level now.
-            release: called after each, so that what it freed shows: returns free pages to the kernel.
+            release: returns free pages to the kernel: called after each, so that what it freed shows, and before the
+                first, so that what was free already does not count.
         """
         called = []
         deadline = time.monotonic() + ALL_CALLBACKS_SECONDS
+        release()
         before = _private_bytes()
         for own, name, callback in list(self._callbacks):
             if _LEVELS.index(own) <= _LEVELS.index(level):
@@ -154,11 +156,10 @@ def _taking_level(callback: Callable[..., object], name: str) -> Callable[[str],
     if not callable(callback):
         raise ConfigurationError(f"on_pressure callback {callback!r:.100} cannot be called; declare a function")
     if kind := kind_of_function(callback):
-        way_out = f"asyncio.run_coroutine_threadsafe({name}(level), loop)"
-        scheduled = f" and schedules it on the loop of your own: {way_out}" if kind.startswith("coroutine") else ""
+        scheduling = f"asyncio.run_coroutine_threadsafe({name}(level), loop) with the event loop of yours"
         raise ConfigurationError(
-            f"on_pressure callback {name} is a {kind}, and calling it runs nothing: callbacks are called in a thread "
-            f"of their own, which has no event loop; declare a plain function that does the work{scheduled}"
+            f"on_pressure callback {name} is {kind}: calling it runs nothing, and where it is called there is no event "
+            f"loop; declare a plain function that {f'calls {scheduling}' if 'coroutine' in kind else 'does the work'}"
         )
     try:
         parameters = inspect.signature(callback)

@@ -146,7 +146,7 @@ def _what_was_tried(tried: Sequence[CycleDict]) -> list[str]:
     if any(action["result"] == "dry_run" for action in actions):
         lines.append("actions were not carried out: it is a dry run (MEMPRESSURE_DRY_RUN)")
     reasons = [text for action in actions for text in (*action["errors"], *action["skipped"])]
-    reasons += [f"{skip['package']} {skip['reason']}" for cycle in tried for skip in cycle["skips"]]
+    reasons += [f"{skip['package']} {skip['reason']}".strip() for cycle in tried for skip in cycle["skips"]]
     lines += [f"left alone: {reason}" for reason in list(dict.fromkeys(reasons))[:MOST_REASONS] if reason != "dry run"]
     return lines or ["no action gave memory back"]
 

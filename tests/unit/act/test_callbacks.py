@@ -1,4 +1,5 @@
 import functools
+import re
 import sys
 import threading
 
@@ -152,9 +153,9 @@ def test_what_each_gave_back_is_measured_and_told(callbacks):
     callbacks.add("high", str.upper)
     large, small, nothing = callbacks.call("high", release=release_free_pages)
     assert 16 * MIB <= large.reclaimed < 20 * MIB
-    assert "drop_large gave back 16." in large.line
+    assert re.search(r"drop_large gave back 1[67]\.\d MiB$", large.line)
     assert 4 * MIB <= small.reclaimed < 8 * MIB
-    assert "drops_and_fails failed: ValueError: no\nmore; gave back 4." in small.line
+    assert re.search(r"drops_and_fails failed: ValueError: no\nmore; gave back [45]\.\d MiB$", small.line)
     assert nothing == ("str.upper gave back nothing", 0)
 
 
@@ -163,7 +164,7 @@ def test_free_pages_are_returned_after_each_callback_before_it_is_measured(callb
     callbacks.add("high", lambda: released.append("called"))
     callbacks.add("high", lambda: released.append("called"))
     callbacks.call("high", release=lambda: released.append("released"))
-    assert released == ["called", "released"] * 2
+    assert released == ["released", "called", "released", "called", "released"]
 
 
 def test_where_memory_cannot_be_measured_they_are_called_all_the_same(callbacks, monkeypatch):
@@ -305,10 +306,10 @@ class Flusher:
         ),
         (functools.partial(flush, "high"), r"flush is a coroutine function"),
         (Flusher(), r"Flusher is a coroutine function"),
-        (stream, r"stream is a asynchronous generator function, and calling it runs nothing"),
+        (stream, r"stream is an asynchronous generator function: calling it runs nothing"),
         (
             rows,
-            r"rows is a generator function, and calling it runs nothing.*declare a plain function that does the work$",
+            r"rows is a generator function: calling it runs nothing.*declare a plain function that does the work$",
         ),
     ],
 )

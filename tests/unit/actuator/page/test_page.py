@@ -224,6 +224,15 @@ def test_what_was_done_is_shown_newest_first(client, actuator):
     )
 
 
+def test_what_callbacks_brought_is_shown(client, actuator):
+    called = cycle(1).actions[0]
+    called.mechanism, called.packages, called.workers = "callbacks", (), 2
+    called.notes = ("worker 7: drop gave back 30.0 MiB", f"worker 8: on_pressure callback drop failed: {HOSTILE}")
+    actuator.store.record(cycle(1, actions=[called]))
+    told = f"worker 7: drop gave back 30.0 MiB; worker 8: on_pressure callback drop failed: {HOSTILE}"
+    assert f"callbacks: 30.0 MiB from 2 workers {told}" in text_of(client.get("/"))
+
+
 def test_a_history_that_cannot_be_read_leaves_the_rest(client, actuator):
     actuator.store.close()
     page = client.get("/")
