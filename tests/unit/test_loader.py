@@ -281,7 +281,7 @@ def test_callbacks_are_called_by_order_and_the_answer_says_what_each_brought(loa
 
     answer = ask("c1", "callbacks", level="high")
     assert (cache, levels, answer["skipped"]) == ([], ["high"], None)
-    assert 8 << 20 <= answer["reclaimed_bytes"] < 12 << 20
+    assert 7 << 20 < answer["reclaimed_bytes"] < 12 << 20  # the process goes on meanwhile
     first, second = answer["notes"]
     assert re.fullmatch(r"list\.clear gave back \d+\.\d MiB", first)
     assert second.startswith("on_pressure callback ")
