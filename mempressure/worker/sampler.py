@@ -50,20 +50,20 @@ class WorkerSampler:
         self._cgroup = cgroup
         self._clock = clock
         self._pid_namespace = pid_namespace()
-        self.begin()
-        self._next_measurement = 0.0
         self._processes: dict[str, tuple[int, ProcessMemory]] = {}
-        self._own = ProcessMemory(0, 0)
-        self._supervisor_memory = ProcessMemory(0, 0)
+        self.begin()
         self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
         self._serving_since = UNKNOWN
         self.measures_memory = True
 
     def begin(self) -> None:
-        """Begin as this process: again in a child that was forked by the one that made this."""
+        """Begin as this process: again in a child that was forked by the one that made this, and measured itself."""
         self._started = self._clock()
         self._start_ticks = start_ticks()
+        self._own = self._supervisor_memory = ProcessMemory(0, 0)
+        self._processes = {}
+        self._next_measurement = 0.0
 
     def note_baseline(self) -> None:
         """Measure what this worker takes before its first request."""

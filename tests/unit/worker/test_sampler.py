@@ -86,6 +86,15 @@ def test_what_a_worker_takes_before_its_first_work_is_its_baseline(
     assert sampler.sample({}, thorough=True)[0].baseline_bytes == (4 if is_fresh else 1)
 
 
+def test_a_forked_child_does_not_take_its_parents_memory_for_its_own(make_sampler, monkeypatch):
+    sampler = make_sampler()
+    monkeypatch.setattr("mempressure.worker.sampler.process_memory", lambda *_: ProcessMemory(900, 800))
+    assert sampler.sample({}, thorough=True)[0].private_bytes == 800
+    monkeypatch.setattr("mempressure.worker.sampler.process_memory", lambda *_: ProcessMemory(8, 4))
+    sampler.begin()
+    assert sampler.sample({}, thorough=False)[0].private_bytes == 4
+
+
 def test_the_work_that_the_server_shows_is_told_with_the_time_that_makes_idle(make_sampler, monkeypatch):
     worker, _ = make_sampler().sample({}, thorough=True)
     assert (worker.active_work, worker.last_work, worker.idle_timeout) == (0, -1, 60)
