@@ -22,6 +22,7 @@ from mempressure.cli.progress import MissingLibraryError, console
 from mempressure.cli.reports import run as report
 from mempressure.config.configuration import MANAGED, MANAGED_PID, OBSERVED_IN, load_configuration
 from mempressure.errors import ConfigurationError, MempressureError
+from mempressure.hooks.notice import say
 
 UNSAFE = 1
 CANNOT_RUN = 126
@@ -150,17 +151,12 @@ def manage(command: list[str], *, app: str, share: bool, dry_run: bool) -> NoRet
     """
     program = shutil.which(command[0]) or command[0]
     if not is_python(program):
-        sys.stderr.write(
-            f"mempressure: {command[0]} is no Python program: nothing in it can be managed, only Python servers that "
-            "it starts\n"
-        )
+        say(f"{command[0]} is no Python program: nothing in it can be managed, only Python servers that it starts")
     variables = {MANAGED: "dry-run" if dry_run else "manage", MANAGED_PID: str(os.getpid())}
     if share:
         variables["MEMPRESSURE_SHARE"] = "true"
     for number in _IGNORED_BY_PYTHON:  # what was ignored before stays so; these two Python has changed itself
         signal.signal(number, signal.SIG_DFL)
-    sys.stdout.flush()
-    sys.stderr.flush()
     try:
         os.execvpe(command[0], command, environment(command, app=app, **variables))  # noqa: S606 -- what it is for
     except OSError as error:

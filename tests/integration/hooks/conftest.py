@@ -11,7 +11,8 @@ def shop(processes, tmp_path, runtime_dir):
     (tmp_path / "service").mkdir()
     shop = Unchanged(processes, tmp_path / "service", runtime_dir)
     yield shop
-    shop.process.stop()
+    if shop.process is not None:
+        shop.process.stop()
     left = [
         path.name for path in shop.files() if path.name != "control.lock"
     ]  # of the control loop, which one of them led

@@ -28,6 +28,7 @@ class Unchanged(Workers):
         super().__init__(runtime, "shop")
         self.folder = Path(folder)
         self.port = free_port()
+        self.process = None
         self._processes = processes
 
     def environ(self, **more):
