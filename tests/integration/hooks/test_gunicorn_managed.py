@@ -114,3 +114,22 @@ def test_a_dry_run_declines_what_is_ordered_and_says_so(managed):
         for operation in ("recycle", "trim")
     ]
     assert os.path.exists(f"/proc/{victim.pid}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MEMPRESSURE_BUDGET": "a lot"}, "is not managed: MEMPRESSURE_BUDGET='a lot'"),
+        ({"MEMPRESSURE_APP": "x" * 200}, "is not managed: MEMPRESSURE_APP="),
+        ({"MEMPRESSURE_CONFIG": "/no/such/file"}, "is not managed: "),
+        ({"MEMPRESSURE_RUNTIME_DIR": "/proc/here"}, "agent not started, this worker is not managed"),
+    ],
+)
+@pytest.mark.parametrize("way", ["--manage", "--share"])
+def test_what_keeps_it_from_being_managed_is_said_and_the_application_runs(managed, variables, said, way):
+    managed.start(managed.gunicorn(), way, workers=0, **variables)
+    assert until(managed.get, "an answer", seconds=DEADLINE).isdigit()
+    log = managed.process.log
+    until(lambda: said in log.read_text(), lambda: f"{said} in {log.read_text()}", seconds=DEADLINE)
+    managed.process.stop()
+    assert "Traceback" not in log.read_text()
