@@ -62,7 +62,7 @@ class LeadingLoop:
         self._monitor = monitor
         self._settings = settings
         self._delay = delay_seconds
-        self._lock = LockFile(configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
+        self._lock = self._lock_file()
         self._stopping = threading.Event()
         self._lead: Lead | None = None
         self._state = ""
@@ -78,6 +78,9 @@ class LeadingLoop:
         self._stopping.set()
         if self._thread is not threading.current_thread():
             self._thread.join(STOP_SECONDS)
+
+    def _lock_file(self) -> LockFile:
+        return LockFile(self._configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
 
     def forget(self) -> None:
         """In a forked child, leave the lead to the parent."""
@@ -128,6 +131,7 @@ class LeadingLoop:
     def _run(self) -> None:
         try:
             self._stopping.wait(self._delay)
+            self._lock = self._lock_file()  # forked by root's server, this worker may have another user by now
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:

@@ -88,10 +88,7 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        directory = self._runtime / str(os.geteuid())
-        self._socket_path = socket_path(directory, self._pid)
-        self._state_path = self._socket_path.with_suffix(".state")
-        self._socket = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted)
+        self._name_files()
         if not self._delay and not self._open():
             self._close()
             return False
@@ -136,7 +133,15 @@ class Agent:
         """Open after the delay, or as soon as there is something to publish: a worker that serves need not wait."""
         if self._selector.select(self._delay):
             self._drained()
+        # Forked by root's server, this worker may have another user by now.
+        self._trusted.add(os.geteuid())
+        self._name_files()
         return not self._stopping.is_set() and self._open()
+
+    def _name_files(self) -> None:
+        self._socket_path = socket_path(self._runtime / str(os.geteuid()), self._pid)
+        self._state_path = self._socket_path.with_suffix(".state")
+        self._socket = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted)
 
     def _open(self) -> bool:
         try:

@@ -114,7 +114,9 @@ class Gunicorn(Supervisor):
         """Prepare for a spare worker where this one is the only one; known before it begins to serve."""
         if self._worker.cfg.workers == 1 and not self._worker.booted:
             self._app_workers = app_workers
-            self._note = directory / f"{file_stem(self.pid, pid_namespace())}.spare"
+            # Forked by root's arbiter with a loader, this worker has not changed its user yet.
+            own = directory.with_name(str(self._worker.cfg.uid))
+            self._note = own / f"{file_stem(self.pid, pid_namespace())}.spare"
 
     def settle(self) -> None:
         """Have the arbiter keep as many workers as it is configured for."""

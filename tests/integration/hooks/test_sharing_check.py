@@ -1,6 +1,8 @@
 """`mempressure run --share --check`: starts an application as sharing would, asks it, and says what was found."""
 
+import os
 import subprocess
+import tempfile
 
 import psutil
 import pytest
@@ -43,13 +45,13 @@ def checked(shop):
     start = "import sys; from mempressure.hooks import check; check.WATCHED_SECONDS = 3.0; "
     start += "from mempressure.cli import main; sys.exit(main())"
 
-    def checked(path="/", *options, command=None):
+    def checked(path="/", *options, command=None, **variables):
         before = {process.pid for process in psutil.process_iter()}
         url = [f"http://127.0.0.1:{shop.port}{path}"] if path else []
         words = [RUN[0], "-c", start, "run", "--share", "--check", *url, "--", *(command or shop.gunicorn(*options))]
         command = [str(word) for word in words]
         done = subprocess.run(
-            command, env=shop.environ(), capture_output=True, text=True, timeout=DEADLINE, check=False
+            command, env=shop.environ(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
         )
         left = [each for each in psutil.process_iter(["cmdline"]) if each.pid not in before]
         assert [each for each in left if str(shop.folder) in " ".join(each.info["cmdline"] or ())] == []
@@ -116,3 +118,16 @@ def test_what_serves_nothing_or_does_not_start_is_an_error(shop, checked):
     assert "the application has ended; what it printed says why" in said
     status, said = checked("/", command=["no-such-command"])
     assert (status, said) == (127, "mempressure: error: no-such-command cannot be run: No such file or directory\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts workers of another user")
+def test_workers_of_another_user_than_the_arbiters_are_found_too(shop, checked):
+    # pytest's directories are closed to other users, and so is where it has temporary files made.
+    place = "/tmp"  # noqa: S108 -- names in it are random
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 -- so that the workers' user gets in
+        shop.folder = folder
+        with open(os.path.join(folder, "service.py"), "w") as file:
+            file.write(SERVICE)
+        status, said = checked("/", "--user", "65534", "--group", "65534", TMPDIR=place)
+    assert (status, "2 workers: " in said) == (0, True), said
