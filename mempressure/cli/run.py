@@ -152,6 +152,8 @@ def manage(command: list[str], *, app: str, share: bool, dry_run: bool) -> NoRet
     program = shutil.which(command[0]) or command[0]
     if not is_python(program):
         say(f"{command[0]} is no Python program: nothing in it can be managed, only Python servers that it starts")
+    elif ignores_environment(program, command[1:]):
+        say(f"{command[0]} is run with Python's -E or -I, which ignore PYTHONPATH: nothing in it can be managed")
     variables = {MANAGED: "dry-run" if dry_run else "manage", MANAGED_PID: str(os.getpid())}
     if share:
         variables["MEMPRESSURE_SHARE"] = "true"
@@ -175,6 +177,31 @@ def is_python(program: str) -> bool:
     if first.startswith(b"#!/bin/sh") and b"exec" in second and b'"$0"' in second:
         return True  # pip's script for an interpreter whose path is too long, or has spaces
     return first.startswith(b"#!") and any(name in first for name in (b"python", b"pypy"))
+
+
+def ignores_environment(program: str, options: Sequence[str]) -> bool:
+    """Return whether a Python interpreter or a script for one runs with -E or -I, which leave PYTHONPATH out.
+
+    Args:
+        program: the interpreter or script.
+        options: what follows it on the command line: an interpreter's options come first.
+    """
+    if not os.path.basename(os.path.realpath(program)).startswith(("python", "pypy")):
+        try:
+            with open(program, "rb") as file:
+                options = file.readline(300).decode("latin-1").split()[1:]
+        except OSError:
+            return False
+    words = iter(word for word in options if not word.startswith("python"))  # env python3 -E
+    for word in words:
+        flags = word[1:].partition("c")[0].partition("m")[0] if word.startswith("-") and word[1:2] != "-" else ""
+        if not flags:
+            return False
+        if flags in ("X", "W"):
+            next(words, None)
+        elif flags[0] not in "XW" and ("E" in flags or "I" in flags):
+            return True
+    return False
 
 
 def name_of(command: Sequence[str]) -> str:

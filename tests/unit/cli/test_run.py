@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mempressure import cli
-from mempressure.cli.run import CannotRunError, is_python, manage, name_of
+from mempressure.cli.run import CannotRunError, ignores_environment, is_python, manage, name_of
 from mempressure.config.configuration import MANAGED, MANAGED_PID
 
 PIPS_WRAPPER = """#!/bin/sh
@@ -79,6 +79,32 @@ def test_a_relative_name_is_looked_at_from_here(script, monkeypatch, tmp_path):
 def test_what_cannot_be_read_is_taken_for_python_so_that_nothing_wrong_is_said(tmp_path):
     assert is_python(str(tmp_path / "missing"))
     assert is_python(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "ignores"),
+    [
+        ("", False),
+        ("-m gunicorn shop:app", False),
+        ("-u serve.py -I", False),
+        ("-c import-E", False),
+        ("-E -m gunicorn", True),
+        ("-I serve.py", True),
+        ("-sE -m gunicorn", True),
+        ("-u -X dev -I -m gunicorn", True),
+        ("-W Error serve.py", False),
+        ("-X importtime serve.py -E", False),
+        ("-Im gunicorn", True),
+        ("-WError -XI serve.py", False),
+        ("--version -E", False),
+        ("- -E", False),
+    ],
+)
+def test_an_interpreter_that_ignores_its_environment_is_known_by_its_options(script, options, ignores):
+    assert ignores_environment(sys.executable, options.split()) is ignores
+    # Of a script its first line says it, and what follows is its own.
+    assert ignores_environment(script(f"#!/usr/bin/python3 {options}\n"), []) is ignores
+    assert not ignores_environment(script("#!/usr/bin/env python3\n"), ["-E"])
 
 
 @pytest.mark.parametrize(
@@ -183,6 +209,11 @@ def test_a_command_that_is_no_python_is_told_by_name(main, script):
     _, told, _ = main("--manage", "--", script("#!/bin/sh\n"))
     assert told.startswith("mempressure: ")
     assert "command is no Python program: nothing in it can be managed, only Python servers that it starts\n" in told
+
+
+def test_a_python_that_nothing_can_be_brought_into_is_told_by_name(main):
+    _, told, _ = main("--manage", "--", sys.executable, "-I", "-m", "gunicorn")
+    assert "is run with Python's -E or -I, which ignore PYTHONPATH: nothing in it can be managed\n" in told
 
 
 @pytest.mark.parametrize(
