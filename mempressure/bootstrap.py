@@ -22,6 +22,7 @@ class Bootstrap:
         packages: returns the declared packages, if any was declared.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
+        at_tick: called once a second by the agent, in its thread.
 
     Attributes:
         worker: what the agent publishes and passes orders to; None where no agent runs.
@@ -34,11 +35,13 @@ class Bootstrap:
         packages: "Callable[[], Packages | None]",
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: "Callable[[], BackgroundWork | None]",
+        at_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._configuration = configuration
         self._packages = packages
         self._callbacks = callbacks
         self._background = background
+        self._at_tick = at_tick
         self.worker: ManagedWorker | None = None
         self._prepared: ManagedWorker | None = None
         """What a supervisor's workers begin with: made once, before they are forked, it is shared by all of them."""
@@ -67,6 +70,7 @@ class Bootstrap:
                 packages=self._packages,
                 callbacks=self._callbacks,
                 background=self._background,
+                at_tick=self._at_tick,
                 forked=forked,
                 delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
             )

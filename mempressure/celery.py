@@ -10,4 +10,4 @@ from mempressure.hooks.celery import install
 
 share = management.share
 
-install(begin=management.begin, share=management.may_share)
+install(begin=management.begin, share=management.may_share, prepare=management.prepare)

@@ -16,4 +16,4 @@ from mempressure.hooks.gunicorn import install
 
 share = management.share
 
-install(gunicorn.arbiter, begin=management.begin, share=management.may_share)
+install(gunicorn.arbiter, begin=management.begin, share=management.may_share, prepare=management.prepare)

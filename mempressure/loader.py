@@ -62,6 +62,7 @@ class LazyLoader:
             packages=lambda: self._packages,
             callbacks=lambda: self._callbacks,
             background=lambda: self._background,
+            at_tick=self._contend,
         )
         if self._with_agent:
             self._bootstrap.start_agent()
@@ -233,7 +234,11 @@ class LazyLoader:
 
         with self._lock:
             if self._loop is None:
-                self._loop = ApplicationLoop(self._configuration, monitor=self._process_monitor)
+                self._loop = ApplicationLoop(
+                    self._configuration,
+                    monitor=self._process_monitor,
+                    has_agent=lambda: self._bootstrap.worker is not None,
+                )
         self._loop.start()
 
     def stop(self) -> None:
@@ -313,6 +318,10 @@ class LazyLoader:
             self._bootstrap.after_fork()
         if self._loop is not None:
             self._loop.after_fork()
+
+    def _contend(self) -> None:
+        if self._loop is not None:
+            self._loop.contend()
 
     def _declaring(self) -> "Declarations":
         from mempressure.worker.declarations import Declarations  # 70 KB, paid with the first declaration

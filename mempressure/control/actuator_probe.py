@@ -31,7 +31,7 @@ def _get(url: str, path: str, timeout: float) -> tuple[int, bytes]:
     request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
     received = b""
     with (
-        closing(socket.create_connection((host, port), timeout)) as plain,
+        closing(socket.create_connection((_looked_up(host), port), timeout)) as plain,  # type: ignore[arg-type]  # bytes may be
         closing(_secured(plain, host) if parts.scheme == "https" else plain) as connection,
     ):
         connection.sendall(request.encode("ascii"))
@@ -44,6 +44,11 @@ def _get(url: str, path: str, timeout: float) -> tuple[int, bytes]:
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     return int(words[1]) if words[0].startswith(b"HTTP/1.") and len(words) > 1 else 0, body
+
+
+def _looked_up(host: str) -> str | bytes:
+    # As a str it would be encoded by IDNA, whose tables are 0.4 MB.
+    return host.encode() if host.isascii() else host
 
 
 def _secured(connection: socket.socket, host: str) -> socket.socket:

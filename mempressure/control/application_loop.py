@@ -19,14 +19,22 @@ class ApplicationLoop:
     Args:
         configuration: of the process.
         monitor: returns the memory monitor of the process, with its thresholds.
+        has_agent: returns whether an agent runs here, whose ticks call `contend`.
 
     Attributes:
         loop: the loop; None where it does not run here.
     """
 
-    def __init__(self, configuration: Configuration, *, monitor: "Callable[[], ProcessMonitor]") -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        monitor: "Callable[[], ProcessMonitor]",
+        has_agent: Callable[[], bool],
+    ) -> None:
         self._configuration = configuration
         self._monitor = monitor
+        self._has_agent = has_agent
         self._lock = threading.Lock()
         self._wanted = False
         self._in_workers = False
@@ -52,6 +60,9 @@ class ApplicationLoop:
             import mempressure.control.actuator_probe
             import mempressure.control.lead
             import mempressure.control.process_monitor  # noqa: F401 -- as the leading process does
+            from mempressure.act.mechanisms import mechanisms
+
+            mechanisms()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child, whose parent's thread is not here."""
@@ -75,4 +86,11 @@ class ApplicationLoop:
                 settings=lambda: self._monitor().settings(),
                 delay_seconds=FORKED_DELAY_SECONDS if forked else 0.0,
             )
-        self.loop.start()
+        # A thread that waits takes 0.4 MiB of a worker that shares the rest of its memory.
+        if not self._has_agent():
+            self.loop.start()
+
+    def contend(self) -> None:
+        """Run the loop where this process may lead; called by the agent at each tick, in its thread."""
+        if (loop := self.loop) is not None:
+            loop.contend()

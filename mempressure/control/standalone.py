@@ -62,29 +62,47 @@ class LeadingLoop:
         self._monitor = monitor
         self._settings = settings
         self._delay = delay_seconds
-        self._lock = self._lock_file()
+        self._lock: LockFile | None = None
         self._stopping = threading.Event()
         self._lead: Lead | None = None
         self._state = ""
         self._once = LogOnce(__name__)
-        self._thread = threading.Thread(target=self._run, name="mempressure-control", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="mempressure-control", daemon=True)
+        thread.start()
+        self._thread = thread  # once it runs: what stops it waits for its end
+
+    def contend(self) -> None:
+        """Start the thread where this process may lead; called again and again, so that waiting needs no thread."""
+        if not self._stopping.is_set() and self._thread is None:
+            self._survive(self._contend)
+
+    def _contend(self) -> None:
+        own_runtime_directory(self._configuration.runtime_directory)
+        if self._held_lock().take():
+            self.start()
+        else:
+            self._enter_state(_FOLLOWS, os.geteuid())
 
     def stop(self) -> None:
         """Begin no other action, and leave the lead to another process once the one that runs is done."""
         self._stopping.set()
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_SECONDS)
 
-    def _lock_file(self) -> LockFile:
-        return LockFile(self._configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
+    def _held_lock(self) -> LockFile:
+        # Made late: forked by root's server, this worker has another user by now.
+        if self._lock is None:
+            self._lock = LockFile(self._configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
+        return self._lock
 
     def forget(self) -> None:
         """In a forked child, leave the lead to the parent."""
-        self._lock.forget()
+        if self._lock is not None:
+            self._lock.forget()
 
     def turn(self) -> None:
         """Open a cycle for each scope that is under pressure and due, where this process leads and no actuator answers.
@@ -94,7 +112,7 @@ class LeadingLoop:
             OSError: the lock file cannot be used.
         """
         own_runtime_directory(self._configuration.runtime_directory)
-        if not self._lock.take():
+        if not self._held_lock().take():
             self._enter_state(_FOLLOWS, os.geteuid())
         elif self._actuator_answers():
             self._enter_state(_STANDS_BY, self._url)
@@ -131,16 +149,19 @@ class LeadingLoop:
     def _run(self) -> None:
         try:
             self._stopping.wait(self._delay)
-            self._lock = self._lock_file()  # forked by root's server, this worker may have another user by now
             while not self._stopping.is_set():
                 began = time.monotonic()
-                try:
-                    self.turn()
-                    self._once.over("turn")
-                except Exception as error:  # noqa: BLE001 -- no failure of one turn may end the loop
-                    expected = isinstance(error, MempressureError | OSError)
-                    words = "turn of the control loop failed, the next one comes: reason=%s"
-                    self._once.error("turn", words, error, exc_info=None if expected else error)
+                self._survive(self.turn)
                 self._stopping.wait(max(0.0, began + TICK_SECONDS - time.monotonic()))
         finally:
-            self._lock.release()
+            self._held_lock().release()
+
+    def _survive(self, step: Callable[[], None]) -> None:
+        """Do a step; whatever it raises is logged, once while it stays the same, and the next step comes."""
+        try:
+            step()
+            self._once.over("turn")
+        except Exception as error:  # noqa: BLE001 -- no failure of one turn may end the loop
+            expected = isinstance(error, MempressureError | OSError)
+            words = "turn of the control loop failed, the next one comes: reason=%s"
+            self._once.error("turn", words, error, exc_info=None if expected else error)

@@ -9,12 +9,15 @@ from mempressure.hooks.sharing import freeze, refuse
 _UID = "mempressure.hooks"
 
 
-def install(*, begin: Callable[[], None], share: Callable[[], bool]) -> None:
+def install(
+    *, begin: Callable[[], None], share: Callable[[], bool], prepare: Callable[[], None] = lambda: None
+) -> None:
     """Connect to Celery's signals; a second time changes nothing.
 
     Args:
         begin: begins to manage this process and its children.
         share: returns whether children are to share what is loaded before they are forked.
+        prepare: loads what workers need to be managed; called before what they share is frozen.
     """
     from celery import signals  # loaded already where this is called
 
@@ -25,11 +28,13 @@ def install(*, begin: Callable[[], None], share: Callable[[], bool]) -> None:
         if reason := reason_not_to_freeze(instance.pool_cls):
             refuse(reason)
             return
+        prepare()
         freeze()
         # Only a pool with an event loop sends it; until then there is little more to freeze.
         signals.worker_before_create_process.connect(freeze_before_fork, weak=False, dispatch_uid=_UID)
 
     def freeze_before_fork(**_: Any) -> None:
+        prepare()
         freeze()
 
     # Sent in the main process, when tasks are imported and the pool is chosen, and no child has been made.

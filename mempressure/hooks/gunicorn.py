@@ -22,13 +22,20 @@ _PATCHING = ("gunicorn.workers.ggevent", "gunicorn.workers.geventlet")
 _installed = False
 
 
-def install(arbiter: ModuleType, *, begin: Callable[[], None], share: Callable[[], bool]) -> None:
+def install(
+    arbiter: ModuleType,
+    *,
+    begin: Callable[[], None],
+    share: Callable[[], bool],
+    prepare: Callable[[], None] = lambda: None,
+) -> None:
     """Wrap the class of arbiters; once.
 
     Args:
         arbiter: the module `gunicorn.arbiter`.
         begin: begins to manage the arbiter's process, and so its workers.
         share: returns whether workers are to share what is loaded before they are forked.
+        prepare: loads what workers need to be managed; called before what they share is frozen.
     """
     global _installed  # noqa: PLW0603 -- a class is wrapped once
     if _installed:
@@ -48,6 +55,7 @@ def install(arbiter: ModuleType, *, begin: Callable[[], None], share: Callable[[
 
     def managed_spawn_worker(self: Any) -> Any:
         if sharing.preloaded:
+            prepare()
             freeze()
         return spawn_worker(self)
 

@@ -7,6 +7,7 @@ the control loop runs in one of them while no actuator answers.
 
 import atexit
 import os
+from contextlib import suppress
 from types import ModuleType
 
 from mempressure.config.configuration import MANAGED, MANAGED_PID, PACKAGE_PROCESS_VARIABLE
@@ -43,6 +44,15 @@ def begin() -> None:
         say(f"process {os.getpid()} is not managed: {error}")
 
 
+def prepare() -> None:
+    """Load what this process' workers need to be managed: frozen with the rest, no collection makes them copy it."""
+    from mempressure import get_lazy_loader
+    from mempressure.errors import ConfigurationError
+
+    with suppress(ConfigurationError):  # `begin` has said it
+        get_lazy_loader().before_fork()
+
+
 def share() -> None:
     """Have this process' workers share what is loaded before they are forked, as `MEMPRESSURE_SHARE=true` does."""
     global _sharing_asked_for  # noqa: PLW0603 -- said once, in a configuration file
@@ -63,7 +73,7 @@ def may_share() -> bool:
 def _install_gunicorn(arbiter: ModuleType) -> None:
     from mempressure.hooks import gunicorn
 
-    gunicorn.install(arbiter, begin=begin, share=may_share)
+    gunicorn.install(arbiter, begin=begin, share=may_share, prepare=prepare)
 
 
 def _install_uvicorn(server: ModuleType) -> None:
@@ -75,7 +85,7 @@ def _install_uvicorn(server: ModuleType) -> None:
 def _install_celery(_worker: ModuleType) -> None:
     from mempressure.hooks import celery
 
-    celery.install(begin=begin, share=may_share)
+    celery.install(begin=begin, share=may_share, prepare=prepare)
 
 
 def _not_managed(name: str, error: Exception) -> None:

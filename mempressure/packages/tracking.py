@@ -167,6 +167,10 @@ class PackageTracker:
         self._forks += 1
         self._starts += 1
 
+    def own_modules(self) -> dict[str, ModuleType]:
+        """Return the modules that this process did not have from its parent when it was forked."""
+        return dict(self._own.items())
+
     def begin_serving(self) -> None:
         """Count from now on what is imported as imported late: the process takes work, and has what a fresh one has."""
         with self._lock:
@@ -255,7 +259,7 @@ class PackageTracker:
                 for importer in followed[name].importers - {name}:  # one may load parts of itself lazily
                     imports.setdefault(importer, set()).add(name)
         began = time.thread_time()
-        for name, others in references(dict(self._own.items()), owner=self._finder.owner, tracked=sizes).items():
+        for name, others in references(self.own_modules(), owner=self._finder.owner, tracked=sizes).items():
             imports.setdefault(name, set()).update(others)
         freed = freed_if_removed(sizes, imports, roots=imports.get("", ()))
         with self._lock:

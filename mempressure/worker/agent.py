@@ -58,6 +58,7 @@ class Agent:
         runtime: the runtime directory.
         trusted_uids: users besides root and this process' own that may give orders.
         delay_seconds: seconds before it creates its socket and state file; see `FORKED_DELAY_SECONDS`.
+        at_tick: called once a second, in the agent's thread.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Agent:
         runtime: Path,
         trusted_uids: tuple[int, ...] = (),
         delay_seconds: float = 0.0,
+        at_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._subject = subject
+        self._at_tick = at_tick
         self._runtime = runtime
         self._trusted = {0, os.geteuid(), *trusted_uids}
         self._delay = delay_seconds
@@ -178,6 +181,7 @@ class Agent:
                 self._survive(partial(self._tick, now, thorough=soon))
                 published, soon = now, False
                 if now >= next_tick:
+                    self._survive(self._at_tick)
                     # At the same rate however long a tick takes; after a pause of several, none is made up for.
                     next_tick = max(next_tick + TICK_SECONDS, now)
 

@@ -39,6 +39,7 @@ class ManagedWorker:
         packages: returns the declared packages, if any was declared.
         callbacks: returns what the application wants called under pressure, if it wants anything.
         background: returns what the application does beside its requests, if it declared anything.
+        at_tick: called once a second by the agent, in its thread.
         forked: this process was forked by one that had a loader.
         delay_seconds: seconds before the agent creates its socket and state file.
 
@@ -53,6 +54,7 @@ class ManagedWorker:
         packages: "Callable[[], Packages | None]",
         callbacks: "Callable[[], PressureCallbacks | None]",
         background: "Callable[[], BackgroundWork | None]",
+        at_tick: Callable[[], None] = lambda: None,
         forked: bool = False,
         delay_seconds: float = 0.0,
     ) -> None:
@@ -80,6 +82,7 @@ class ManagedWorker:
             runtime=configuration.runtime_directory,
             trusted_uids=configuration.trusted_uids,
             delay_seconds=delay_seconds,
+            at_tick=at_tick,
         )
 
     def prepare(self) -> None:

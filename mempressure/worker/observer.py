@@ -176,7 +176,7 @@ class Observer:
         if len(sys.modules) == self._modules_seen or time.monotonic() < self._next_search:
             return
         self._modules_seen, began = len(sys.modules), time.thread_time()
-        self._held = held_elsewhere(sys.modules, tracked=names)
+        self._held = held_elsewhere(self._tracker.own_modules(), tracked=names)
         self._next_search = time.monotonic() + (time.thread_time() - began) / MAX_TIME_SHARE
 
     def _keep_last(self) -> None:

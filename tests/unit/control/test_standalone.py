@@ -16,6 +16,7 @@ from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.standalone import LOCK_NAME, LeadingLoop
 from mempressure.loader import LazyLoader
 from tests.support.doubles.fake_machine import MIB, FakeMachine, package
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def loop(configuration, actuator, caplog):
     monitor = MemoryMonitor()
     loop = LeadingLoop(configuration, monitor=lambda: monitor, settings=lambda: Settings(Thresholds()))
     yield loop
-    loop._lock.release()
+    loop._held_lock().release()
 
 
 def states(caplog):
@@ -122,6 +123,24 @@ def test_a_turn_that_fails_is_told_once_and_the_next_one_comes(loop, runtime_dir
     ]
 
 
+def test_what_waits_to_lead_needs_no_thread(loop, runtime_dir):
+    own = runtime_dir / str(os.geteuid())
+    own.mkdir()
+    other = LockFile(own / LOCK_NAME)
+    assert other.take()
+    loop.contend()
+    assert loop._thread is None
+    other.release()
+    loop.contend()
+    first = loop._thread
+    assert first.is_alive()
+    loop.contend()
+    assert loop._thread is first
+    loop.stop()
+    assert other.take()
+    other.release()
+
+
 def test_it_is_inert_inside_a_package_host_and_twice_is_once(configuration, monkeypatch):
     monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
     hosted = LazyLoader(configuration=configuration)
@@ -135,6 +154,7 @@ def test_it_is_inert_inside_a_package_host_and_twice_is_once(configuration, monk
         first = loader._loop.loop
         loader.start()
         assert loader._loop.loop is first is not None
+        until(lambda: first._thread is not None, "it to lead, by a tick of the agent")
         loader.stop()
         assert not first._thread.is_alive()
         assert LockFile(configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME).take()
