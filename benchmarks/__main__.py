@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes benchmarks/results.json, docs/benchmarks.md and the figures of README.md."""
+"""Runs the benchmarks and writes benchmarks/results.json, docs/benchmarks.md, and the figures in README.md and docs."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ from benchmarks import (
     services,
     webhooks,
 )
-from benchmarks.report import markdown, readme
+from benchmarks.report import markdown, readme, sharing
 from benchmarks.targets import missed
 from stack.engines import ROOT
 
@@ -43,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
 RESULTS = ROOT / "benchmarks" / "results.json"
 REPORT = ROOT / "docs" / "benchmarks.md"
 README = ROOT / "README.md"
+SHARING = ROOT / "docs" / "sharing.md"
 
 
 def main() -> int:
@@ -58,7 +59,8 @@ def main() -> int:
     results = _results()
     _write(REPORT, markdown(results))
     _write(README, readme(README.read_text(), results))
-    print("written: " + ", ".join(str(path.relative_to(ROOT)) for path in (RESULTS, REPORT, README)))
+    _write(SHARING, sharing(SHARING.read_text(), results))
+    print("written: " + ", ".join(str(path.relative_to(ROOT)) for path in (RESULTS, REPORT, README, SHARING)))
     for line in missed(results):
         print(f"MISSED {line}", file=sys.stderr)
     for name in failed:

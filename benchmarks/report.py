@@ -8,6 +8,7 @@ from benchmarks.targets import missed
 
 PAGE = "https://github.com/mempressure/mempressure/blob/main/docs/benchmarks.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+SERVICES_BEGIN, SERVICES_END = "<!-- services: begin -->", "<!-- services: end -->"
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -28,11 +29,28 @@ def readme(text: str, results: dict[str, Any]) -> str:
     Raises:
         ValueError: it has no place for them.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{_headlines(results)}{END}{after}"
+    return _replaced("README.md", text, BEGIN, END, _headlines(results))
+
+
+def sharing(text: str, results: dict[str, Any]) -> str:
+    """Return docs/sharing.md with its table of services replaced by the one measured last.
+
+    Raises:
+        ValueError: it has no place for it.
+    """
+    content = ""
+    if "services" in results:
+        table = results["services"]["figures"]["tables"][0]
+        content = f"{table['title']}:\n\n{_table(table['columns'], table['rows'])}\n{_where(results['services'])}"
+    return _replaced("docs/sharing.md", text, SERVICES_BEGIN, SERVICES_END, content)
+
+
+def _replaced(name: str, text: str, begin: str, end: str, content: str) -> str:
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"{name} has no {begin} ... {end}")
+    return f"{before}{begin}\n{content}{end}{after}"
 
 
 def _headlines(results: dict[str, Any]) -> str:

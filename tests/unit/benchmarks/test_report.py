@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from benchmarks.report import BEGIN, END, markdown, readme
+from benchmarks.report import BEGIN, END, SERVICES_BEGIN, SERVICES_END, markdown, readme, sharing
 from benchmarks.targets import missed
 from stack.engines import ROOT
 
@@ -14,6 +14,19 @@ def test_the_page_and_the_readme_are_what_the_results_say():
     assert (ROOT / "docs" / "benchmarks.md").read_text() == markdown(RESULTS)
     text = (ROOT / "README.md").read_text()
     assert readme(text, RESULTS) == text
+    text = (ROOT / "docs" / "sharing.md").read_text()
+    assert sharing(text, RESULTS) == text
+
+
+def test_the_page_on_sharing_has_the_table_of_services():
+    services = {**RESULTS["reaction"], "figures": {"tables": [{"title": "Memory", "columns": ["a"], "rows": [["1"]]}]}}
+    text = sharing(f"before\n{SERVICES_BEGIN}\nSTALE\n{SERVICES_END}\nafter\n", {"services": services})
+    assert text.startswith(f"before\n{SERVICES_BEGIN}\nMemory:\n\n| a |\n| --- |\n| 1 |\n")
+    assert text.endswith(f"{SERVICES_END}\nafter\n")
+    assert "STALE" not in text
+    assert sharing(text, {}) == f"before\n{SERVICES_BEGIN}\n{SERVICES_END}\nafter\n"
+    with pytest.raises(ValueError, match=r"docs/sharing.md has no <!-- services: begin -->"):
+        sharing("nothing", {})
 
 
 def test_figures_replace_the_old_ones_and_nothing_else():
