@@ -51,7 +51,8 @@ class Footing(NamedTuple):
     def obstacles(self) -> list[str]:
         """Return what has come since and would be shared wrongly after a fork, a line each."""
         now = Footing.now()
-        sockets = [f"a socket was opened, {_described(each)}" for each in sorted(now.sockets - self.sockets)]
+        opened = [what for each in sorted(now.sockets - self.sockets) if (what := _described(each))]
+        sockets = [f"a socket was opened, {what}" for what in opened]
         started = sorted(now.threads - self.threads, key=lambda thread: thread.name)
         return sockets + [f"a thread was started, {thread.name!r}" for thread in started]
 
@@ -71,12 +72,18 @@ def _sockets() -> Iterator[tuple[int, str]]:
 
 
 def _described(socket: tuple[int, str]) -> str:
+    """Return a socket in words; empty for one that may be shared.
+
+    Logs and metrics are sent as datagrams, each of which arrives whole, whatever process sent it.
+    """
     import socket as sockets  # only where there is one to describe
 
     descriptor, _ = socket
     try:
         with sockets.socket(fileno=os.dup(descriptor)) as connection:
             own, peer = _address(connection.getsockname()), ""
+            if connection.type == sockets.SOCK_DGRAM and not (connection.family == sockets.AF_UNIX and own):
+                return ""
             try:
                 peer = _address(connection.getpeername())
             except OSError:  # not connected

@@ -51,6 +51,16 @@ def test_what_was_there_before_is_none(opened, started):
     assert Footing.now().obstacles() == []
 
 
+def test_what_sends_datagrams_is_none(before, opened, tmp_path):
+    log = opened(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    log.bind(str(tmp_path / "log"))
+    assert len(before.obstacles()) == 1
+    before = Footing.now()
+    opened(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)).connect(str(tmp_path / "log"))
+    opened(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).sendto(b"", ("127.0.0.1", 9))
+    assert before.obstacles() == []
+
+
 def test_a_socket_that_was_closed_again_is_none(before):
     socket.socket().close()
     assert before.obstacles() == []
