@@ -7,13 +7,14 @@ mechanism (`mempressure.act.mechanisms`) checks once more that what it is to unl
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mempressure.act.mechanisms import mechanism
 from mempressure.act.order_client import give_order
+from mempressure.act.succession import Succession, Successions, identity
 from mempressure.config.paths import socket_path
 from mempressure.decide.plan import Action, Target
 from mempressure.errors import AgentUnreachableError
@@ -73,6 +74,7 @@ class Executor:
         read: returns what the workers published last.
         clock: monotonic seconds.
         sleep: waits between two looks at a worker's successor.
+        successions: which successors are awaited; of this process alone by default.
     """
 
     def __init__(
@@ -81,12 +83,13 @@ class Executor:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        successions: Successions | None = None,
     ) -> None:
         self._read = read
         self._clock = clock
         self._sleep = sleep
         self._measurements = 0
-        self._awaited: dict[str, Succession] = {}
+        self._successions = successions or Successions()
 
     def look(self) -> NodeReading:
         """Return what the workers published last, without asking them."""
@@ -155,15 +158,22 @@ class Executor:
             if (reason := self._reason_to_wait(action.app.name)) is not None:
                 return 0, reason, ()
             # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
-            succession = Succession(target.worker, frozenset(map(_identity, self._workers(action.app.name))))
+            known = frozenset(map(identity, self._workers(action.app.name)))
+            succession = Succession(identity(target.worker), known)
+            # Before it ends: the worker may be this process, and whichever acts next must know.
+            self._successions.begin(action.app.name, succession)
         path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
-        answer = give_order(path, order, owner=action.app.uid, timeout=ORDER_TIMEOUT_SECONDS)
-        reason = answer.get("skipped")
+        reason = "the order did not arrive"
+        try:
+            answer = give_order(path, order, owner=action.app.uid, timeout=ORDER_TIMEOUT_SECONDS)
+            reason = answer.get("skipped")
+        finally:
+            if succession is not None and reason is not None:
+                self._successions.end(action.app.name)
         if reason is not None:
             return 0, str(reason), ()
         if succession is not None:
-            self._awaited[action.app.name] = succession
-            return self._after_successor(action.app.name, succession), None, ()
+            return self._after_successor(action.app.name, target.worker, succession), None, ()
         reclaimed = answer.get("reclaimed_bytes")
         if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
             raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
@@ -175,26 +185,25 @@ class Executor:
 
     def _reason_to_wait(self, app: str) -> str | None:
         """Return why no worker of an app may be recycled yet: the last one's successor does not serve."""
-        succession = self._awaited.get(app)
+        succession = self._successions.of(app)
         if succession is None:
             return None
         workers = self._workers(app)
-        serving = {_identity(worker) for worker in workers if worker.serving}
-        stayed = _identity(succession.retired) in serving
-        anew = not succession.known & {_identity(worker) for worker in workers}  # the app was stopped meanwhile
+        serving = {identity(worker) for worker in workers if worker.serving}
+        stayed = succession.retired in serving
+        anew = not succession.known & {identity(worker) for worker in workers}  # the app was stopped meanwhile
         if stayed or anew or succession.successors(workers):
-            del self._awaited[app]
+            self._successions.end(app)
             return None
-        return f"the successor of worker {succession.retired.pid} does not serve yet"
+        return f"the successor of worker {succession.retired[0]} does not serve yet"
 
-    def _after_successor(self, app: str, succession: "Succession") -> int:
+    def _after_successor(self, app: str, retired: WorkerState, succession: Succession) -> int:
         """Wait until a successor serves; return how many bytes less it holds, with its package processes."""
-        retired = succession.retired
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
             new = succession.successors(self._workers(app))
             if new:
-                del self._awaited[app]
+                self._successions.end(app)
                 before = retired.private_bytes + retired.package_processes_bytes
                 return int(max(0.0, before - new[0].private_bytes - new[0].package_processes_bytes))
             self._sleep(_POLL_SECONDS)
@@ -212,25 +221,6 @@ class _Answer:
     notes: tuple[str, ...] = ()
     skipped: str = ""
     error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Succession:
-    """A worker that was ordered to end, and the workers that were there at that time."""
-
-    retired: WorkerState
-    known: frozenset[tuple[int, int]]
-
-    def successors(self, workers: Iterable[WorkerState]) -> list[WorkerState]:
-        """Return the workers that serve in its place; empty while it is there, or none does."""
-        workers = list(workers)
-        if any(_identity(worker) == _identity(self.retired) for worker in workers):
-            return []
-        return [worker for worker in workers if worker.serving and _identity(worker) not in self.known]
-
-
-def _identity(worker: WorkerState) -> tuple[int, int]:
-    return worker.pid, worker.start_ticks
 
 
 def _notes(answer: Mapping[str, object]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mempressure.act.executor import Executor, Outcome
+from mempressure.act.succession import Successions
 from mempressure.config.configuration import Configuration
 from mempressure.config.runtime_settings import Settings
 from mempressure.control.loop import ControlLoop
@@ -23,6 +24,9 @@ from mempressure.state.node import NodeReading
 from mempressure.state.node_reader import read_node
 
 _log = logging.getLogger(__name__)
+
+SUCCESSIONS_NAME = "successions.json"
+"""In the user's runtime directory: which successors are awaited."""
 
 
 class Lead:
@@ -87,7 +91,9 @@ class _OwnApps:
     def __init__(self, configuration: Configuration, *, may_act: Callable[[], bool]) -> None:
         self._runtime = configuration.runtime_directory
         self._may_act = may_act
-        self._executor = Executor(self.look)
+        # This process is a worker, and may order its own end.
+        successions = Successions(configuration.runtime_directory / str(os.geteuid()) / SUCCESSIONS_NAME)
+        self._executor = Executor(self.look, successions=successions)
         self._once = LogOnce(__name__)
 
     def look(self) -> NodeReading:
