@@ -14,6 +14,10 @@ in a row hold, of four a second under load, from the beginning of the load to th
 the median of the last ten seconds of that minute. Workers are replaced under pressure only, so the managed ways have a
 budget: 60 % of what `plain` held at rest in the same run.
 
+**Times** of requests are compared apart from that, since a worker that has just been replaced loads anew whatever
+replaced it: each application runs plain and managed at once, without a budget, and the same load goes to one and the
+other in turns.
+
 Besides: requests of wagtail while its workers are replaced under pressure again and again, with kept and with new
 connections; how soon a successor serves; and what management adds to the private memory of preloaded, frozen workers
 that are idle for two minutes.
@@ -22,7 +26,7 @@ that are idle for two minutes.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.services import figures, replacing, unsharing
+from benchmarks.services import figures, replacing, times, unsharing
 from benchmarks.services.applications import Application, WebApplication, applications
 from benchmarks.services.rounds import Outcome, play
 from benchmarks.services.ways import WAYS, is_managed
@@ -50,7 +54,8 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
     say(f"services: successors after {', '.join(f'{each:.2f}' for each in seconds)} s")
     private = unsharing.measure()
     say(f"services: idle workers: {unsharing.added(private) / figures.MIB:.2f} MiB added")
-    return result(found, outcomes, budgets, losses, seconds, private)
+    compared = times.measure(found, say=say)
+    return result(found, outcomes, budgets, losses, seconds, private, compared)
 
 
 def play_rounds(
@@ -89,14 +94,20 @@ def result(
     losses: Sequence[replacing.Losses],
     seconds: Sequence[float],
     private: dict[str, Sequence[int]],
+    compared: Sequence[times.Times],
 ) -> dict[str, Any]:
     """Return what the report is made from."""
     runs = figures.by_run(outcomes)
     failed = sum(len_of.answers.failed for len_of in losses)
+    failed += sum(each.managed.failed for each in compared)
     failed += sum(outcome.answers.failed for outcome in outcomes if is_managed(outcome.way))
     asked = sum(len(each.answers.seconds) for each in losses)
     targets = [
         *figures.targets(runs),
+        *(
+            Target(f"p95 of requests, `--manage` against plain, {each.application}", each.ratio, figures.SLOWER, "x")
+            for each in compared
+        ),
         Target(f"failed requests under management, over {asked:,} while workers were replaced", failed, 0),
         Target("order to a successor that serves, shared, median", sorted(seconds)[len(seconds) // 2], 0.5, "s"),
         Target("private memory added to a shared, idle worker", unsharing.added(private) / figures.MIB, 1, "MiB"),
@@ -113,6 +124,11 @@ def result(
         ],
         "tables": [
             figures.table(runs),
+            {
+                "title": "Requests in turns, nothing replaced",
+                "columns": ["application", "requests each", "p95 plain, ms", "p95 managed, ms", "of plain"],
+                "rows": [times.row(each) for each in compared],
+            },
             {
                 "title": "Requests of wagtail while its workers are replaced",
                 "columns": figures.LOSSES_COLUMNS,

@@ -7,11 +7,20 @@ import argparse
 import json
 import sys
 
-from benchmarks.services import IDLE_SECONDS, REPETITIONS, REPLACED_WAYS, figures, play_rounds, replacing, unsharing
+from benchmarks.services import (
+    IDLE_SECONDS,
+    REPETITIONS,
+    REPLACED_WAYS,
+    figures,
+    play_rounds,
+    replacing,
+    times,
+    unsharing,
+)
 from benchmarks.services.applications import WebApplication, applications
 from benchmarks.services.ways import WAYS
 
-PARTS = ("rounds", "losses", "successors", "unsharing")
+PARTS = ("rounds", "losses", "successors", "unsharing", "times")
 
 
 def main() -> int:
@@ -49,6 +58,8 @@ def main() -> int:
     if "unsharing" in options.parts:
         private = unsharing.measure(idle_seconds=30 if options.quick else unsharing.IDLE_SECONDS)
         print(private, f"{unsharing.added(private) / figures.MIB:.2f} MiB added")
+    if "times" in options.parts:
+        times.measure(found, turns=2 if options.quick else times.TURNS, say=_say)
     return 0
 
 

@@ -59,7 +59,6 @@ def targets(runs: Runs) -> Iterator[Target]:
             for what, measure, bound in (
                 ("memory at rest", rest, REST_MANAGED),
                 ("peak of memory", peak, PEAK_MANAGED),
-                ("p95 of requests", p95, SLOWER),
             ):
                 measured = measure(outcomes) / measure(plain)
                 yield Target(f"{what}, `--manage` against plain, {name}", measured, bound, "x")
