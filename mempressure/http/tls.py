@@ -3,11 +3,14 @@
 import ipaddress
 import os
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
+
+from mempressure.errors import WebConfigError
 
 _VERSIONS = MappingProxyType({"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3})
 _CLIENT_AUTH = MappingProxyType(
@@ -162,7 +165,7 @@ class TLS:
         if not settings.prefer_server_cipher_suites:
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         for curve in settings.curve_preferences:
-            context.set_ecdh_curve(_CURVES[curve])
+            _set_curve(context, curve)
         _load_certificate(context, settings)
         _load_authority(context, settings)
         context.verify_mode = _CLIENT_AUTH[settings.client_auth_type]
@@ -201,6 +204,16 @@ def _converted(key: str, value: Any, default: Any) -> Any:
 def _require_one_of(key: str, value: str, known: Any) -> None:
     if value not in known:
         raise ValueError(f"tls_server_config.{key}={value!r:.60} cannot be used; send one of {', '.join(known)}")
+
+
+def _set_curve(context: ssl.SSLContext, curve: str) -> None:
+    try:
+        context.set_ecdh_curve(_CURVES[curve])
+    except ssl.SSLError as error:  # Python 3.11.2, Debian 12's, does not know X25519 by its name
+        raise WebConfigError(
+            f"curve_preferences: {curve} cannot be set with Python {sys.version.split()[0]} and {ssl.OPENSSL_VERSION}; "
+            "leave it out, as OpenSSL prefers X25519 by itself, or send CurveP256"
+        ) from error
 
 
 def _load_certificate(context: ssl.SSLContext, settings: TLSSettings) -> None:

@@ -11,6 +11,8 @@ from mempressure.act.trim import release_free_pages
 from mempressure.errors import ConfigurationError
 
 MIB = 1 << 20
+SLACK = 256 << 10
+"""What the process itself may take meanwhile."""
 
 
 @pytest.fixture
@@ -152,10 +154,10 @@ def test_what_each_gave_back_is_measured_and_told(callbacks):
     callbacks.add("high", drops_and_fails)
     callbacks.add("high", str.upper)
     large, small, nothing = callbacks.call("high", release=release_free_pages)
-    assert 16 * MIB <= large.reclaimed < 20 * MIB
-    assert re.search(r"drop_large gave back 1[67]\.\d MiB$", large.line)
-    assert 4 * MIB <= small.reclaimed < 8 * MIB
-    assert re.search(r"drops_and_fails failed: ValueError: no\nmore; gave back [45]\.\d MiB$", small.line)
+    assert 16 * MIB - SLACK <= large.reclaimed < 20 * MIB
+    assert re.search(r"drop_large gave back 1[567]\.\d MiB$", large.line)
+    assert 4 * MIB - SLACK <= small.reclaimed < 8 * MIB
+    assert re.search(r"drops_and_fails failed: ValueError: no\nmore; gave back [345]\.\d MiB$", small.line)
     assert nothing == ("str.upper gave back nothing", 0)
 
 

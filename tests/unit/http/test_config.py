@@ -1,5 +1,6 @@
 import os
 import shutil
+import ssl
 
 import pytest
 import yaml
@@ -56,7 +57,6 @@ def test_an_empty_file_asks_for_nothing(write):
         TLS | {"min_version": "TLS13"},
         TLS | {"max_version": "TLS12", "cipher_suites": ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]},
         TLS | {"cipher_suites": ["TLS_AES_128_GCM_SHA256"], "prefer_server_cipher_suites": False},
-        TLS | {"curve_preferences": ["X25519"]},
         TLS | {"curve_preferences": ["CurveP256"], "client_auth_type": ""},
         TLS | CA | {"client_auth_type": "RequireAndVerifyClientCert", "client_allowed_sans": ["scraper", "::1"]},
         TLS | CA | {"client_auth_type": "VerifyClientCertIfGiven"},
@@ -65,6 +65,17 @@ def test_an_empty_file_asks_for_nothing(write):
 )
 def test_what_the_toolkit_takes_is_taken(write, section):
     assert load(write({"tls_server_config": section})).tls is not None
+
+
+def test_x25519_is_set_where_this_python_knows_it_and_else_refused_by_name(write):
+    file = write({"tls_server_config": TLS | {"curve_preferences": ["X25519"]}})
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve("X25519")
+    except ssl.SSLError:
+        with pytest.raises(WebConfigError, match="curve_preferences: X25519 cannot be set with Python 3"):
+            load(file)
+    else:
+        assert load(file).tls is not None
 
 
 def test_certificates_may_be_in_the_file_itself(write, folder):
