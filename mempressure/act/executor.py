@@ -155,7 +155,7 @@ class Executor:
             order["package"] = action.packages[0]
         succession = None
         if mechanism(action.mechanism).replaces_worker:
-            if (reason := self._reason_to_wait(action.app.name)) is not None:
+            if (reason := self._after_earlier(action.app.name)) is not None:
                 return 0, reason, ()
             # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
             known = frozenset(map(identity, self._workers(action.app.name)))
@@ -182,6 +182,15 @@ class Executor:
     def _workers(self, app: str) -> tuple[WorkerState, ...]:
         reading = self._read().apps.get(app)
         return reading.workers if reading is not None else ()
+
+    def _after_earlier(self, app: str) -> str | None:
+        """Wait for a successor that another process would have waited for; return why there is none yet, else None."""
+        reason = self._reason_to_wait(app)
+        deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
+        while reason is not None and app in self._successions.adopted and self._clock() < deadline:
+            self._sleep(_POLL_SECONDS)
+            reason = self._reason_to_wait(app)
+        return reason
 
     def _reason_to_wait(self, app: str) -> str | None:
         """Return why no worker of an app may be recycled yet: the last one's successor does not serve."""

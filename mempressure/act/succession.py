@@ -42,28 +42,35 @@ class Successions:
     Args:
         path: of the file; None where the process that gives the orders is no worker.
         clock: Unix seconds.
+
+    Attributes:
+        adopted: the apps whose succession the process began that gave orders before this one.
     """
 
     def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
         self._awaited: dict[str, Succession] = {}
+        self.adopted: set[str] = set()
         self._once = LogOnce(__name__)
 
     def begin(self, app: str, succession: Succession) -> None:
         """Note that a worker was ordered to end."""
         self._awaited[app] = succession
+        self.adopted.discard(app)
         self._write()
 
     def end(self, app: str) -> None:
         """Note that another serves in its place, or that it went on."""
         self._awaited.pop(app, None)
+        self.adopted.discard(app)
         self._write()
 
     def of(self, app: str) -> Succession | None:
         """Return the succession that is awaited, by this process or by the one that gave orders before; else None."""
         if app not in self._awaited and (found := self._read().get(app)) is not None:
             self._awaited[app] = found
+            self.adopted.add(app)
         return self._awaited.get(app)
 
     def _write(self) -> None:

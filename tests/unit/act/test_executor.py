@@ -4,6 +4,7 @@ import pytest
 
 from mempressure.act import executor as action_module
 from mempressure.act.executor import Executor
+from mempressure.act.succession import Succession, Successions
 from mempressure.decide.plan import Action, Target
 from mempressure.errors import AgentUnreachableError
 from mempressure.measure.memory_reading import MemoryReading
@@ -161,6 +162,32 @@ def test_no_other_worker_is_recycled_before_a_successor_that_did_not_come_in_tim
     assert outcome.skipped == ("worker 12: the successor of worker 11 does not serve yet",)
     now[0] = reading(app, sibling, make_worker(pid=13, start_ticks=13))
     assert "no successor serves" in machine.carry_out(second, order_id="e").errors[0]  # it was ordered
+
+
+def test_the_process_that_acts_next_waits_for_the_successor_of_the_one_that_ended(
+    agents, app, clock, make_worker, tmp_path
+):
+    """It was a worker, and ordered its own end; the next one would be the only worker that serves."""
+    _, sibling = app.workers
+    path = tmp_path / "successions.json"
+    Successions(path).begin(app.name, Succession((11, 11), frozenset({(11, 11), (12, 12)})))
+    first = make_worker(pid=13, start_ticks=13, private_bytes=20.0)
+    second = make_worker(pid=14, start_ticks=14, private_bytes=30.0)
+    sequence = iter(
+        [
+            reading(app, sibling),
+            reading(app, sibling),
+            reading(app, sibling, first),  # only now the order is given
+            reading(app, sibling, first),
+            reading(app, first, second),
+        ]
+    )
+    machine = Executor(lambda: next(sequence), clock=clock, sleep=clock.sleep, successions=Successions(path))
+    action = Action("recycle", app, ("pandas",), (Target(sibling, {"pandas": 60.0}),), 0, "idle")
+    outcome = machine.carry_out(action, order_id="c")
+    assert (outcome.workers, outcome.skipped, outcome.reclaimed_bytes) == (1, (), 70)
+    assert next(sequence, None) is None
+    assert [pid for pid, _ in agents.orders] == [12]
 
 
 def test_a_worker_that_went_on_serving_because_no_successor_came_may_be_ordered_again(agents, app, clock):

@@ -40,7 +40,9 @@ def test_the_process_that_acts_next_knows_of_what_is_awaited(path):
     second = Successions(path)
     assert second.of("shop") == ONE
     assert second.of("other") is None
+    assert (first.adopted, second.adopted) == (set(), {"shop"})
     second.end("shop")
+    assert second.adopted == set()
     assert Successions(path).of("shop") is None
 
 
