@@ -1,11 +1,11 @@
 """`mempressure run --manage` around gunicorn with an application that knows nothing of it."""
 
 import os
-import threading
 
 import psutil
 import pytest
 
+from tests.support.servers.clients import Clients
 from tests.support.waiting import until
 
 DEADLINE = 60.0
@@ -23,28 +23,17 @@ def app(environ, start_response):
 """
 
 
-class Clients:
+class Shoppers(Clients):
     """Asks again and again, in two threads, until the block ends."""
 
     def __init__(self, shop):
+        super().__init__([self._ask] * 2)
         self.answers = []
         self._shop = shop
-        self._enough = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
 
     def _ask(self):
-        while not self._enough.wait(0.005):
+        while not self.enough.wait(0.005):
             self.answers.append(self._shop.get())
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._enough.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def packages(worker):
@@ -66,7 +55,7 @@ def test_workers_are_managed_and_one_is_replaced_while_requests_go_on(managed, w
         assert worker.recycle_refused == ""
         assert {"networkx"} <= packages(worker).keys()
         assert packages(worker)["networkx"].source == "import"
-    with Clients(managed) as clients:
+    with Shoppers(managed) as clients:
         until(lambda: len(clients.answers) > 20, "requests", seconds=DEADLINE)
         victim = managed.serving()[0]
         successor = managed.replaced(victim)

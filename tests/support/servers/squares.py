@@ -1,12 +1,15 @@
 """Clients that ask a server under test for squares at full rate, never ask twice, and compare each answer."""
 
+import functools
 import http.client
 import itertools
 import threading
 import time
 
+from tests.support.servers.clients import Clients
 
-class Squares:
+
+class Squares(Clients):
     """Clients in threads, each with a keep-alive connection; what is not the right answer is in `failures`.
 
     No request is ever repeated: a server that closes a connection must have said so in the answer before.
@@ -18,29 +21,18 @@ class Squares:
     """
 
     def __init__(self, port, *, clients=8, pause_seconds=0.0):
+        super().__init__(functools.partial(self._ask, number) for number in range(clients))
         self.answers = 0
         self.failures = []
         self.slowest = 0.0
         self._port = port
         self._pause_seconds = pause_seconds
         self._lock = threading.Lock()
-        self._enough = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._enough.set()
-        for thread in self._threads:
-            thread.join()
 
     def _ask(self, first):
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         for number in itertools.count(first):
-            if self._enough.wait(self._pause_seconds):
+            if self.enough.wait(self._pause_seconds):
                 break
             started, problem = time.monotonic(), ""
             try:
