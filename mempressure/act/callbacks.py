@@ -19,6 +19,7 @@ CALLBACK_SECONDS = 5.0
 ALL_CALLBACKS_SECONDS = 10.0
 """How long they may take together: the order is waited for for 15 s at most."""
 
+_NOISE_BYTES = 64 * 1024  # pages that other threads, and the measurement itself, take and free meanwhile
 _MOST_NAME_LENGTH = 100
 _MOST_LINE_LENGTH = 300
 
@@ -88,7 +89,7 @@ class PressureCallbacks:
                 problem = self._call_one(callback, level, min(CALLBACK_SECONDS, deadline - time.monotonic()))
                 release()
                 after = _private_bytes()
-                freed = None if before is None or after is None else max(0, before - after)
+                freed = None if before is None or after is None else _beyond_noise(before - after)
                 before = after
                 called.append(Called(self._line(name, problem, freed)[:_MOST_LINE_LENGTH], freed or 0))
         return called
@@ -193,6 +194,10 @@ def _name(callback: Callable[..., object]) -> str:
     owner = getattr(getattr(callback, "__self__", None), "__qualname__", "")  # of a method of a function or a class
     name = getattr(callback, "__qualname__", None) or type(callback).__qualname__
     return (f"{owner}.{callback.__name__}" if owner else name)[:_MOST_NAME_LENGTH]
+
+
+def _beyond_noise(freed: int) -> int:
+    return freed if freed >= _NOISE_BYTES else 0
 
 
 def _private_bytes() -> int | None:

@@ -3,7 +3,7 @@
 Each worker has one small file, replaced atomically each second: readers never wait for a worker, and a file is always
 complete. A file is
 
-    8 bytes   magic "MPSTATE3"
+    8 bytes   magic "MPSTATE4"
     u32 u32   number of values, length of the catalog in bytes
     i64       hash of the catalog, by which a reader recognises it
     values    little-endian doubles: first `WORKER_VALUES`, then `PACKAGE_VALUES` for each package of the catalog
@@ -28,7 +28,7 @@ MAX_NAME_LENGTH = 200
 MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
-MAGIC = b"MPSTATE3"
+MAGIC = b"MPSTATE4"
 SHARED_SOURCE = "parent"
 """The source of packages that a worker has from the process that it was forked from."""
 
@@ -38,10 +38,10 @@ class PackageState(Record):
 
     name: str
     mechanism: str
-    """What unloads it: stop (isolated) or recycle (everything else)."""
+    """What unloads it: stop (isolated), release (a resident) or recycle (everything else)."""
     source: str
-    """Of `memory_bytes`: process (measured now), import (measured when it was imported), or parent (the same, before
-    this worker was forked: its parent and the other workers share it)."""
+    """Of `memory_bytes`: process (measured now), import (measured when it was imported), parent (the same, before
+    this worker was forked: its parent and the other workers share it), or resident (measured when it was loaded)."""
     timeout: float
     priority: int = 0
     keep_loaded: bool = False
@@ -49,13 +49,23 @@ class PackageState(Record):
     """Whether the application declared it; false where it was only met, as all are under `mempressure run --manage`."""
     imports: list[str] = []  # noqa: RUF012 -- each record has a copy
     """The other tracked packages that it is known to import (see `mempressure.packages.attribution`)."""
+    processes_id: str = ""
+    """Which package processes it lives in: workers that name the same ones share them, and they count once."""
     verdict: str = ""
     """The mildest mechanism that works by its verdict (see `mempressure.verdicts.verdict`); empty: unknown."""
 
     loaded: float = 0.0
+    """Whether it is; for an isolated package the number of its processes that run."""
     active_calls: float = 0.0
+    """Calls of this worker that run or wait."""
+    waiting_calls: float = 0.0
+    """Those of them that wait for a package process."""
     memory_bytes: float = 0.0
-    """Its own: what imports of other tracked packages added is theirs."""
+    """Its own: what imports of other tracked packages added is theirs. All its processes, with what they started."""
+    proportional_bytes: float = 0.0
+    """Proportional memory of its processes, with what they started; 0 where it has none."""
+    result_bytes: float = 0.0
+    """What results of its functions have imported into this worker, which keeps it."""
     late_bytes: float = 0.0
     """The part of `memory_bytes` that was imported since the worker began to serve."""
     cumulative_bytes: float = UNKNOWN
@@ -161,7 +171,10 @@ class WorkerState(Record):
 PACKAGE_VALUES = (
     "loaded",
     "active_calls",
+    "waiting_calls",
     "memory_bytes",
+    "proportional_bytes",
+    "result_bytes",
     "late_bytes",
     "cumulative_bytes",
     "freed_bytes",

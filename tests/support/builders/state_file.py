@@ -15,5 +15,5 @@ def parts(data):
 def joined(catalog, values):
     """Return the file with this catalog, of which bytes are taken as they are, and these values."""
     text = catalog if isinstance(catalog, bytes) else json.dumps(catalog).encode()
-    head = HEADER.pack(b"MPSTATE3", len(values), len(text), hash(text))
+    head = HEADER.pack(b"MPSTATE4", len(values), len(text), hash(text))
     return head + struct.pack(f"<{len(values)}d", *values) + text

@@ -130,7 +130,7 @@ def test_bad_files_are_reported_and_the_others_are_read(read, publish_worker, pr
     (own / "2.state").symlink_to(own / "101.state")
     (own / "3.state").symlink_to("/nowhere")
     os.mkfifo(own / "4.state")
-    (own / "5.state").write_bytes(b"MPSTATE3" + bytes(4) + (100_000).to_bytes(4, "little") + bytes(8) + b"[" * 100_000)
+    (own / "5.state").write_bytes(b"MPSTATE4" + bytes(4) + (100_000).to_bytes(4, "little") + bytes(8) + b"[" * 100_000)
     problems = []
 
     assert list(read(problems).apps) == ["shop"]

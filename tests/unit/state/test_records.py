@@ -97,7 +97,7 @@ def test_any_bytes_are_refused(garbage):
 
 @given(st.binary(max_size=100), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1))
 def test_any_header_is_read_or_refused(garbage, count, length, known_by):
-    read_or_refuse(HEADER.pack(b"MPSTATE3", count, length, known_by) + garbage)
+    read_or_refuse(HEADER.pack(b"MPSTATE4", count, length, known_by) + garbage)
 
 
 @given(
@@ -298,7 +298,7 @@ def test_a_file_that_is_too_large_is_not_read(path):
 
 def test_a_damaged_file_is_named(path):
     path.write_bytes(b"MPSTATE0" + bytes(16))
-    with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE3'"):
+    with pytest.raises(StateError, match=rf"{path}: state file: starts with b'MPSTATE0', not b'MPSTATE4'"):
         load(path, owner=ME)
 
 

@@ -48,7 +48,7 @@ def test_a_damaged_state_file_leaves_out_its_own_worker_only(scrape, proc, publi
         proc.process(pid)
         publish_worker(pid=pid)
     damaged = runtime_dir / str(os.geteuid()) / "102.state"
-    damaged.write_bytes(b"MPSTATE3 and no more, though it is long")
+    damaged.write_bytes(b"MPSTATE4 and no more, though it is long")
     for count in (1, 2):
         found = scrape()
         assert found["app_workers", "shop"] == 1
