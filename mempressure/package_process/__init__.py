@@ -1,0 +1,1 @@
+"""The program inside a package process, and what it shares with the workers that call it."""
