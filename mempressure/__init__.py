@@ -1,5 +1,7 @@
 """Memory pressure management for Python services: measure memory, alert on it, give idle packages' memory back."""
 
+import sys
+
 # Not typing's own: importing typing would be a quarter of a package process's start.
 TYPE_CHECKING = False
 
@@ -26,5 +28,8 @@ def __getattr__(name: str) -> "Any":
     if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES[name]), name)
+        home = _HOMES[name]
+        if name == "get_lazy_loader" and "mempressure.package_process.program" in sys.modules:
+            home = "mempressure.package_process.loader"
+        return getattr(import_module(home), name)
     raise AttributeError(f"module 'mempressure' has no attribute {name!r}")

@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mempressure.bootstrap import Bootstrap
-from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
+from mempressure.config.configuration import Configuration, load_configuration
+from mempressure.package_process import identity
 from mempressure.state.records import PackageState
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class LazyLoader:
         if with_agent and (observing := sys.modules.get("mempressure.worker.observer")) is not None:
             observing.give_way()  # under `mempressure run`: only one tracker can see each use
         # Inside a package process the same declarations are made again; there nothing is to be managed.
-        self._with_agent = with_agent and PACKAGE_PROCESS_VARIABLE not in os.environ
+        self._with_agent = with_agent and identity.packages() is None
         self._lock = threading.Lock()
         self._callbacks: PressureCallbacks | None = None
         self._background: BackgroundWork | None = None
@@ -114,10 +115,12 @@ class LazyLoader:
         """
         self._declaring().track_imports()
 
-    def isolated(
+    def isolated(  # noqa: PLR0913 - options by keyword
         self,
-        name: str,
-        *,
+        *names: str,
+        process: str | None = None,
+        processes: int | str | None = None,
+        results: str = "any",
         timeout: float | None = None,
         priority: int = 0,
         keep_loaded: bool = False,
@@ -125,10 +128,18 @@ class LazyLoader:
         on_unload: Callable[[], object] | None = None,
         allow_imported: bool = False,
     ) -> "Callable[[Callable[P, R]], IsolatedFunction[P, R]]":
-        """Declare a function whose body runs in the own process of package `name`; arguments and result are pickled.
+        """Declare a function whose body runs in the own processes of a package; arguments and result are pickled.
+
+        The workers of an app share them. Calls run in the order in which they come; a call starts the first process,
+        and one more where calls wait for longer than starting one takes.
 
         Args:
-            name: the package; functions declared with the same name share its process.
+            names: the package, or several that live in one process; functions declared with the same ones share it.
+            process: a name for the process; the names of the packages, joined by +, otherwise.
+            processes: most processes at a time, by default as many as the app has cores; "worker" for a process of
+                each worker's own.
+            results: "plain" to have NumPy's scalars become Python's, and other objects of the packages refused: they
+                would import their package into the worker.
             timeout: seconds without a call that make it idle.
             priority: of two candidates the lower is unloaded first.
             keep_loaded: leave it loaded unless the pressure is high.
@@ -142,8 +153,16 @@ class LazyLoader:
             ConfigurationError: the package was declared before with other options, or an option cannot be used.
             IsolationError: this process has imported the package; or the function cannot run in another process.
         """
+        declared_in = sys._getframe(1).f_globals.get("__name__")  # noqa: SLF001 - as collections.namedtuple does
+        if identity.packages() is not None:
+            from mempressure.package_process.loader import inside
+
+            return cast("Callable[[Callable[P, R]], IsolatedFunction[P, R]]", inside(names, declared_in))
         package = self._declaring().isolate(
-            name,
+            names,
+            process=process,
+            processes=processes,
+            results=results,
             timeout=timeout,
             priority=priority,
             keep_loaded=keep_loaded,
@@ -154,7 +173,31 @@ class LazyLoader:
         from mempressure.isolation.function import IsolatedFunction  # 0.4 MB that a worker without one need not pay
 
         def decorate(function: Callable[P, R]) -> IsolatedFunction[P, R]:
-            return IsolatedFunction(function, package=package)
+            return IsolatedFunction(function, package=package, declared_in=declared_in)
+
+        return decorate
+
+    def on_start(self, *names: str) -> Callable[[F], F]:
+        """Register a function that each process of these packages runs before it imports anything else.
+
+        It is found by its name, like an isolated function: define it in a module that imports little.
+
+        Args:
+            names: packages, or the name of a process.
+
+        Raises:
+            ConfigurationError: there is no such package or process name; or, when the function is given, it cannot be
+                found by name in another process.
+        """
+        declared_in = sys._getframe(1).f_globals.get("__name__")  # noqa: SLF001 - as collections.namedtuple does
+
+        def decorate(function: F) -> F:
+            if identity.packages() is not None:
+                from mempressure.package_process.loader import remembered
+
+                return cast(F, remembered(function))
+            self._declaring().add_on_start(names, function, declared_in=declared_in)
+            return function
 
         return decorate
 
@@ -270,7 +313,7 @@ class LazyLoader:
             ActuatorError: the actuator refused, or it is not known what it did.
         """
         # Inside a package process the declarations are made again; its worker has set them through the actuator.
-        self._process_monitor().set_thresholds(thresholds, for_the_node=PACKAGE_PROCESS_VARIABLE not in os.environ)
+        self._process_monitor().set_thresholds(thresholds, for_the_node=identity.packages() is None)
 
     def get_memory_pressure_alerts(self) -> "list[AlertDict]":
         """Return the current alerts, as `MemoryMonitor` does."""

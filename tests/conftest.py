@@ -92,12 +92,18 @@ def make_verdict() -> Callable[..., Verdict]:
 
 
 @pytest.fixture
-def make_package() -> Iterator[Callable[..., IsolatedPackage]]:
-    """A builder of isolated packages, "json" unless named otherwise; they are closed in the end."""
+def own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the package processes of a test in a runtime directory of its own."""
+    monkeypatch.setenv("MEMPRESSURE_RUNTIME_DIR", str(tmp_path / "runtime"))
+
+
+@pytest.fixture
+def make_package(own_processes: None) -> Iterator[Callable[..., IsolatedPackage]]:
+    """A builder of isolated packages, "json" in one process unless told otherwise; they are closed in the end."""
     made = []
 
     def make(name: str = "json", **options) -> IsolatedPackage:
-        made.append(IsolatedPackage(name, **options))
+        made.append(IsolatedPackage(name, **{"processes": 1, **options}))
         return made[-1]
 
     yield make
@@ -118,7 +124,7 @@ def isolate(package: IsolatedPackage) -> Callable[..., IsolatedFunction]:
 
 
 @pytest.fixture
-def no_process_left() -> Iterator[None]:
+def no_process_left(own_processes: None) -> Iterator[None]:
     """Fail where a test leaves a process behind, be it a zombie."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield

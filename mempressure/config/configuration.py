@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from mempressure.config.converters import absolute_path, boolean, choice, label, number, size, subset, uids, url, whole
 from mempressure.errors import ConfigurationError
 from mempressure.mechanisms import NAMES
+from mempressure.package_process import identity
 
 if TYPE_CHECKING:
     from mempressure.config.thresholds import Thresholds
@@ -28,8 +29,6 @@ MANAGED_PID = "MEMPRESSURE_MANAGED_PID"
 """Set beside it: the process of the command itself."""
 NOT_SHARED = "MEMPRESSURE_NOT_SHARED"
 """Set where a server is started again without sharing: what stood in its way."""
-PACKAGE_PROCESS_VARIABLE = "MEMPRESSURE_PACKAGE_PROCESS"
-"""Set in a package process: the name of its package."""
 
 DEFAULT_FILE = "/etc/mempressure/mempressure.yml"
 
@@ -321,7 +320,7 @@ def load_configuration(
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     """Log once each variable that is named like a setting and is none: a misspelt one would be ignored silently."""
-    if PACKAGE_PROCESS_VARIABLE in environ:  # the worker has logged them
+    if identity.packages() is not None:  # the worker has logged them
         return
     names = {name for name in environ if name.startswith(("MEMPRESSURE_", _UNLOADING))}
     known = {

@@ -10,16 +10,17 @@ import os
 from contextlib import suppress
 from types import ModuleType
 
-from mempressure.config.configuration import MANAGED, MANAGED_PID, PACKAGE_PROCESS_VARIABLE
+from mempressure.config.configuration import MANAGED, MANAGED_PID
 from mempressure.hooks.notice import say
 from mempressure.hooks.server_imports import ServerImports
+from mempressure.package_process import identity
 
 _sharing_asked_for = False
 
 
 def watch_for_servers() -> None:
     """Manage this process where it turns out to run a server's supervisor or worker, if it was started for that."""
-    if MANAGED not in os.environ or PACKAGE_PROCESS_VARIABLE in os.environ:
+    if MANAGED not in os.environ or identity.packages() is not None:
         return
     installs = {
         "gunicorn.arbiter": _install_gunicorn,

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mempressure.errors import IsolationError
-from mempressure.isolation import frames
-from mempressure.isolation.frames import Frame, Payload
+from mempressure.protocol import frames
+from mempressure.protocol.frames import Frame, Payload
+
+HookName = tuple[str, str, str]
+"""Module and qualified name of a function that a package process calls, and the module that declares it."""
 
 _NEVER_PLAIN = 0x20 | 0x80 | 0x200  # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
 _REFUSALS = {
@@ -22,6 +25,7 @@ _REFUSALS = {
         "the arguments of {called} do not fit into the memory of its package process: {error}; "
         "send less, or the name of a file"
     ),
+    "plain": "the result of {called} is not plain: {error}",
     "result": (
         "the result of {called} cannot be pickled: {error}; "
         "return plain data, or instances of classes that an importable module defines"
@@ -64,6 +68,11 @@ def importable_name(function: Callable[..., object]) -> tuple[str, str]:
             "what it needs"
         )
     code = getattr(function, "__code__", None)
+    if code is not None and code.co_argcount and code.co_varnames[0] in ("self", "cls"):
+        raise IsolationError(
+            f"{module}.{qualname} takes {code.co_varnames[0]!r}: a method, or a task with bind=True, whose object "
+            "lives in the worker; isolate a function that takes what it needs, and call it there"
+        )
     if code is not None and code.co_flags & _NEVER_PLAIN:
         raise IsolationError(
             f"{module}.{qualname} is a coroutine function or generator, which cannot run in another process; isolate "
@@ -77,8 +86,8 @@ def importable_name(function: Callable[..., object]) -> tuple[str, str]:
     return module, qualname
 
 
-def hook_name(function: Callable[[], object]) -> tuple[str, str]:
-    """Return the module and qualified name of an `on_unload` function.
+def hook_name(function: Callable[[], object], *, declared_in: str | None = None) -> HookName:
+    """Return by which names a package process finds an `on_unload` or `on_start` function.
 
     Raises:
         IsolationError: it is not a plain function of an importable module; the message says what to do.
@@ -86,51 +95,60 @@ def hook_name(function: Callable[[], object]) -> tuple[str, str]:
     module, name = importable_name(function)
     if module == "__main__":
         raise IsolationError(
-            f"on_unload function {name} is defined in the main program, which a package process cannot import; "
+            f"function {name} is defined in the main program, which a package process cannot import; "
             "move it to a module of its own and import it from there"
         )
-    return module, name
+    return module, name, declared_in or module
 
 
 def encode_call(
-    module: str,
-    qualname: str,
+    function: tuple[str, str, str],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
     limit: int = frames.MESSAGE_BYTES,
+    plain: bool = False,
 ) -> Payload:
     """Pickle a call of at most `limit` bytes.
+
+    Args:
+        function: its module, its qualified name, and the module that declares it.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        limit: bytes.
+        plain: whether the result is to be plain.
 
     Raises:
         IsolationError: an argument cannot be pickled, and the message says which; or they are too large together.
     """
+    called = f"{function[0]}.{function[1]}"
     try:
-        call = frames.encode((module, qualname, args, kwargs))
+        call = frames.encode((*function, args, kwargs, plain))
     except Exception as error:
         culprit = _unpicklable_argument(args, kwargs)
         raise IsolationError(
-            f"{culprit} of {module}.{qualname} cannot be pickled ({_one_line(error)}), and so cannot be sent to its "
+            f"{culprit} of {called} cannot be pickled ({_one_line(error)}), and so cannot be sent to its "
             "package process; send plain data, or instances of classes that an importable module defines"
         ) from error
     if call.size > limit:
-        raise IsolationError(_too_large(f"the arguments of {module}.{qualname}", call.size, limit, "send"))
+        raise IsolationError(_too_large(f"the arguments of {called}", call.size, limit, "send"))
     return call
 
 
-def result_of(answer: Frame, called: str) -> Any:
+def result_of(answer: Frame, called: str, *, decode: Callable[[Payload, str], Any]) -> Any:
     """Return the result that an answer contains, or raise the exception.
 
     Args:
         answer: the message that the package process sent.
         called: the function's full name, for messages.
+        decode: unpickles a result; takes the full name too.
 
     Raises:
         Exception: what the function raised, of its own type, a `RemoteTraceback` as its cause.
         IsolationError: the function could not be run, or its result or exception cannot be sent.
     """
     if answer.kind == frames.RESULT:
-        return _result(answer.payload, called)
+        return _result(answer.payload, called, decode)
     if answer.kind == frames.RAISED:
         pickled, name, text, trace = frames.decode(answer.payload)
         raise _raised(pickled, name, text, called) from RemoteTraceback(trace)
@@ -140,9 +158,9 @@ def result_of(answer: Frame, called: str) -> Any:
     raise IsolationError(_REFUSALS[stage].format(called=called, error=f"{name}: {text}")) from RemoteTraceback(trace)
 
 
-def _result(payload: Payload, called: str) -> Any:
+def _result(payload: Payload, called: str, decode: Callable[[Payload, str], Any]) -> Any:
     try:
-        return frames.decode(payload)
+        return decode(payload, called)
     except (Exception, SystemExit) as error:  # a class's own code runs here, and may raise anything
         raise IsolationError(
             f"the result of {called} cannot be unpickled ({_one_line(error)}); "

@@ -1,63 +1,100 @@
-"""Isolated packages: each lives in a process of its own while it is used; unloading it ends that process."""
+"""Isolated packages: each lives in processes of its own while it is used; unloading it ends them."""
 
+import atexit
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartTimeoutError
-from mempressure.isolation.calls import encode_call, hook_name, result_of
+from mempressure.errors import IsolationError, ProcessStartError, UnsafeDirectoryError
+from mempressure.isolation.calls import HookName, encode_call, hook_name, result_of
+from mempressure.isolation.connection import Connections
 from mempressure.isolation.counters import Counters
-from mempressure.isolation.frames import MESSAGE_BYTES, Frame, Payload
-from mempressure.isolation.process import START_SECONDS, STOP_SECONDS, PackageProcess, ProcessGoneError
-from mempressure.measure.process import private_bytes
-from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
+from mempressure.isolation.ending import Asked, Stopped, ask_to_end, finish, kill_all
+from mempressure.isolation.generation import join, key_of
+from mempressure.isolation.processes import Processes
+from mempressure.isolation.results import ImportedByResults
+from mempressure.isolation.starting import Starter
+from mempressure.package_process import descendants, interpreter, logs
 from mempressure.packages.reservation import Reservation, Reserve
+from mempressure.protocol.frames import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-_ATTEMPTS = 6  # of one call: each process that ended before it took the call costs two
+START_SECONDS: Final = 60.0
+"""Default time for a process's start, its imports included; then it is killed."""
+
+STOP_SECONDS: Final = 5.0
+"""Default time for a process's `on_unload` and exit functions; then it is killed."""
+
+EACH_WORKER: Final = "worker"
+"""The value of `processes` with which each worker has a process of its own."""
+
+_EXIT_SECONDS = 2.0  # for all package processes together when the last worker ends
+_NOTEWORTHY_BYTES = 5 << 20  # added to each process by what the function's module imports
+
+
+def _private_bytes_of_tree(pid: int) -> int:
+    return descendants.memory_of_tree(pid)[0]
 
 
 class IsolatedPackage(Counters):
-    """A package that lives in a process of its own while it is used.
+    """A package that lives in processes of its own while it is used, which the workers of an app share.
 
-    Calls queue, and run one at a time. A call starts the process where none runs; the process is never ended during a
-    call. Every attribute may be read at any time from any thread. A forked child begins with counters at 0.
+    Calls run in the order in which they come, from all workers and threads. A call starts the process where none runs,
+    and one more where calls wait for longer than starting one takes. A process is never ended during a call. Every
+    attribute may be read at any time from any thread. A forked child begins with counters at 0.
 
     Args:
-        name: the package's import name.
+        name: the package's import name, or another name where several packages share processes.
+        packages: the import names of what the processes load; `name` by default.
+        processes: most processes at a time, or `EACH_WORKER`; by default as many as the app has cores.
+        results: "any", or "plain" to have none of the package's own objects in results.
         timeout: seconds without a call after which the package is idle; only stored here, for the unloading policy.
-        start_timeout: seconds that starting the process may take, imports included.
+        start_timeout: seconds that starting a process may take, imports included.
         priority: of two candidates the lower is unloaded first; only stored here.
         keep_loaded: keep it loaded unless the pressure is high; only stored here.
         message_limit: largest size of a call's arguments, and of its result, in bytes.
-        on_unload: a function of a module, run in the process before it ends in an orderly way.
+        on_unload: a function of a module, run in a process before it ends in an orderly way.
+        on_start: returns the functions that are run in a process before it imports anything.
         on_change: called after a process was started and after the package was unloaded, in the thread that did it.
         reserve: called before a process is started, to reserve the memory that it is known to need.
+        app: the name of the app whose workers share the processes.
+        runtime: the runtime directory; the configured one by default.
         clock: returns the time in Unix seconds.
-        measure: returns the private bytes of a process id; raises `OSError` where there is no such process.
+        measure: returns the private bytes of a process id and of what that started; raises `OSError` where it ended.
     """
 
     def __init__(  # noqa: PLR0913 - options by keyword
         self,
         name: str,
         *,
+        packages: Sequence[str] = (),
+        processes: int | str | None = None,
+        results: str = "any",
         timeout: float = 60.0,
         start_timeout: float = START_SECONDS,
         priority: int = 0,
         keep_loaded: bool = False,
         message_limit: int = MESSAGE_BYTES,
         on_unload: Callable[[], object] | None = None,
+        on_start: Callable[[], Sequence[HookName]] = tuple,
         on_change: Callable[[], None] | None = None,
         reserve: Reserve | None = None,
+        app: str = "",
+        runtime: Path | None = None,
         clock: Callable[[], float] = time.time,
-        measure: Callable[[int], int] = private_bytes,
+        measure: Callable[[int], int] = _private_bytes_of_tree,
     ) -> None:
         self.name = name
+        self.packages = tuple(packages) or (name,)
+        self.processes = processes
+        self.results = results
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.priority = priority
@@ -65,32 +102,104 @@ class IsolatedPackage(Counters):
         self.message_limit = message_limit
         self.on_unload = on_unload
         self.on_change = on_change
+        self._on_start = on_start
         self._reserve = reserve
         self._hooks = [] if on_unload is None else [hook_name(on_unload)]
+        self._app = app
+        self._runtime = runtime
         self._clock = clock
         self._measure = measure
-        self.after_fork()
+        self._paths: list[tuple[str, ...]] = []
+        self._declared_at = 0
+        self._warned: set[str] = set()
+        self._begin()
+        self.note_declaration()
         _packages.add(self)
 
-    def after_fork(self) -> None:
-        """Begin anew in a forked child: the process is the parent's, and the parent's threads do not exist here."""
+    def _begin(self) -> None:
         self.reset_counters()
-        self._reservation: Reservation | None = None
-        self._process: PackageProcess | None = None
+        self._pid = os.getpid()
+        self._processes: Processes | None = None
+        self._connections: Connections | None = None
+        self._key = ""
+        self._module = ""
         self._executor: ThreadPoolExecutor | None = None
-        self._calling_thread: int | None = None
-        self._call_lock = threading.Lock()  # held while a process is started or runs a call
+        self._calling: set[int] = set()
+        self._joining = threading.Lock()
+        self.imported = ImportedByResults(self.packages)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: connections and processes are the parent's, and its threads do not exist."""
+        processes, connections = self._processes, self._connections
+        self._begin()
+        if connections is not None:
+            connections.close()
+        if processes is not None:
+            processes.forget()
+
+    def note_declaration(self) -> None:
+        """Note the `sys.path` of a declaration, and when this worker's code was loaded."""
+        path = interpreter.declared_path()
+        if path not in self._paths:
+            self._paths.append(path)
+        self._declared_at = time.time_ns()
+
+    @property
+    def process_pids(self) -> list[int]:
+        """The ids of the package's processes, as far as this worker has called them; none where none runs."""
+        processes = self._processes
+        if processes is None or self._pid != os.getpid():
+            return []
+        return [record.pid for record in processes.generation.records().values() if not record.stopping]
 
     @property
     def process_pid(self) -> int | None:
-        """The id of the package's process, None where none runs."""
-        process = self._process
-        return None if process is None or process.ended else process.pid
+        """The id of one of its processes, None where none runs."""
+        return next(iter(self.process_pids), None)
+
+    @property
+    def processes_id(self) -> str:
+        """What names the processes for all workers that share them; empty before the first call."""
+        processes = self._processes
+        return "" if processes is None else processes.generation.identity
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls of this worker that wait for a process."""
+        processes = self._processes
+        if processes is None or not self.active_calls:
+            return 0
+        running = sum(
+            record.call != 0 and record.caller == self._pid for record in processes.generation.records().values()
+        )
+        return max(0, self.active_calls - running)
+
+    @property
+    def last_used_anywhere(self) -> float | None:
+        """End of the last call of any worker in Unix seconds, None before it."""
+        processes = self._processes
+        ends = [] if self.last_used is None else [self.last_used]
+        if processes is not None:
+            ends += [record.last_used / 1e9 for record in processes.generation.records().values() if record.last_used]
+        return max(ends, default=None)
 
     def call(
-        self, module: str, qualname: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        module: str,
+        qualname: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        declared_in: str | None = None,
     ) -> Any:
-        """Run a function of an importable module in the package's process and return its result.
+        """Run a function of an importable module in a process of the package and return its result.
+
+        Args:
+            module: where the function is defined.
+            qualname: its name there.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            declared_in: the module that declares it; the same by default.
 
         Raises:
             Exception: what the function raised, of its own type.
@@ -101,168 +210,206 @@ class IsolatedPackage(Counters):
             MemoryBudgetExceeded: there is not enough memory for the process.
         """
         called = f"{module}.{qualname}"
-        # Before any lock is taken: pickling runs code of the caller's classes.
-        request = encode_call(module, qualname, args, kwargs or {}, limit=self.message_limit)
-        if self._calling_thread == threading.get_ident():
+        # Before anything is counted: pickling runs code of the caller's classes.
+        request = encode_call(
+            (module, qualname, declared_in or module),
+            args,
+            kwargs or {},
+            limit=self.message_limit,
+            plain=self.results == "plain",
+        )
+        if self._pid != os.getpid():  # a fork that Python was not told of, as uWSGI's
+            self.after_fork()
+        thread = threading.get_ident()
+        if thread in self._calling:
             raise IsolationError(
                 f"{called} was called by a signal handler or finalizer while the same thread waits for another call "
                 f"of package {self.name!r}; use submit() there, or set a flag and call later"
             )
+        self._calling.add(thread)
         counted = False
         try:
             with self._lock:
                 self.active_calls += 1
                 self.uses += 1
                 counted = True
-            answer = self._answer(module, request)
+            answer = self._joined(module).exchange(request)
         finally:
+            self._calling.discard(thread)
             if counted:
                 with self._lock:
                     self.active_calls -= 1
                     self.last_used = self._clock()
-        return result_of(answer, called)
+        return result_of(answer, called, decode=self.imported.decoded)
 
     def unload(
         self, *, idle_for: float | None = None, deadline_seconds: float = STOP_SECONDS
     ) -> tuple[int, str | None]:
-        """End the package's process, unless a call runs or waits.
+        """End the package's processes, unless a call of any worker runs or waits.
 
         Args:
-            idle_for: seconds; leave it alone where a call ended less than that ago.
-            deadline_seconds: seconds after which the process is killed, whatever `on_unload` and atexit functions do.
+            idle_for: seconds; leave a process alone where a call ended less than that ago.
+            deadline_seconds: seconds after which a process is killed, whatever `on_unload` and exit functions do.
 
         Returns:
-            The private bytes of the process right before its end, and None; or 0 and why it was left alone:
-            "not loaded", "in use", "used 3.2 s ago", or "did not end" where the kernel could not end it.
+            The private bytes of the processes right before their end, and None; or what those that ended held, and why
+            one was left alone: "not loaded", "in use", "used 3.2 s ago", or "did not end".
+        """
+        processes = self._processes
+        reason = self._reason_not_to_unload(processes)
+        if processes is None or reason is not None:
+            return 0, reason
+        unloaded_at = self._clock()
+        asked = ask_to_end(processes, idle_for=idle_for)
+        stopped = self._finish(processes, asked, time.monotonic() + deadline_seconds)
+        if stopped.ended:
+            with self._lock:
+                self.unloaded_at = unloaded_at
+            self.count_unload(stopped.held)
+            processes.starter.release_reservations()
+            self._notify_change()
+        return stopped.held, stopped.reason or (None if stopped.ended else "not loaded")
+
+    def close(self, *, seconds: float = STOP_SECONDS) -> None:
+        """Use the processes no more, and cancel submitted calls; the last worker ends them, at once in a call.
+
+        A later call starts a new one.
         """
         with self._lock:
-            process = self._process
-            reason = self._reason_not_to_unload(process, idle_for)
-            if process is None or reason is not None:
-                return 0, reason
-            # From here on a call starts a new process.
-            self._process = None
-            self.unloaded_at = self._clock()
-        try:
-            held = self._measure(process.pid)
-        except OSError:  # it has ended meanwhile
-            held = 0
-        self._release_reservation()
-        problems = process.stop(deadline_seconds=deadline_seconds)
-        if problems is None:
-            return 0, "did not end"
-        self.count_unload(held)
-        for problem in problems:
-            self.count_problem("the on_unload function of package %r failed: %s", self.name, problem)
-        self._notify_change()
-        return held, None
-
-    def close(self) -> None:
-        """End the process, at once where a call runs, and cancel submitted calls; a later call starts a new one."""
-        with self._lock:
-            process, self._process = self._process, None
+            processes, self._processes = self._processes, None
+            connections, self._connections = self._connections, None
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
-        if process is not None:
-            process.stop()
-        self._release_reservation()
+        if connections is not None:
+            connections.close()
+        if processes is None:
+            return
+        generation = processes.generation
+        if generation.is_last_user():
+            self._finish(processes, ask_to_end(processes), time.monotonic() + seconds)
+            kill_all(processes)
+            generation.remove()
+        processes.close()
 
     def executor(self) -> "ThreadPoolExecutor":
-        """Return the executor that makes submitted calls, with its one thread; created by the first use."""
+        """Return the executor that makes submitted calls, with a thread for each process; created by the first use."""
         with self._lock:
             if self._executor is None:
                 from concurrent.futures import ThreadPoolExecutor  # 10 ms that direct calls do not need
 
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"mempressure-{self.name}")
+                self._executor = ThreadPoolExecutor(self._most(), thread_name_prefix=f"mempressure-{self.name}")
             return self._executor
 
-    def _answer(self, module: str, request: Payload) -> Frame:
-        gone: ProcessGoneError | None = None
-        timeouts_before = self.start_timeouts
-        for _ in range(_ATTEMPTS):
-            with self._call_lock:
-                self._calling_thread = threading.get_ident()
-                try:
-                    # Were each waiting call to try its own start, the last would wait for the time of all of them.
-                    if self.start_timeouts > timeouts_before:
-                        raise ProcessStartTimeoutError(
-                            f"the package process of {self.name!r} did not start within {self.start_timeout:g} s while "
-                            f"this call waited for it; see what its import waits for"
-                        )
-                    process = self._usable_process()
-                    if process is not None:
-                        try:
-                            return process.exchange(request)
-                        finally:  # from its first call on, the memory of the process is measured
-                            self._release_reservation()
-                    self._start(module)
-                except ProcessGoneError as error:
-                    gone = error
-                    continue
-                except ProcessDiedError:
-                    self._drop()
-                    raise
-                finally:
-                    self._calling_thread = None
-            # Without the lock, since it calls the application; nothing unloads the new process, this call being active.
-            self._notify_change()
-        raise ProcessDiedError(
-            f"{_ATTEMPTS // 2} package processes of {self.name!r} in a row ended before they took the call"
-        ) from gone
+    # What `processes.Processes` asks of it
 
-    def _usable_process(self) -> PackageProcess | None:
-        process = self._process
-        if process is None or process.usable:
-            return process
-        self._drop()
-        return None
+    def reserve(self) -> Reservation:
+        """Reserve the memory that a process is known to need."""
+        return Reservation(0) if self._reserve is None else self._reserve(self.name, self.cost_bytes)
 
-    def _drop(self) -> None:
-        with self._lock:
-            process, self._process = self._process, None
-        if process is not None:
-            process.discard()
-        self._release_reservation()
+    def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
+        """Count a process that this worker started, and say what its function's module adds to it."""
+        self.count_start(now=self._clock(), seconds=seconds)
+        for module, size in added:
+            if size >= _NOTEWORTHY_BYTES and module not in self._warned:
+                self._warned.add(module)
+                self._warn_of_module(module, size)
+        self._notify_change()
 
-    def _release_reservation(self) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            reservation.release()
+    def failed(self, error: BaseException) -> None:
+        """Count a start that failed."""
+        self.count_start_failure(error)
 
-    def _start(self, module: str) -> None:
-        if self._reserve is not None:
-            self._reservation = self._reserve(self.name, self.cost_bytes)
-        began = time.perf_counter()
-        try:
-            process = PackageProcess(
-                self.name,
-                module,
-                hooks=self._hooks,
-                on_death=self.count_death,
+    def died(self) -> None:
+        """Count a process that ended without being asked to."""
+        self.count_death()
+
+    def _joined(self, module: str) -> Connections:
+        """Return the connections to the generation that runs this worker's code, after joining it where needed."""
+        self._module = self._module or module
+        connections, processes = self._connections, self._processes
+        if connections is not None and processes is not None and connections.are_any_kept():
+            return connections
+        with self._joining:
+            processes, connections = self._processes, self._connections
+            if processes is not None and connections is not None:
+                if processes.generation.is_ours() and (processes.generation.living() or self._key == self._new_key()):
+                    return connections
+                connections.close()
+                processes.generation.lose()
+            try:
+                self._key = self._new_key()
+                generation = join(self._directory(), self._key, declared_at=self._declared_at)
+            except OSError as error:
+                raise ProcessStartError(
+                    f"the processes of package {self.name!r} have no directory to be called in: {error}"
+                ) from error
+            starter = Starter(
+                generation,
+                packages=self.packages,
+                most=self._most(),
                 start_seconds=self.start_timeout,
-                message_limit=self.message_limit,
+                start=self._start,
+                events=self,
             )
-        except BaseException as error:
-            self._release_reservation()
-            self.count_start_failure(error)
-            raise
-        if self._reservation is not None:
-            self._reservation.pid = process.pid
-        with self._lock:
-            self._process = process
-            self.count_start(now=self._clock(), seconds=time.perf_counter() - began)
+            self._processes = Processes(generation, starter=starter, packages=self.packages)
+            self._connections = Connections(self._processes)
+            return self._connections
 
-    def _reason_not_to_unload(self, process: PackageProcess | None, idle_for: float | None) -> str | None:
+    def _new_key(self) -> str:
+        own = self.processes == EACH_WORKER
+        return key_of(self.name, self.packages, app=self._app, paths=self._paths, own=own)
+
+    def _directory(self) -> str:
+        """Return the directory of generations, which is this user's; one of this worker's own where there is none."""
+        from mempressure.config.configuration import load_configuration
+        from mempressure.config.paths import make_private, own_runtime_directory
+
+        runtime = self._runtime or load_configuration().runtime_directory
+        try:
+            return os.fspath(make_private(own_runtime_directory(runtime) / "processes", mode=0o700))
+        except (OSError, UnsafeDirectoryError) as error:
+            from tempfile import mkdtemp
+
+            directory = mkdtemp(prefix="mempressure-")
+            self.count_problem(
+                "the processes of package %r are this worker's alone, in %s: the runtime directory cannot be used: %s",
+                self.name,
+                directory,
+                error,
+            )
+            return directory
+
+    def _most(self) -> int:
+        if self.processes == EACH_WORKER:
+            return 1
+        if isinstance(self.processes, int):
+            return self.processes
+        from mempressure.measure.cores import usable_cores  # where the number is not given
+
+        return usable_cores()
+
+    def _start(self) -> dict[str, Any]:
+        return {
+            **interpreter.handed_over(self._paths),
+            "module": self._module,
+            "on_start": list(self._on_start()),
+            "on_unload": list(self._hooks),
+            "limit": self.message_limit,
+            "levels": logs.levels(),
+        }
+
+    def _finish(self, processes: Processes, asked: Asked, deadline: float) -> Stopped:
+        stopped = finish(processes, asked, deadline=deadline, measure=self._measure)
+        for problem in stopped.problems:
+            self.count_problem("ending the process of package %r: %s", self.name, problem)
+        return stopped
+
+    def _reason_not_to_unload(self, processes: Processes | None) -> str | None:
         if self.active_calls:
             return "in use"
-        if process is None or not process.usable:
+        if processes is None or not processes.generation.records():
             return "not loaded"
-        if idle_for is not None and self.last_used is not None:
-            idle = self._clock() - self.last_used
-            # Long before its last use: the clock was set back. Else it would be kept until the clock has caught up.
-            if -CLOCK_SET_BACK_SECONDS < idle < idle_for:
-                return f"used {max(0.0, idle):.1f} s ago"
         return None
 
     def _notify_change(self) -> None:
@@ -272,6 +419,17 @@ class IsolatedPackage(Counters):
             self.on_change()
         except Exception as error:  # noqa: BLE001 - a listener's failure is not the caller's
             self.count_problem("on_change of package %r failed: %r", self.name, error)
+
+    def _warn_of_module(self, module: str, size: int) -> None:
+        import logging  # deferred: most workers never log here
+
+        file = getattr(sys.modules.get(module), "__file__", None) or module
+        logging.getLogger("mempressure").warning(
+            "%s adds %.0f MiB to each process of %s: move the isolated function to a module whose package imports less",
+            file,
+            size / (1 << 20),
+            self.name,
+        )
 
 
 _packages: weakref.WeakSet[IsolatedPackage] = weakref.WeakSet()
@@ -283,3 +441,14 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Leave all package processes at the orderly end of the worker; the last one ends them.
+
+    Otherwise the kernel kills them, without any hook.
+    """
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for package in list(_packages):
+        package.close(seconds=max(0.1, deadline - time.monotonic()))

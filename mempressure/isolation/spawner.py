@@ -1,230 +1,281 @@
-"""The spawner: one thread of a worker that starts its package processes and reaps them.
+"""The start of package processes, and what is left to do when one has ended: reaping it, and ending what it started."""
 
-It lives as long as the worker: the kernel kills a package process when the *thread* that started it ends
-(`PR_SET_PDEATHSIG`). A forked child closes what it inherited, and has a spawner of its own from its first start on.
-"""
-
-import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from mempressure.errors import ProcessStartError, ProcessStartTimeoutError
-from mempressure.isolation.frames import Channel
+from mempressure.isolation.calls import RemoteTraceback
+from mempressure.isolation.generation import Generation
+from mempressure.measure.process import start_ticks
+from mempressure.package_process import descendants, identity, interpreter
+from mempressure.protocol import frames
+from mempressure.protocol.addresses import SocketAddress, connect
+from mempressure.protocol.frames import Channel, Frame, Payload
+from mempressure.protocol.slots import SlotRecord, control_path
 
-_POLL_MILLISECONDS = 50  # between looks for ended processes, where there are no pidfds (before Linux 5.3)
+_KILL_SECONDS = 5.0  # for a killed process to end; only one stuck in the kernel takes longer
+_LISTENER_SECONDS = 1.0  # for a busy process to hand over the listening socket: its thread may wait for the GIL
+_BACKLOG = 4096  # calls that wait; the kernel allows net.core.somaxconn
 
 
-class SpawnedProcess:
-    """A child process that the spawner starts and reaps, with a socket to it.
-
-    Args:
-        environment: its environment variables.
-        on_end: called in the spawner's thread when it has ended, before `ended` is set.
+class Child:
+    """A package process that this worker started, and a thread that reaps it.
 
     Attributes:
-        ended: set once the process was reaped.
-        owner: the id of the process whose child it is.
-        pid: its process id, 0 before it was started.
+        pid: its process id.
+        ended: set once it was reaped, and what it had started was killed.
         status: its exit status, negative for a signal; None until it was reaped.
     """
 
-    def __init__(self, environment: Mapping[str, str], on_end: Callable[[], None]) -> None:
-        self.environment = environment
+    def __init__(self, process: "subprocess.Popen[bytes]", on_end: Callable[["Child"], None]) -> None:
+        self.pid = process.pid
+        self._ticks = _ticks_of(process.pid)
         self.ended = threading.Event()
-        self.owner = os.getpid()
-        self.pid = 0
         self.status: int | None = None
-        self._on_end: Callable[[], None] | None = on_end
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
-        self._started = threading.Event()
-        self._abandoned = False
-        self._error: BaseException | None = None
+        self._process = process
+        self._on_end = on_end
+        threading.Thread(target=self._reap, name="mempressure-reaper", daemon=True).start()
 
-    def start(self, *, deadline: float) -> Channel:
-        """Have the spawner start the process, and return this end of the connection to it.
-
-        Args:
-            deadline: when to give up, in seconds of the monotonic clock.
-
-        Raises:
-            ProcessStartError: the system lets no process, thread or socket be created.
-            ProcessStartTimeoutError: the process was not started by the deadline.
-        """
-        try:
-            _own_spawner().request(self)
-            in_time = self._started.wait(max(0.0, deadline - time.monotonic()))
-        except (OSError, RuntimeError) as error:
-            raise ProcessStartError(f"the thread that starts package processes cannot be started: {error}") from error
-        except BaseException:
-            self._abandon()
-            raise
-        if not in_time:
-            self._abandon()
-            raise ProcessStartTimeoutError(
-                f"no process could be started with {sys.executable!r} in time; see whether the file system it is on "
-                "answers, and whether another start hangs"
-            )
-        if self._channel is None or self._process is None:
-            raise ProcessStartError(f"no process could be started with {sys.executable!r}: {self._error}")
-        return self._channel
+    def _reap(self) -> None:
+        with suppress(ChildProcessError):  # the application reaps all children
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        # Before it is reaped: until then no other process group can have its number.
+        self.kill()
+        self.status = self._process.wait()
+        self._on_end(self)
+        self.ended.set()
 
     def kill(self) -> None:
-        """Send SIGKILL and return at once; the process of another worker (before a fork) is left alone."""
-        if self._process is not None and self.owner == os.getpid():
-            self._process.kill()  # nothing is sent to a process that was reaped
-
-    def _abandon(self) -> None:
-        self._abandoned = True  # its caller has given up: the spawner kills it where it starts all the same
-        self.kill()
-
-    def launch(self) -> None:
-        """Start the process; called in the spawner's thread."""
-        try:
-            # No fork may happen now: the child would inherit the process's end of the socket and keep it open.
-            with _fork_guard:
-                ours, theirs = socket.socketpair()
-                self._channel = Channel(ours)
-                with theirs:
-                    self._process = subprocess.Popen(
-                        _command(theirs.fileno()),
-                        stdin=subprocess.DEVNULL,
-                        close_fds=True,
-                        pass_fds=[theirs.fileno()],
-                        env=self.environment,
-                        process_group=0,  # Ctrl-C and the like go to the worker only
-                    )
-                self.pid = self._process.pid
-        except Exception as error:  # noqa: BLE001 - raised in the thread that waits in `start`
-            self._error = error
-            if self._channel is not None:
-                self._channel.close()
-        self._started.set()
-        if self._abandoned:
-            self.kill()
-
-    @property
-    def launched(self) -> bool:
-        """Whether the process was started; it may have ended since."""
-        return self._process is not None
-
-    def reap(self) -> bool:
-        """Reap the process if it has ended, and return whether it has; called in the spawner's thread."""
-        if self._process is None or self._process.poll() is None:
-            return False
-        self.status = self._process.returncode
-        # `on_end` is a method of the object that owns this one: dropped, or both, and the connection's buffer of 64 KB,
-        # would be a cycle that only a full garbage collection frees.
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end()
-        if self._channel is not None:
-            # A process that it left behind may hold the other end open; a thread that reads here must not wait for it.
-            self._channel.shutdown()
-            if self._abandoned:
-                self._channel.close()
-        self.ended.set()
-        return True
+        """Send SIGKILL to it and to all that it started."""
+        descendants.kill_group(self.pid, self._ticks)
 
     def forget(self) -> None:
-        """Close what a forked child inherited: the process is the parent's."""
-        if self._channel is not None:
-            self._channel.close()
-        if self._process is not None:
-            self._process.returncode = 0  # or subprocess warns that it still runs
+        """Let go of it in a forked child: it is the parent's."""
+        self._process.returncode = 0  # or subprocess warns that it still runs
         self.ended.set()
 
 
-class _Spawner:
-    """The thread that starts this process's package processes and reaps them."""
+def start_process(
+    generation: Generation,
+    number: int,
+    listener: socket.socket,
+    *,
+    packages: tuple[str, ...],
+    start: Mapping[str, Any],
+    seconds: float,
+    on_end: Callable[[Child], None],
+) -> tuple[Child, list[tuple[str, int]]]:
+    """Start a package process, and wait until it has imported everything.
 
-    def __init__(self) -> None:
-        self._requests: deque[SpawnedProcess] = deque()
-        self._processes: dict[SpawnedProcess, int | None] = {}  # to their pidfds, None where there is none
-        self._reader, self._writer = os.pipe()
-        threading.Thread(target=self._run, name="mempressure-spawner", daemon=True).start()
+    Args:
+        generation: where it belongs.
+        number: of a free slot.
+        listener: the listening socket of the generation.
+        packages: the import names that it loads.
+        start: what it takes over from this worker, and what it is to import.
+        seconds: limit for its start, imports included.
+        on_end: called in the thread that has reaped it.
 
-    def request(self, process: SpawnedProcess) -> None:
-        """Have the thread start a process."""
-        self._requests.append(process)
-        os.write(self._writer, b"\0")
+    Returns:
+        The process; and by how many bytes importing the function's module, and each of its parents, made it grow.
 
-    def forget(self) -> None:
-        """Close what a forked child inherited: the thread does not exist there."""
-        for process, descriptor in self._processes.items():
-            process.forget()
-            if descriptor is not None:
-                os.close(descriptor)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def _run(self) -> None:
-        poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
-        while True:
-            polled = None in self._processes.values()
-            for ready, _ in poller.poll(_POLL_MILLISECONDS if polled else None):
-                if ready == self._reader:
-                    os.read(self._reader, 4096)
-            while self._requests:
-                self._launch(self._requests.popleft(), poller)
-            for process in [process for process in self._processes if process.reap()]:
-                descriptor = self._processes.pop(process)
-                if descriptor is not None:
-                    poller.unregister(descriptor)
-                    os.close(descriptor)
-
-    def _launch(self, process: SpawnedProcess, poller: select.poll) -> None:
-        self._processes[process] = None  # before there is a socket that a fork could inherit
-        process.launch()
-        if not process.launched:
-            del self._processes[process]
-            return
-        with contextlib.suppress(OSError, AttributeError):  # an old kernel, or no descriptor left: then it is polled
-            descriptor = os.pidfd_open(process.pid)
-            self._processes[process] = descriptor
-            poller.register(descriptor, select.POLLIN)
-
-
-_spawner: _Spawner | None = None
-_spawner_lock = threading.Lock()
-_fork_guard = threading.Lock()
-
-
-def _own_spawner() -> _Spawner:
-    global _spawner  # noqa: PLW0603 - there is one in each process
-    with _spawner_lock:
-        if _spawner is None:
-            _spawner = _Spawner()
-        return _spawner
-
-
-def _command(descriptor: int) -> list[str]:
-    # The worker's own flags (-O, -W, -X ...); -P, so that no file of the working directory shadows a module at start.
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - no public function lists them
-    return [sys.executable, *flags, "-P", "-m", "mempressure.isolation.child", str(descriptor), str(os.getpid())]
-
-
-def process_environment(variable: str, package: str) -> dict[str, str]:
-    """Return the environment for a child process that works for `package`.
-
-    It is this process's own, with `variable` set to the package's name, and `PYTHONPATH` such that `mempressure` itself
-    can be imported.
+    Raises:
+        ProcessStartError: the process could not be started, or an import in it failed.
+        ProcessStartTimeoutError: it did not finish its imports in time.
     """
-    environment = {**os.environ, variable: package}
-    home = Path(__file__).resolve().parents[2]
-    if home.name not in {"site-packages", "dist-packages"}:  # the interpreter searches those anyway
-        inherited = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = str(home) if not inherited else f"{inherited}{os.pathsep}{home}"
-    return environment
+    began = time.monotonic_ns()
+    try:
+        # No fork may happen now: the child would inherit the process's end of the connection and keep it open.
+        with _fork_guard:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = subprocess.Popen(
+                    interpreter.command(
+                        [
+                            generation.directory,
+                            str(number),
+                            str(listener.fileno()),
+                            str(theirs.fileno()),
+                            identity.argument(packages),
+                        ]
+                    ),
+                    stdin=subprocess.DEVNULL,
+                    close_fds=True,
+                    pass_fds=[listener.fileno(), theirs.fileno()],
+                    env=interpreter.environment(),
+                    start_new_session=True,  # Ctrl-C and the like go to the worker only
+                )
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise ProcessStartError(f"no process could be started with {sys.executable!r}: {error}") from error
+    channel = Channel(ours)
+    try:
+        child = Child(process, on_end)
+    except RuntimeError as error:  # no thread to be had
+        descendants.kill_group(process.pid, _ticks_of(process.pid))
+        process.wait()
+        channel.close()
+        raise ProcessStartError(f"no thread that waits for a package process can be started: {error}") from error
+    try:
+        answer = _started(channel, child, {**start, "packages": packages, "began": began}, seconds)
+        if answer.kind != frames.READY:
+            _raise_failure(child, answer.payload, packages)
+        notes: list[tuple[str, int]] = frames.decode(answer.payload)
+        return child, notes
+    finally:
+        channel.close()
+
+
+def _started(channel: Channel, child: Child, start: Mapping[str, Any], seconds: float) -> Frame:
+    """Send what to import and how to set up the interpreter, and return the answer."""
+    deadline = time.monotonic() + seconds
+    names = ", ".join(start["packages"])
+    try:
+        channel.socket.settimeout(max(0.001, seconds))
+        channel.send(frames.START, frames.encode(dict(start)))
+        channel.socket.settimeout(max(0.001, deadline - time.monotonic()))
+        return channel.receive()
+    except TimeoutError:
+        kill(child)
+        raise ProcessStartTimeoutError(
+            f"the package process of {names} (pid {child.pid}) did not finish importing it and module "
+            f"{start['module']!r} within {seconds:g} s and was killed; see what the import waits for (a network, a "
+            "lock, a slow disk), or allow it more with start_timeout= where it is declared or with "
+            "MEMPRESSURE_PROCESS_START_TIMEOUT"
+        ) from None
+    except (EOFError, OSError) as error:
+        kill(child)
+        raise ProcessStartError(
+            f"the package process of {names} (pid {child.pid}) {describe_status(child.status)} while it started; its "
+            "standard error says more"
+        ) from error
+    except BaseException:
+        kill(child)
+        raise
+
+
+def kill(child: Child) -> None:
+    """Kill a process with all that it started, and wait until it has ended."""
+    if not child.ended.wait(0.05):  # it may be ending by itself, with a status that says more
+        child.kill()
+        child.ended.wait(_KILL_SECONDS)
+
+
+def _raise_failure(child: Child, payload: Payload, packages: tuple[str, ...]) -> NoReturn:
+    stage, what, name, text, trace = frames.decode(payload)
+    child.ended.wait(_KILL_SECONDS)
+    kind = {"package": "package", "module": "module", "on_start": "the on_start function"}.get(stage, "its set-up")
+    advice = "install it there, or correct the name" if name == "ModuleNotFoundError" else "its traceback says why"
+    verb = "failed" if stage in ("on_start", "setup") else "cannot be imported"
+    raise ProcessStartError(
+        f"{kind} {what!r} {verb} in the package process of {', '.join(packages)} ({sys.executable}): {name}: {text}; "
+        f"{advice}\n\n{trace}"
+    ) from RemoteTraceback(trace)
+
+
+def _ticks_of(pid: int) -> int:
+    try:
+        return start_ticks(pid)
+    except OSError:  # it has ended already
+        return 0
+
+
+def describe_status(status: int | None) -> str:
+    """Return as text how a process ended, or that it is not known."""
+    if status is None:
+        return "ended"
+    if status >= 0:
+        return f"ended with exit status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"was killed by {name}" + (" (as the kernel does when memory runs out)" if status == -signal.SIGKILL else "")
+
+
+def new_listener(generation: Generation) -> socket.socket:
+    """Make the socket where calls wait, for the first process: whatever waited at an older one is told so at once.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = f"{generation.socket_path}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+        with SocketAddress(new) as address:
+            listener.bind(address)
+        listener.listen(_BACKLOG)
+        os.replace(new, generation.socket_path)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def listener_of(generation: Generation, number: int) -> socket.socket | None:
+    """Return the listening socket of a process that lives; None where it does not hand it over in time."""
+    connection = socket.socket(socket.AF_UNIX)
+    with connection:
+        connection.settimeout(_LISTENER_SECONDS)
+        try:
+            connect(connection, control_path(generation.directory, number))
+            Channel(connection).send(frames.LISTENER, frames.encode(None))
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        except OSError:
+            return None
+    return socket.socket(fileno=descriptors[0]) if descriptors else None
+
+
+def has_caller(record: SlotRecord) -> bool:
+    """Return whether the worker lives whose call a process runs."""
+    try:
+        return start_ticks(record.caller) == record.caller_ticks
+    except OSError:
+        return False
+
+
+def end_call(record: SlotRecord, call: int) -> None:
+    """Kill a process, if it still runs a call that nobody waits for."""
+    # In this order: the process looks whether its call was abandoned after it has set `call` to 0, so that either it
+    # sees this, and takes no other call, or this sees that it has gone on.
+    record.abandoned = call
+    if record.call == call:
+        descendants.kill_group(record.pid, record.ticks)
+
+
+def wait_for_end(pid: int, seconds: float) -> bool:
+    """Wait for the end of a process that another worker may have started; return whether it has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except (OSError, AttributeError):  # before Linux 5.3
+        return _polled_end(pid, seconds)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _polled_end(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while os.path.exists(f"/proc/{pid}/smaps"):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+_fork_guard = threading.Lock()
 
 
 def _before_fork() -> None:
@@ -236,12 +287,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _spawner, _spawner_lock, _fork_guard
-    # The locks may be held by threads that do not exist here.
-    spawner, _spawner = _spawner, None
-    _spawner_lock, _fork_guard = threading.Lock(), threading.Lock()
-    if spawner is not None:
-        spawner.forget()
+    global _fork_guard  # noqa: PLW0603 - there is one in each process
+    _fork_guard = threading.Lock()  # it may be held by a thread that does not exist here
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

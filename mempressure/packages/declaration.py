@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MAX_TIMEOUT_SECONDS = 1e9
 MAX_START_SECONDS = 86400
+MAX_PROCESSES = 64
 
 
 def checked_name(name: object) -> str:
@@ -23,6 +24,60 @@ def checked_name(name: object) -> str:
     if not isinstance(name, str) or not name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(f"package name {name!r} cannot be used; send an absolute one such as 'pandas'")
     return name
+
+
+def checked_names(names: tuple[object, ...]) -> tuple[str, ...]:
+    """Return one or several absolute module names.
+
+    Raises:
+        ConfigurationError: there is none, one cannot be used, or one is there twice.
+    """
+    checked = tuple(checked_name(name) for name in names)
+    if not checked or len(set(checked)) < len(checked):
+        raise ConfigurationError(f"package names {names!r} cannot be used; send each package once, and at least one")
+    return checked
+
+
+def checked_process_name(name: object, *, packages: tuple[str, ...]) -> str:
+    """Return the name of a process: as given, or made of its packages.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    if name is None:
+        return "+".join(packages)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConfigurationError(f"process={name!r} cannot be used; send an identifier such as 'reports'")
+    return name
+
+
+def checked_processes(processes: object) -> int | str | None:
+    """Return how many processes a package may have: a number, "worker", or None for as many as there are cores.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if processes is None:
+        return None
+    if processes == "worker":
+        return "worker"
+    if type(processes) is not int or not 1 <= processes <= MAX_PROCESSES:
+        raise ConfigurationError(
+            f"processes={processes!r} cannot be used; send a whole number from 1 to {MAX_PROCESSES}, or 'worker' for a "
+            "process of each worker's own"
+        )
+    return processes
+
+
+def checked_results(results: object) -> str:
+    """Return what results may be.
+
+    Raises:
+        ConfigurationError: it is neither "any" nor "plain".
+    """
+    if results not in ("any", "plain"):
+        raise ConfigurationError(f"results={results!r} cannot be used; send 'any' or 'plain'")
+    return str(results)
 
 
 def checked_flag(option: str, value: object) -> bool:

@@ -8,6 +8,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +16,13 @@ from typing import Any
 
 from mempressure.act.mechanisms import mechanism
 from mempressure.act.trim import release_free_pages
-from mempressure.isolation.child import die_with
 from mempressure.measure.process import private_bytes
+from mempressure.package_process import identity
 
 SURVEY = "survey"
 """The act that comes before those of the mechanisms."""
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MAX_MODULES = 10
 _MESSAGE_LENGTH = 300
 
@@ -173,10 +175,20 @@ class _FailedError(Exception):
         self.kind = kind
 
 
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, even while a call holds the GIL."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the call above
+        os._exit(0)
+
+
 def main(arguments: list[str]) -> int:
     """Play the act that the job names; return the exit status, 0 where it was played to its end."""
     descriptor, parent, job = int(arguments[0]), int(arguments[1]), json.loads(arguments[2])
-    die_with(parent)
+    _end_with(parent)
+    identity.become((job["package"],))
     os.set_inheritable(descriptor, False)
     sys.path[:0] = job["path"]
     sys.argv[:] = ["mempressure-rehearsal"]

@@ -10,11 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any
 
-from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
 from mempressure.errors import MempressureError
-from mempressure.isolation.spawner import process_environment
 
 _STDERR_BYTES = 4096
 
@@ -51,8 +50,7 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 pass_fds=[writer],
-                # As in a package process, a loader is inert there and functions isolated in the package run plainly.
-                env=process_environment(PACKAGE_PROCESS_VARIABLE, job["package"]),
+                env=_environment(),
                 process_group=0,  # what the package starts is ended with it, and Ctrl-C is for this process
             )
         finally:
@@ -63,6 +61,13 @@ def play(job: Mapping[str, Any], *, step_seconds: float, on_step: Callable[[], N
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment variables, with `PYTHONPATH` such that `mempressure` can be imported."""
+    inherited = os.environ.get("PYTHONPATH")
+    home = os.fspath(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": home if not inherited else f"{inherited}{os.pathsep}{home}"}
 
 
 def _listen(

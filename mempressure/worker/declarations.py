@@ -3,18 +3,21 @@
 Imported with the first declaration; what was declared is in `mempressure.worker.registry`.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mempressure.config.configuration import PACKAGE_PROCESS_VARIABLE
 from mempressure.errors import ConfigurationError
+from mempressure.package_process import identity
 from mempressure.packages.declaration import (
     checked_flag,
     checked_name,
+    checked_names,
     checked_priority,
+    checked_process_name,
+    checked_processes,
+    checked_results,
     checked_start_timeout,
     checked_timeout,
     imported_already,
@@ -22,6 +25,7 @@ from mempressure.packages.declaration import (
 from mempressure.worker.registry import Packages, unknown_package_error
 
 if TYPE_CHECKING:
+    from mempressure.isolation.calls import HookName
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.reservation import Reservation
     from mempressure.packages.tracking import PackageTracker
@@ -51,6 +55,7 @@ class Declarations:
         self._packages = packages
         self._lock = threading.Lock()
         self.admission = self._make_admission()
+        self._started_with: dict[str, list[HookName]] = {}
 
     def ensure_tracker(self) -> "PackageTracker":
         """Return the tracker, made by the first call."""
@@ -72,7 +77,7 @@ class Declarations:
         Raises:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
-        options = self._options(timeout, priority, keep_loaded=keep_loaded)
+        options = self._options(timeout=timeout, priority=priority, keep_loaded=keep_loaded)
         self.ensure_tracker().track(checked_name(name), **options)
 
     def track_imports(self) -> None:
@@ -103,38 +108,39 @@ class Declarations:
 
     def isolate(
         self,
-        name: str,
+        names: tuple[str, ...],
         *,
-        timeout: float | None,
-        priority: int,
-        keep_loaded: bool,
+        process: str | None,
+        processes: int | str | None,
+        results: str,
         start_timeout: float | None,
         on_unload: Callable[[], object] | None,
         allow_imported: bool,
+        **options: Any,
     ) -> "IsolatedPackage":
-        """Return the isolated package of that name, made by the first call; see `LazyLoader.isolated`.
+        """Return the isolated package of these names, made by the first call; see `LazyLoader.isolated`.
 
         Raises:
             ConfigurationError: an option cannot be used, or the package was declared before with other options.
             IsolationError: this process has imported it.
         """
         options = {
-            **self._options(timeout, priority, keep_loaded=keep_loaded),
+            **self._options(**options),
             "start_timeout": checked_start_timeout(
                 start_timeout, default=self._packages.configuration.process_start_timeout
             ),
             "on_unload": on_unload,
+            "processes": checked_processes(processes),
+            "results": checked_results(results),
+            "packages": checked_names(names),
         }
         allow_imported = checked_flag("allow_imported", allow_imported)
-        name = checked_name(name)
-        # A package process has it imported, and where it was declared before a result may have imported it here.
-        if not (
-            allow_imported
-            or name not in sys.modules
-            or name in self._packages.isolated
-            or PACKAGE_PROCESS_VARIABLE in os.environ
-        ):
-            raise imported_already(name)
+        name = checked_process_name(process, packages=names)
+        # Where it was declared before, a result may have imported it here.
+        if not allow_imported and name not in self._packages.isolated:
+            for each in names:
+                if each in sys.modules:
+                    raise imported_already(each)
         from mempressure.isolation.package import IsolatedPackage  # 0.4 MB that a worker without one need not pay
 
         with self._lock:
@@ -145,16 +151,40 @@ class Declarations:
                     on_change=self._packages.on_change,
                     reserve=self._reserve_process,
                     message_limit=self._packages.configuration.message_limit or sys.maxsize,
+                    on_start=lambda: self._on_start(name, names),
+                    app=self._packages.configuration.app,
+                    runtime=self._packages.configuration.runtime_directory,
                     **options,
                 )
                 self._packages.isolated[name] = package
                 return package
+        package.note_declaration()
         differing = [key for key, value in options.items() if getattr(package, key) != value]
         if differing:
             raise ConfigurationError(
                 f"package {name!r} is isolated already with another {', '.join(differing)}; declare it once alike"
             )
         return package
+
+    def add_on_start(self, names: tuple[str, ...], function: Callable[[], object], *, declared_in: str | None) -> None:
+        """Have the processes of these packages run a function first; see `LazyLoader.on_start`.
+
+        Raises:
+            ConfigurationError: no name was given.
+            IsolationError: the function cannot be found by name in another process.
+        """
+        from mempressure.isolation.calls import hook_name
+        from mempressure.package_process import functions
+
+        checked_names(names)
+        module, qualname, home = hook_name(function, declared_in=declared_in)
+        functions.declare(module, qualname, function)
+        for name in names:
+            self._started_with.setdefault(name, []).append((module, qualname, home))
+
+    def _on_start(self, name: str, packages: tuple[str, ...]) -> "list[HookName]":
+        hooks = [hook for each in dict.fromkeys((name, *packages)) for hook in self._started_with.get(each, [])]
+        return list(dict.fromkeys(hooks))
 
     def unload(self, name: str) -> UnloadResult:
         """Give back the memory of an isolated package, between its calls.
@@ -175,7 +205,7 @@ class Declarations:
         self._lock = threading.Lock()
         self.admission = self._make_admission()
 
-    def _options(self, timeout: float | None, priority: int, *, keep_loaded: bool) -> dict[str, Any]:
+    def _options(self, *, timeout: float | None, priority: int, keep_loaded: bool) -> dict[str, Any]:
         default = self._packages.configuration.package_timeout
         return {
             "timeout": checked_timeout(timeout, default=default),
@@ -184,7 +214,7 @@ class Declarations:
         }
 
     def _make_admission(self) -> "AdmissionControl | None":
-        if not self._packages.configuration.admission or PACKAGE_PROCESS_VARIABLE in os.environ:
+        if not self._packages.configuration.admission or identity.packages() is not None:
             return None
         from mempressure.worker.admission_control import AdmissionControl  # off by default
         from mempressure.worker.memory_view import MemoryReader

@@ -15,8 +15,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mempressure.act.supervisors import SupervisorFinder, is_supervisor
-from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, Configuration, load_configuration
+from mempressure.config.configuration import OBSERVED_IN, Configuration, load_configuration
 from mempressure.measure.reading import UNKNOWN
+from mempressure.package_process import identity
 from mempressure.packages.attribution import held_elsewhere
 from mempressure.packages.third_party import is_third_party
 from mempressure.packages.tracking import MAX_TIME_SHARE, PackageTracker
@@ -203,7 +204,7 @@ def observe() -> None:
     """Observe this process if `mempressure run` set the environment for it; once, and not in a package process."""
     global _observer  # noqa: PLW0603 -- one a process
     directory = os.environ.get(OBSERVED_IN)
-    if not directory or _observer is not None or PACKAGE_PROCESS_VARIABLE in os.environ:
+    if not directory or _observer is not None or identity.packages() is not None:
         return
     _observer = Observer(Path(directory), configuration=load_configuration())
     _observer.start()

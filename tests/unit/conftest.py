@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from mempressure.errors import ProcessDiedError
-from mempressure.isolation.process import PackageProcess
+from mempressure.isolation.package import IsolatedPackage
 from tests.support.functions import isolated_functions
 from tests.support.waiting import until
 
@@ -16,9 +16,9 @@ from tests.support.waiting import until
 @pytest.fixture
 def process():
     """A package process of "json"; it is stopped in the end."""
-    process = PackageProcess("json", isolated_functions.__name__)
-    yield process
-    process.stop()
+    package = IsolatedPackage("json", processes=1)
+    yield package
+    package.close()
 
 
 @pytest.fixture

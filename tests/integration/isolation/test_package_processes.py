@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
 from mempressure.isolation.process import PackageProcess
+
 from tests.support.forking import in_child
 from tests.support.functions import isolated_functions as functions
 from tests.support.waiting import until

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mempressure.config import configuration
-from mempressure.config.configuration import OBSERVED_IN, PACKAGE_PROCESS_VARIABLE, SETTINGS
+from mempressure.config.configuration import OBSERVED_IN, SETTINGS
 
 INHERITED = (
     "HOME",
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(own.root))
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    for variable in (*(setting.variable for setting in SETTINGS), OBSERVED_IN, PACKAGE_PROCESS_VARIABLE):
+    for variable in (*(setting.variable for setting in SETTINGS), OBSERVED_IN):
         patch.delenv(variable, raising=False)
     for variable, value in own.environ().items():
         patch.setenv(variable, value)

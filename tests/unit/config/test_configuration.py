@@ -13,6 +13,7 @@ from mempressure.config import configuration
 from mempressure.config.configuration import DRY_RUN_CHOICES, RECYCLE_CHOICES, SETTINGS, load_configuration
 from mempressure.errors import ConfigurationError
 from mempressure.log_once import LogOnce
+from mempressure.package_process import identity
 
 PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
@@ -373,5 +374,6 @@ def test_a_variable_that_nothing_reads_is_told_of_once_with_the_nearest(name, hi
 
 def test_a_package_host_leaves_the_telling_to_its_worker(caplog, monkeypatch):
     monkeypatch.setattr(configuration, "_once", cache(lambda: LogOnce(configuration.__name__)))
-    load_configuration(environ={"MEMPRESSURE_BUGDET": "1", "MEMPRESSURE_PACKAGE_PROCESS": "pandas"})
+    monkeypatch.setattr(identity, "packages", lambda: ("pandas",))
+    load_configuration(environ={"MEMPRESSURE_BUGDET": "1"})
     assert caplog.messages == []

@@ -15,6 +15,7 @@ from mempressure.control.loop import ControlLoop
 from mempressure.control.monitor import MemoryMonitor
 from mempressure.control.standalone import LOCK_NAME, LeadingLoop
 from mempressure.loader import LazyLoader
+from mempressure.package_process import identity
 from tests.support.doubles.fake_machine import MIB, FakeMachine, package
 from tests.support.waiting import until
 
@@ -142,12 +143,12 @@ def test_what_waits_to_lead_needs_no_thread(loop, runtime_dir):
 
 
 def test_it_is_inert_inside_a_package_host_and_twice_is_once(configuration, monkeypatch):
-    monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
-    hosted = LazyLoader(configuration=configuration)
-    hosted.start()
-    assert hosted._loop is None
-    hosted.stop()
-    monkeypatch.delenv("MEMPRESSURE_PACKAGE_PROCESS")
+    with monkeypatch.context() as patched:
+        patched.setattr(identity, "packages", lambda: ("pandas",))
+        hosted = LazyLoader(configuration=configuration)
+        hosted.start()
+        assert hosted._loop is None
+        hosted.stop()
     loader = LazyLoader(configuration=configuration)
     try:
         loader.start()

@@ -9,6 +9,7 @@ from mempressure.control.actuator_client import ActuatorError
 from mempressure.control.process_monitor import ThresholdsInForce
 from mempressure.errors import ConfigurationError
 from mempressure.loader import LazyLoader
+from mempressure.package_process import identity
 from stack.processes import free_port
 from tests.support.servers.actuator_process import Actuator
 
@@ -113,7 +114,7 @@ def test_settings_that_cannot_be_read_are_told_once(configure, state_dir, caplog
 
 def test_a_package_host_tells_no_actuator(configure, monkeypatch):
     monkeypatch.setattr(thresholds_in_force, "answers", lambda _url: pytest.fail("asked"))
-    monkeypatch.setenv("MEMPRESSURE_PACKAGE_PROCESS", "pandas")
+    monkeypatch.setattr(identity, "packages", lambda: ("pandas",))
     LazyLoader(configuration=configure()).set_memory_pressure_thresholds(MINE)
 
 

@@ -53,9 +53,9 @@ def test_whatever_is_published_the_factor_is_bounded(level):
     assert 1 <= factor(level) <= 32
 
 
-def test_an_isolated_package_publishes_its_refaults():
+def test_an_isolated_package_publishes_its_refaults(own_processes):
     now = [1000.0]
-    package = IsolatedPackage("json", clock=lambda: now[0])
+    package = IsolatedPackage("json", processes=1, clock=lambda: now[0])
     seen = []
     try:
         for pause in (0, 4, 30, 61):

@@ -2,16 +2,13 @@
 
 import pytest
 
-from mempressure.isolation.package import IsolatedPackage
 from mempressure.measure.reading import UNKNOWN
 from mempressure.worker.isolated_states import isolated_states
 
 
 @pytest.fixture
-def package():
-    package = IsolatedPackage("json")
-    yield package
-    package.close()
+def package(make_package):
+    return make_package()
 
 
 def published(package):

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mempressure.isolation import frames
-from mempressure.isolation.frames import LARGE_BYTES, Channel, decode, encode
+from mempressure.protocol import frames
+from mempressure.protocol.frames import LARGE_BYTES, Channel, decode, encode
 from tests.support.forking import in_child
 
 

@@ -1,0 +1,229 @@
+"""A worker's connections to package processes, and a call over one of them: sent, waited for, answered.
+
+A thread keeps the connection over which it was answered at once. Where its process is busy the call goes to the queue
+that all processes share, by a new connection. A call that nobody has read after two milliseconds is withdrawn: the
+worker shuts down its side, and a call with an end behind it is never run, so that none runs twice.
+"""
+
+import fcntl
+import itertools
+import os
+import socket
+import termios
+import time
+from typing import Protocol
+
+from mempressure.errors import IsolationError, ProcessDiedError
+from mempressure.measure.descriptor import OwnDescriptor
+from mempressure.package_process import logs
+from mempressure.protocol import frames
+from mempressure.protocol.frames import Channel, Frame, Payload
+from mempressure.protocol.slots import SlotRecord
+
+_ATTEMPTS = 8  # of one call: each process that ended before it took the call costs one or two
+_MOVE_NANOSECONDS = 2_000_000
+_MOVE_SECONDS = 0.002
+_TICK_SECONDS = 0.05
+_LARGE_BYTES = (
+    128 * 1024
+)  # a larger call fills the socket's buffer, and cannot be withdrawn: it joins the queue at once
+_MOST_KEPT = 64
+_NOTHING = b"\0\0\0\0"
+
+
+class NotRunError(ProcessDiedError):
+    """A call was not read by any process, and can be made again."""
+
+
+class Queue(Protocol):
+    """Where calls wait: the processes that may run them."""
+
+    def connect(self, began: int) -> socket.socket:
+        """Return a new connection; `began` is when the call was made, in nanoseconds of the monotonic clock."""
+
+    def record(self, number: int) -> SlotRecord | None:
+        """Return the record of the process in a slot."""
+
+    def note_waiting(self, began: int) -> None:
+        """Note that a call that was made at this time, in monotonic nanoseconds, still waits."""
+
+    def note_waited(self, seconds: float) -> None:
+        """Note for how long a call had waited when it was run."""
+
+    def abandon(self, number: int) -> None:
+        """End the process that runs the call of this id, since nobody waits for it any more."""
+
+    def describe_death(self, number: int) -> str:
+        """Say which process ended that ran the call of this id, and how."""
+
+
+class _Connection:
+    __slots__ = ("channel", "is_withdrawn", "own", "record")
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(_MOVE_SECONDS)
+        self.own = OwnDescriptor(connection)
+        self.channel = Channel(connection)
+        self.record: SlotRecord | None = None
+        self.is_withdrawn = False
+
+    def is_free(self) -> bool:
+        """Return whether its process seems to be free, or to be so in a moment."""
+        record = self.record
+        return record is None or not record.call or time.monotonic_ns() - record.call_began < _MOVE_NANOSECONDS
+
+    def is_unread(self) -> bool:
+        """Return whether the process has not read all that was sent."""
+        return fcntl.ioctl(self.channel.socket, termios.TIOCOUTQ, _NOTHING) != _NOTHING
+
+
+class Connections:
+    """The connections of one worker to the processes of one generation.
+
+    Args:
+        queue: the processes.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._kept: list[_Connection] = []
+        self._numbers = itertools.count(1)
+
+    def are_any_kept(self) -> bool:
+        """Return whether a call can be made over a connection that is there."""
+        return bool(self._kept)
+
+    def close(self) -> None:
+        """Close those that no call uses."""
+        while self._kept:
+            self._kept.pop().own.close()
+
+    def exchange(self, request: Payload) -> Frame:
+        """Send an encoded call and wait for its answer.
+
+        Raises:
+            ProcessDiedError: the process ended during the call, or several in a row before they took it.
+            IsolationError: there is no memory for the answer.
+            ProcessStartError: no process could be started.
+            MemoryBudgetExceeded: there is no room for one.
+        """
+        began = time.monotonic_ns()
+        number = os.getpid() << 32 | next(self._numbers)
+        gone: BaseException | None = None
+        for _ in range(_ATTEMPTS):
+            connection = self._kept_connection() if request.size < _LARGE_BYTES else None
+            kept = connection is not None
+            if connection is None:
+                connection = _Connection(self._queue.connect(began))
+            try:
+                answer = _Call(connection, self._queue, number, began, kept=kept).made(request)
+            except NotRunError as error:
+                gone = error
+                connection.own.close()
+                continue
+            except BaseException:
+                connection.own.close()
+                raise
+            self._keep(connection, answer, kept=kept)
+            self._queue.note_waited(answer.nanoseconds / 1e9)
+            return answer
+        raise ProcessDiedError(f"{_ATTEMPTS // 2} package processes in a row ended before they took the call") from gone
+
+    def _kept_connection(self) -> _Connection | None:
+        busy = []
+        found = None
+        while found is None:
+            try:
+                connection = self._kept.pop()
+            except IndexError:
+                break
+            if not connection.own.is_ours():
+                connection.own.close()
+            elif connection.is_free():
+                found = connection
+            else:
+                busy.append(connection)
+        self._kept += busy
+        return found
+
+    def _keep(self, connection: _Connection, answer: Frame, *, kept: bool) -> None:
+        # Where there was a queue the next call joins it, too: at a connection of its own it would come out of turn.
+        if answer.nanoseconds > _MOVE_NANOSECONDS or connection.is_withdrawn or len(self._kept) >= _MOST_KEPT:
+            connection.own.close()
+            return
+        if not kept:
+            connection.record = self._queue.record(answer.number)
+        self._kept.append(connection)
+
+
+class _Call:
+    """One call over one connection."""
+
+    def __init__(self, connection: _Connection, queue: Queue, number: int, began: int, *, kept: bool) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._number = number
+        self._began = began
+        self._kept = kept
+        self._ticks = 0
+
+    def made(self, request: Payload) -> Frame:
+        """Return the answer; see `Connections.exchange`."""
+        channel = self._connection.channel
+        try:
+            channel.send(frames.CALL, request, number=self._number, nanoseconds=self._began, waiting=self._wait)
+            answer = self._answer()
+        except frames.NoMemoryForMessageError as error:
+            raise IsolationError(
+                f"the answer of the package process does not fit into the memory of this process: {error}; "
+                "return less, or write it to a file and return its name"
+            ) from error
+        except NotRunError:
+            raise
+        except ConnectionError as error:  # part of the call was left unread, so it was not run
+            raise NotRunError("the process ended before it took the call") from error
+        except (EOFError, OSError) as error:
+            raise ProcessDiedError(
+                f"{self._queue.describe_death(self._number)} during the call, whose effect is unknown; the next call "
+                "starts a new one"
+            ) from error
+        except BaseException:
+            self._queue.abandon(self._number)
+            raise
+        if answer.kind == frames.SKIPPED:
+            raise NotRunError("the call was withdrawn")
+        if self._ticks:
+            channel.socket.settimeout(_MOVE_SECONDS)
+        return answer
+
+    def _answer(self) -> Frame:
+        while True:
+            try:
+                answer = self._connection.channel.receive()
+            except TimeoutError:
+                self._wait()
+                continue
+            if answer.kind != frames.LOG:
+                return answer
+            logs.emit(frames.decode(answer.payload))
+
+    def _wait(self) -> None:
+        """See to a call that nothing has come back for: withdraw it, or have one process more started for it.
+
+        Raises:
+            NotRunError: it was withdrawn.
+        """
+        connection = self._connection
+        self._ticks += 1
+        if self._ticks == 1:
+            connection.channel.socket.settimeout(_TICK_SECONDS)
+        if connection.channel.receiving or not connection.is_unread():
+            return
+        if not self._kept:
+            self._queue.note_waiting(self._began)
+            return
+        self._kept = False
+        connection.is_withdrawn = True
+        connection.channel.socket.shutdown(socket.SHUT_WR)
+        if connection.is_unread():  # so is the end behind it, with which it is not run
+            raise NotRunError("the call was withdrawn")

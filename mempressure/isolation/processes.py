@@ -1,0 +1,111 @@
+"""The processes of an isolated package as one worker sees them: where its calls wait, and what becomes of them."""
+
+import socket
+import time
+
+from mempressure.isolation.generation import Generation
+from mempressure.isolation.spawner import describe_status, end_call, has_caller, wait_for_end
+from mempressure.isolation.starting import LEAST_START_SECONDS, Starter
+from mempressure.protocol.addresses import connect
+from mempressure.protocol.slots import SlotRecord
+
+_FORGOTTEN = 0.9  # the part of the waiting so far that still counts after each call
+_KILL_SECONDS = 5.0
+
+
+class Processes:
+    """The processes of one generation.
+
+    Args:
+        generation: the generation, which this object leaves in the end.
+        starter: starts its processes.
+        packages: the import names that they load, for messages.
+    """
+
+    def __init__(self, generation: Generation, *, starter: Starter, packages: tuple[str, ...]) -> None:
+        self.generation = generation
+        self.starter = starter
+        self._packages = packages
+        self._waited = 0.0  # seconds that calls waited lately, of which those long ago count for less and less
+
+    def connect(self, began: int) -> socket.socket:
+        """Return a connection to the queue of calls; start the first process where there is none.
+
+        Args:
+            began: when the call was made, in nanoseconds of the monotonic clock.
+
+        Raises:
+            ProcessStartError: the process, or one that this call waited for, failed to start.
+            MemoryBudgetExceeded: there is no room for it.
+        """
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connect(connection, self.generation.socket_path)
+            except (FileNotFoundError, ConnectionRefusedError):  # no process
+                connection.close()
+                self.starter.start_first(began)
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+
+    def record(self, number: int) -> SlotRecord | None:
+        """Return the record of the process in a slot."""
+        return self.generation.record(number)
+
+    def note_waiting(self, began: int) -> None:
+        """Start one process more where a call has waited for longer than that takes; end what runs for nobody.
+
+        Args:
+            began: when the call was made, in nanoseconds of the monotonic clock.
+        """
+        records = self.generation.records().values()
+        for record in records:
+            call = record.call
+            if call and not has_caller(record):
+                end_call(record, call)
+        # A process that has just started may be about to run it.
+        since = max((began, *(record.ready_at for record in records)))
+        if records and time.monotonic_ns() - since > self.starter.seconds() * 1e9:
+            self.starter.start_more()
+
+    def note_waited(self, seconds: float) -> None:
+        """Start one process more where calls have waited for longer, together, than starting one takes."""
+        self.starter.release_reservations()  # from its first call on, the memory of a process is measured
+        self._waited = self._waited * _FORGOTTEN + seconds
+        if self._waited > LEAST_START_SECONDS and self._waited > self.starter.seconds():
+            self._waited = 0.0
+            self.starter.start_more()
+
+    def abandon(self, number: int) -> None:
+        """End the process that runs the call of this id, whose caller waits no more."""
+        for record in self.generation.records().values():
+            if record.call == number:
+                end_call(record, number)
+
+    def describe_death(self, number: int) -> str:
+        """Say which process ended that ran the call of this id, and how."""
+        pid = next((record.pid for record in self.generation.all_records().values() if record.call == number), 0)
+        names = ", ".join(self._packages)
+        if not pid:
+            return f"a package process of {names} ended"
+        child = self.starter.children.get(pid)
+        if child is None:
+            wait_for_end(pid, _KILL_SECONDS)
+        else:
+            child.ended.wait(_KILL_SECONDS)
+        status = self.starter.statuses.get(pid)
+        return f"the package process of {names} (pid {pid}) {describe_status(status)}"
+
+    def close(self) -> None:
+        """Use the generation no more."""
+        self.starter.release_reservations()
+        self.generation.leave()
+
+    def forget(self) -> None:
+        """Let go of everything in a forked child: it is the parent's."""
+        for child in list(self.starter.children.values()):
+            child.forget()
+        self.generation.lose()

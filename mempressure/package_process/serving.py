@@ -1,0 +1,263 @@
+"""The serving loop of a package process: takes the calls of all workers in the order of their arrival, one at a time.
+
+Calls come over connections that workers keep, and over new ones. New connections wait at one listening socket that all
+processes of a generation accept from, whichever is free first: that is their common queue. A worker whose call waits
+for longer than a moment at a connection that it keeps withdraws it (it shuts down its side) and joins that queue.
+"""
+
+import os
+import select
+import socket
+import struct
+import time
+from collections import deque
+
+from mempressure.protocol import frames
+from mempressure.protocol.frames import Channel, Payload
+from mempressure.protocol.slots import SlotRecord, holder, start_ticks
+
+TYPE_CHECKING = False  # typing's own would load typing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+SURPLUS_SECONDS = 2.0
+"""A process that is not the only one ends when it was idle for most of this time."""
+
+_BUSY_SHARE = 0.3  # of that time, with which it is still needed
+_RECEIVE_SECONDS = 0.005  # for the next part of a call that has begun to come; then others have their turn
+_SEND_SECONDS = 2.0  # without progress; then the worker is not waited for any longer, which may be stopped
+_WITHDRAWN_AFTER_NANOSECONDS = 1_000_000  # workers withdraw calls after twice that
+_EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE: one process wakes for a connection; select has it from Python 3.14 on
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class _Caller:
+    """A connected worker."""
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.channel = Channel(connection)
+        self.pid = pid
+        self.ticks = start_ticks(pid)
+        self.queued = False
+
+
+class Service:
+    """Serves the workers of an app until a worker asks for the end, or the process is not needed any more.
+
+    Args:
+        listener: the listening socket, which all processes of the generation accept from.
+        slot: this process's record.
+        place: the directory of the generation, and the number of the slot.
+        answer: runs a call; returns the kind and the value of the answer.
+        after_call: called when a call was answered and no other waits.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        slot: SlotRecord,
+        *,
+        place: tuple[str, int],
+        answer: "Callable[[Payload], tuple[int, Payload]]",
+        after_call: "Callable[[], None]",
+    ) -> None:
+        self._listener = listener
+        self._slot = slot
+        self._directory, self._number = place
+        self._answer = answer
+        self._after_call = after_call
+        self._callers: dict[int, _Caller] = {}
+        self._queue: deque[_Caller] = deque()
+        self._calling: _Caller | None = None
+        self._requests: deque[tuple[Channel, float | None]] = deque()
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        listener.setblocking(False)
+        self._poll = select.epoll()
+        self._poll.register(listener, select.EPOLLIN | _EXCLUSIVE)
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        self._window = time.monotonic()
+        self._busy = 0.0
+
+    @property
+    def listener(self) -> socket.socket:
+        """The listening socket."""
+        return self._listener
+
+    def serve(self) -> Channel | None:
+        """Serve; return the connection of the worker that asked for the end, None where the process is surplus."""
+        idle = True
+        while True:
+            waiting = self._gather(0 if self._queue or not idle else SURPLUS_SECONDS if self._number else None)
+            while self._requests:
+                channel, idle_for = self._requests.popleft()
+                if self._may_end(channel, idle_for):
+                    return channel
+            if self._is_surplus():
+                return None
+            caller = self._accepted() if waiting else None
+            if caller is None and self._queue:
+                caller = self._queue.popleft()
+                caller.queued = False
+            if caller is not None:
+                self._serve(caller)
+                idle = False
+            elif not idle:
+                idle = True
+                self._after_call()
+
+    def request_end(self, channel: Channel, *, idle_for: float | None) -> None:
+        """Ask the process to end, from another thread; it answers over the channel where it does not."""
+        self._requests.append((channel, idle_for))
+        os.eventfd_write(self._wakeup, 1)
+
+    def send_log(self, record: "dict[str, Any]") -> None:
+        """Send a log record to the worker whose call runs.
+
+        Raises:
+            OSError: it takes none.
+        """
+        deadline = time.monotonic() + _SEND_SECONDS
+
+        def give_up() -> None:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
+        caller = self._calling
+        if caller is None:
+            raise BrokenPipeError
+        try:
+            caller.channel.send(frames.LOG, frames.encode(record), waiting=give_up)
+        except OSError:
+            caller.channel.shutdown()  # it may have half of a record
+            raise
+
+    def close(self) -> None:
+        """Take no more calls: those that come from now on fail at once, and are made in another process."""
+        self._listener.close()
+        for caller in list(self._callers.values()):
+            caller.channel.close()
+        self._callers.clear()
+        self._poll.close()
+
+    def _gather(self, seconds: float | None) -> bool:
+        """Queue the callers that have sent something, in the order of arrival; return whether a connection waits."""
+        waiting = False
+        for descriptor, _ in self._poll.poll(seconds):
+            if descriptor == self._listener.fileno():
+                waiting = True
+            elif descriptor == self._wakeup:
+                os.eventfd_read(self._wakeup)
+            else:
+                caller = self._callers[descriptor]
+                if not caller.queued:
+                    caller.queued = True
+                    self._queue.append(caller)
+        return waiting
+
+    def _accepted(self) -> _Caller | None:
+        """Accept one connection: no more than are served at once, since another process may serve the next."""
+        try:
+            connection = self._listener.accept()[0]
+        except OSError:  # another process was faster, or there is no descriptor left
+            return None
+        pid, uid = peer_of(connection)
+        if uid != os.geteuid():
+            connection.close()
+            return None
+        connection.settimeout(_RECEIVE_SECONDS)
+        caller = _Caller(connection, pid)
+        self._callers[connection.fileno()] = caller
+        # Edge-triggered: one event for each arrival, in their order.
+        self._poll.register(connection, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
+        return caller
+
+    def _serve(self, caller: _Caller) -> None:
+        """Receive a call, run it and answer; drop the caller where it has ended, withdrawn its call or stopped."""
+        channel = caller.channel
+        try:
+            try:
+                frame = channel.receive()
+            except TimeoutError:
+                return  # the rest comes later, with an event of its own
+            except frames.NoMemoryForMessageError as error:
+                channel.send(frames.REFUSED, frames.encode(("size", "MemoryError", str(error), "")))
+                return
+            now = time.monotonic_ns()
+            waited = now - frame.nanoseconds
+            if waited > _WITHDRAWN_AFTER_NANOSECONDS and channel.at_end:
+                channel.send(frames.SKIPPED, frames.encode(None))
+                self._drop(caller)
+                return
+            kind, payload = self._run(caller, frame.number, frame.payload)
+            del frame  # the arguments may be large, and must not stay in memory until the next call
+            if len(self._callers) > 1 or waited > _WITHDRAWN_AFTER_NANOSECONDS:
+                self._gather(0)  # who has come before this answer goes out is served before who gets it
+            channel.socket.settimeout(_SEND_SECONDS)
+            channel.send(kind, payload, number=self._number, nanoseconds=min(waited, now - self._slot.ready_at))
+            channel.socket.settimeout(_RECEIVE_SECONDS)
+        except (EOFError, OSError, MemoryError, struct.error, ValueError):  # also a stranger's frame
+            self._drop(caller)
+
+    def _run(self, caller: _Caller, number: int, call: Payload) -> "tuple[int, Payload]":
+        slot = self._slot
+        slot.caller, slot.caller_ticks = caller.pid, caller.ticks
+        began = slot.call_began = time.monotonic_ns()
+        slot.call = number
+        self._calling = caller
+        try:
+            return self._answer(call)
+        finally:
+            self._calling = None
+            slot.last_used = time.time_ns()
+            slot.idle_since = time.monotonic_ns()
+            slot.call = 0
+            slot.calls += 1
+            self._busy += (slot.idle_since - began) / 1e9
+            if slot.abandoned == number:
+                os._exit(0)  # a worker is about to kill this process, since nobody waits for that call
+
+    def _drop(self, caller: _Caller) -> None:
+        descriptor = caller.channel.socket.fileno()
+        if caller.queued:
+            self._queue.remove(caller)
+        self._callers.pop(descriptor, None)
+        caller.channel.close()  # which also takes it out of the poll set
+
+    def _may_end(self, channel: Channel, idle_for: float | None) -> bool:
+        """Return whether the process may end now; tell the worker that asked why not."""
+        reason = ""
+        if channel.at_end:  # the worker has given up
+            channel.close()
+            return False
+        if self._gather(0) or any(not caller.channel.at_end for caller in self._queue):
+            reason = "in use"
+        elif idle_for is not None and self._slot.idle_since:
+            idle = (time.monotonic_ns() - self._slot.idle_since) / 1e9
+            if idle < idle_for:
+                reason = f"used {idle:.1f} s ago"
+        if not reason:
+            return True
+        try:
+            channel.send(frames.IN_USE, frames.encode(reason))
+        except OSError:
+            pass  # it has given up
+        channel.close()
+        return False
+
+    def _is_surplus(self) -> bool:
+        """Return whether this process was idle for long enough, and one with a lower number is there."""
+        now = time.monotonic()
+        passed = now - self._window
+        if not self._number or passed < SURPLUS_SECONDS:
+            return False
+        idle = self._busy < _BUSY_SHARE * passed and not self._queue
+        self._window, self._busy = now, 0.0
+        return idle and any(holder(self._directory, number) for number in range(self._number))
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Return the process id and the user id of the other end, as the kernel knows them."""
+    pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid

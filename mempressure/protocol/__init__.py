@@ -1,0 +1,1 @@
+"""What workers and package processes both read and write: messages, records, and where to find them."""
