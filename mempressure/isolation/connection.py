@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import os
 import socket
+import struct
 import termios
 import time
 from typing import Protocol
@@ -61,16 +62,31 @@ class _Connection:
     __slots__ = ("channel", "is_withdrawn", "own", "record")
 
     def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(_MOVE_SECONDS)
+        self.set_timeout(connection, _MOVE_SECONDS)
         self.own = OwnDescriptor(connection)
         self.channel = Channel(connection)
         self.record: SlotRecord | None = None
         self.is_withdrawn = False
 
+    @staticmethod
+    def set_timeout(connection: socket.socket, seconds: float) -> None:
+        """Have sending and receiving pause after so long."""
+        if type(connection).__module__ != "socket":  # gevent's and the like, which must not block
+            connection.settimeout(seconds)
+            return
+        # The kernel's timeout: with Python's, each send and receive begins with a system call more.
+        timeout = struct.pack("ll", 0, int(seconds * 1e6))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+
     def is_free(self) -> bool:
         """Return whether its process seems to be free, or to be so in a moment."""
         record = self.record
         return record is None or not record.call or time.monotonic_ns() - record.call_began < _MOVE_NANOSECONDS
+
+    def is_idle(self) -> bool:
+        """Return whether its process runs no call."""
+        return self.record is not None and not self.record.call
 
     def is_unread(self) -> bool:
         """Return whether the process has not read all that was sent."""
@@ -147,8 +163,8 @@ class Connections:
         return found
 
     def _keep(self, connection: _Connection, answer: Frame, *, kept: bool) -> None:
-        # Where there was a queue the next call joins it, too: at a connection of its own it would come out of turn.
-        if answer.nanoseconds > _MOVE_NANOSECONDS or connection.is_withdrawn or len(self._kept) >= _MOST_KEPT:
+        # Where others wait the next call joins their queue: at a connection of its own it would come out of turn.
+        if answer.number & frames.OTHERS_WAIT or connection.is_withdrawn or len(self._kept) >= _MOST_KEPT:
             connection.own.close()
             return
         if not kept:
@@ -193,14 +209,14 @@ class _Call:
         if answer.kind == frames.SKIPPED:
             raise NotRunError("the call was withdrawn")
         if self._ticks:
-            channel.socket.settimeout(_MOVE_SECONDS)
+            self._connection.set_timeout(channel.socket, _MOVE_SECONDS)
         return answer
 
     def _answer(self) -> Frame:
         while True:
             try:
                 answer = self._connection.channel.receive()
-            except TimeoutError:
+            except frames.PAUSED:
                 self._wait()
                 continue
             if answer.kind != frames.LOG:
@@ -214,10 +230,13 @@ class _Call:
             NotRunError: it was withdrawn.
         """
         connection = self._connection
+        unread = not connection.channel.receiving and connection.is_unread()
+        if self._kept and unread and connection.is_idle():
+            return  # the process is about to read it: on a busy machine that may take a while
         self._ticks += 1
         if self._ticks == 1:
-            connection.channel.socket.settimeout(_TICK_SECONDS)
-        if connection.channel.receiving or not connection.is_unread():
+            connection.set_timeout(connection.channel.socket, _TICK_SECONDS)
+        if not unread:
             return
         if not self._kept:
             self._queue.note_waiting(self._began)

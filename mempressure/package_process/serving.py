@@ -26,7 +26,6 @@ SURPLUS_SECONDS = 2.0
 """A process that is not the only one ends when it was idle for most of this time."""
 
 _BUSY_SHARE = 0.3  # of that time, with which it is still needed
-_RECEIVE_SECONDS = 0.005  # for the next part of a call that has begun to come; then others have their turn
 _SEND_SECONDS = 2.0  # without progress; then the worker is not waited for any longer, which may be stopped
 _WITHDRAWN_AFTER_NANOSECONDS = 1_000_000  # workers withdraw calls after twice that
 _EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE: one process wakes for a connection; select has it from Python 3.14 on
@@ -41,6 +40,20 @@ class _Caller:
         self.pid = pid
         self.ticks = start_ticks(pid)
         self.queued = False
+
+
+class _Patience:
+    """Waits for a worker to take what is sent to it, as long as it takes something from time to time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def wait(self) -> None:
+        """Wait until more can be sent; raise `TimeoutError` where that takes too long."""
+        poll = select.poll()
+        poll.register(self._channel.socket, select.POLLOUT)
+        if not poll.poll(_SEND_SECONDS * 1000):
+            raise TimeoutError
 
 
 class Service:
@@ -70,6 +83,7 @@ class Service:
         self._after_call = after_call
         self._callers: dict[int, _Caller] = {}
         self._queue: deque[_Caller] = deque()
+        self._waiting = False  # a connection, to be accepted
         self._calling: _Caller | None = None
         self._requests: deque[tuple[Channel, float | None]] = deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -87,25 +101,22 @@ class Service:
 
     def serve(self) -> Channel | None:
         """Serve; return the connection of the worker that asked for the end, None where the process is surplus."""
-        idle = True
         while True:
-            waiting = self._gather(0 if self._queue or not idle else SURPLUS_SECONDS if self._number else None)
+            if not self._waiting:
+                self._gather(0 if self._queue else SURPLUS_SECONDS if self._number else None)
             while self._requests:
                 channel, idle_for = self._requests.popleft()
                 if self._may_end(channel, idle_for):
                     return channel
             if self._is_surplus():
                 return None
+            waiting, self._waiting = self._waiting, False
             caller = self._accepted() if waiting else None
             if caller is None and self._queue:
                 caller = self._queue.popleft()
                 caller.queued = False
             if caller is not None:
                 self._serve(caller)
-                idle = False
-            elif not idle:
-                idle = True
-                self._after_call()
 
     def request_end(self, channel: Channel, *, idle_for: float | None) -> None:
         """Ask the process to end, from another thread; it answers over the channel where it does not."""
@@ -118,17 +129,11 @@ class Service:
         Raises:
             OSError: it takes none.
         """
-        deadline = time.monotonic() + _SEND_SECONDS
-
-        def give_up() -> None:
-            if time.monotonic() > deadline:
-                raise TimeoutError
-
         caller = self._calling
         if caller is None:
             raise BrokenPipeError
         try:
-            caller.channel.send(frames.LOG, frames.encode(record), waiting=give_up)
+            caller.channel.send(frames.LOG, frames.encode(record), waiting=_Patience(caller.channel).wait)
         except OSError:
             caller.channel.shutdown()  # it may have half of a record
             raise
@@ -141,12 +146,11 @@ class Service:
         self._callers.clear()
         self._poll.close()
 
-    def _gather(self, seconds: float | None) -> bool:
-        """Queue the callers that have sent something, in the order of arrival; return whether a connection waits."""
-        waiting = False
+    def _gather(self, seconds: float | None) -> None:
+        """Queue the callers that have sent something, in the order of arrival; note whether a connection waits."""
         for descriptor, _ in self._poll.poll(seconds):
             if descriptor == self._listener.fileno():
-                waiting = True
+                self._waiting = True
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
             else:
@@ -154,7 +158,6 @@ class Service:
                 if not caller.queued:
                     caller.queued = True
                     self._queue.append(caller)
-        return waiting
 
     def _accepted(self) -> _Caller | None:
         """Accept one connection: no more than are served at once, since another process may serve the next."""
@@ -166,7 +169,7 @@ class Service:
         if uid != os.geteuid():
             connection.close()
             return None
-        connection.settimeout(_RECEIVE_SECONDS)
+        connection.setblocking(False)
         caller = _Caller(connection, pid)
         self._callers[connection.fileno()] = caller
         # Edge-triggered: one event for each arrival, in their order.
@@ -179,7 +182,7 @@ class Service:
         try:
             try:
                 frame = channel.receive()
-            except TimeoutError:
+            except BlockingIOError:
                 return  # the rest comes later, with an event of its own
             except frames.NoMemoryForMessageError as error:
                 channel.send(frames.REFUSED, frames.encode(("size", "MemoryError", str(error), "")))
@@ -192,11 +195,12 @@ class Service:
                 return
             kind, payload = self._run(caller, frame.number, frame.payload)
             del frame  # the arguments may be large, and must not stay in memory until the next call
-            if len(self._callers) > 1 or waited > _WITHDRAWN_AFTER_NANOSECONDS:
-                self._gather(0)  # who has come before this answer goes out is served before who gets it
-            channel.socket.settimeout(_SEND_SECONDS)
-            channel.send(kind, payload, number=self._number, nanoseconds=min(waited, now - self._slot.ready_at))
-            channel.socket.settimeout(_RECEIVE_SECONDS)
+            self._gather(0)  # who has come before this answer goes out is served before who gets it
+            number = self._number | frames.OTHERS_WAIT if self._queue or self._waiting else self._number
+            waited = min(waited, now - self._slot.ready_at)
+            channel.send(kind, payload, number=number, nanoseconds=waited, waiting=_Patience(channel).wait)
+            if number == self._number:
+                self._after_call()
         except (EOFError, OSError, MemoryError, struct.error, ValueError):  # also a stranger's frame
             self._drop(caller)
 
@@ -231,7 +235,8 @@ class Service:
         if channel.at_end:  # the worker has given up
             channel.close()
             return False
-        if self._gather(0) or any(not caller.channel.at_end for caller in self._queue):
+        self._gather(0)
+        if self._waiting or any(not caller.channel.at_end for caller in self._queue):
             reason = "in use"
         elif idle_for is not None and self._slot.idle_since:
             idle = (time.monotonic_ns() - self._slot.idle_since) / 1e9

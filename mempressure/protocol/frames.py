@@ -38,6 +38,12 @@ LOG = 10  # process to worker: a log record, before the answer
 LISTENER = 11  # worker to process: send the listening socket
 IN_USE = 12  # process to worker: why it does not end
 
+OTHERS_WAIT = 1 << 32
+"""Added to the number of an answer where other calls wait for the same process."""
+
+PAUSED = (BlockingIOError, TimeoutError)
+"""What a channel raises where the other end sends or takes nothing now, by the kind of its socket's timeout."""
+
 LARGE_BYTES = 256 * 1024
 """Buffers of this size and more are sent beside the pickle; smaller ones inside it, where one copy costs less."""
 
@@ -120,8 +126,8 @@ class Channel:
     """One end of a connection on which both ends take turns to send one message.
 
     Args:
-        connection: a connected Unix stream socket; the channel owns it from now on. With a timeout `receive` raises
-            `TimeoutError` where nothing comes for that long, and goes on where it was when it is called again.
+        connection: a connected Unix stream socket; the channel owns it from now on. Where it does not wait, or not any
+            longer, `receive` raises one of `PAUSED`, and goes on where it was when it is called again.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -160,7 +166,7 @@ class Channel:
 
         Raises:
             OSError: the other end is closed (`BrokenPipeError`, `ConnectionResetError`).
-            TimeoutError: the other end does not take it, and there is no `waiting`.
+            BlockingIOError, TimeoutError: the other end does not take it, and there is no `waiting`.
         """
         body, buffers = payload.body, payload.buffers
         head = _HEADER.pack(kind, len(buffers), len(body), number, nanoseconds)
@@ -177,7 +183,7 @@ class Channel:
     def _send_all(self, data: "Buffer", waiting: "Callable[[], None] | None") -> None:
         # Not `sendall`, whose timeout is for all of the data: a large message may take longer than a small pause.
         done = self._send_some(data, waiting)
-        if done == len(data):
+        if done == len(data):  # by far the most
             return
         with memoryview(data) as view:
             while done < len(view):
@@ -188,7 +194,7 @@ class Channel:
         while True:
             try:
                 return self.socket.send(data)
-            except TimeoutError:
+            except PAUSED:
                 if waiting is None:
                     raise
                 waiting()
@@ -200,7 +206,7 @@ class Channel:
             EOFError: the other end closed, after it had read everything that was sent to it.
             ConnectionResetError: the other end closed with something left unread (Linux distinguishes the two).
             NoMemoryForMessageError: there is no memory for the message.
-            TimeoutError: it is not complete; call again to go on.
+            BlockingIOError, TimeoutError: it is not complete; call again to go on.
         """
         # Since the ends take turns, only this message can be in the socket: one read gets all of a small one.
         while self._got < _HEADER.size:
