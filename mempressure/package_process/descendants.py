@@ -17,7 +17,7 @@ END_SECONDS = 0.8
 """Default time for a process's pools and exit functions; then it is killed."""
 
 _SIGKILL = 9  # importing signal, with its enumerations, takes 0.9 MiB
-_REAP_SECONDS = 0.1  # for killed processes to end: the process is a parent to them, or some init that may not reap
+_REAP_SECONDS = 0.3  # for what was killed, which not every init reaps, and for the trackers: theirs takes 0.15
 
 
 def tree(pid: int, *, proc: str = "/proc") -> list[int]:
@@ -150,7 +150,7 @@ def _end_pools() -> None:
         if name == "concurrent.futures.process":
             options = {"cancel_futures": True}
         elif name.endswith("loky.process_executor"):
-            options = {"kill_workers": True}
+            options = {}  # it would look for their children with `pgrep`
         else:
             continue
         for thread in list(getattr(module, "_threads_wakeups", ())):
