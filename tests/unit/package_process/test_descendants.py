@@ -37,18 +37,24 @@ def is_gone(pid):
     return False
 
 
-@contextmanager
-def leader(way):
-    """Give a process that has started others, and its tree."""
-    command = [sys.executable, "-c", CODE, way]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process, (pids := json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
-    left = [pid for pid in pids if not is_gone(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+@pytest.fixture
+def leader(tmp_path):
+    """A context manager that gives a process that has started others in a way, and its tree."""
+    options = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    options["env"] = os.environ | {"TMPDIR": str(tmp_path)}  # a fork server leaves a folder there if it is killed
+
+    @contextmanager
+    def leader(way):
+        with subprocess.Popen([sys.executable, "-c", CODE, way], **options) as process:
+            try:
+                yield process, (pids := json.loads(process.stdout.readline()))
+            finally:
+                process.kill()
+        for pid in pids:
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    return leader
 
 
 def end(process):
@@ -58,7 +64,7 @@ def end(process):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_all_that_it_started_ends_with_it(way):
+def test_all_that_it_started_ends_with_it(leader, way):
     with leader(way) as (process, pids):
         assert len(pids) == WAYS[way]
         (answer,) = end(process)
@@ -68,7 +74,7 @@ def test_all_that_it_started_ends_with_it(way):
         assert process.returncode == 0
 
 
-def test_a_process_that_has_started_nothing_ends_at_once():
+def test_a_process_that_has_started_nothing_ends_at_once(leader):
     with leader("nothing") as (process, pids):
         assert pids == [process.pid]
         (answer,) = end(process)
@@ -76,7 +82,7 @@ def test_a_process_that_has_started_nothing_ends_at_once():
         assert answer["seconds"] < 0.2
 
 
-def test_exit_functions_run_after_tasks_that_do_not_end():
+def test_exit_functions_run_after_tasks_that_do_not_end(leader):
     with leader("busy_threads") as (process, _):
         ran, answer = end(process)
         assert ran == {"ran": "exit function"}
@@ -84,14 +90,14 @@ def test_exit_functions_run_after_tasks_that_do_not_end():
         assert answer["seconds"] < 1
 
 
-def test_a_failing_exit_function_does_not_keep_others_from_running():
+def test_a_failing_exit_function_does_not_keep_others_from_running(leader):
     with leader("failing_exit") as (process, _):
         ran, answer = end(process)
         assert ran == {"ran": "exit function"}
         assert answer["problems"] == []
 
 
-def test_exit_functions_that_take_too_long_are_what_is_said_to_be_slow():
+def test_exit_functions_that_take_too_long_are_what_is_said_to_be_slow(leader):
     with leader("slow_exit") as (process, pids):
         (answer,) = end(process)
         assert answer == {"late": "its exit functions took more than 0.8 s"}
@@ -100,14 +106,14 @@ def test_exit_functions_that_take_too_long_are_what_is_said_to_be_slow():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_killing_the_group_kills_all_that_it_started(way):
+def test_killing_the_group_kills_all_that_it_started(leader, way):
     with leader(way) as (process, pids):
         descendants.kill_group(process.pid, start_ticks(process.pid))
         until(lambda: all(map(is_gone, pids)), "all of them to end")
 
 
 @pytest.mark.parametrize("reaped", [False, True])
-def test_the_group_is_killed_also_where_its_leader_has_ended(reaped):
+def test_the_group_is_killed_also_where_its_leader_has_ended(leader, reaped):
     with leader("deaf") as (process, pids):
         ticks = start_ticks(process.pid)
         process.kill()
@@ -119,7 +125,7 @@ def test_the_group_is_killed_also_where_its_leader_has_ended(reaped):
         until(lambda: is_gone(pids[1]), "the end of what it started")
 
 
-def test_a_group_that_is_another_processs_by_now_is_left_alone(proc):
+def test_a_group_that_is_another_processs_by_now_is_left_alone(leader):
     with leader("deaf") as (process, pids):
         descendants.kill_group(process.pid, start_ticks(process.pid) - 1)
         descendants.kill_group(os.getpid(), start_ticks() - 1)
