@@ -150,7 +150,7 @@ def _end_pools() -> None:
         if name == "concurrent.futures.process":
             options = {"cancel_futures": True}
         elif name.endswith("loky.process_executor"):
-            options = {}  # it would look for their children with `pgrep`
+            options = {"kill_workers": "psutil" in sys.modules}  # without it, it looks for their children with `pgrep`
         else:
             continue
         for thread in list(getattr(module, "_threads_wakeups", ())):
