@@ -6,8 +6,6 @@ A package process leads a process group of its own, which what it starts belongs
 import os
 import sys
 
-from mempressure.measure.process import process_memory
-
 TYPE_CHECKING = False  # importing typing would be a quarter of a package process's start
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -47,6 +45,8 @@ def memory_of_tree(pid: int, *, proc: str = "/proc") -> tuple[int, int]:
         ProcessLookupError: the process is gone.
         PermissionError: the process belongs to another user.
     """
+    from mempressure.measure.process import process_memory  # 1.6 MiB that the package process itself need not pay
+
     first = process_memory(pid, proc=proc)
     private, proportional, shared = first.private, first.proportional, 0
     for child in tree(pid, proc=proc)[1:]:

@@ -289,3 +289,18 @@ def test_a_fingerprint_tells_a_link_that_leads_elsewhere_and_a_new_zip_file(tmp_
     (tmp_path / "app.pyz").write_text("12")
     prints.append(interpreter.fingerprint())
     assert len(set(prints)) == 3
+
+
+def test_a_package_process_loads_nothing_else_for_it():
+    code = f"""
+import os, sys
+sys.path.append({str(ROOT)!r})
+before = set(sys.modules)
+from mempressure.package_process import descendants, identity, interpreter, logs
+interpreter.set_up(interpreter.handed_over([]))
+logs.Forwarding({{}}).begin(print)
+identity.packages()
+print(sorted(name for name in set(sys.modules) - before if not name.startswith("mempressure")))
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "['itertools']\n"
