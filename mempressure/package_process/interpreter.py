@@ -3,7 +3,6 @@
 Both ends use it, so it imports nothing that Python has not loaded anyway.
 """
 
-import builtins
 import os
 import sys
 
@@ -15,14 +14,13 @@ if TYPE_CHECKING:
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """The folder or zip file that holds the package `mempressure`; absolute before the worker changes its directory."""
 
-# At the end of the path: among the packages of an application there may be some named like the standard library's.
+# The current directory is taken off the path here instead of by -P: pools start their processes with the flags of the
+# process. The home is on it for the one import that imports nothing else: this very mempressure is to be found, and no
+# package beside it that is named like one of the standard library.
 _CODE = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from mempressure.package_process.program import main; sys.exit(main(sys.argv[1:]))"
+    "import sys; sys.flags.safe_path or sys.path.pop(0); sys.path.insert(0, sys.argv.pop(1)); import mempressure; "
+    "sys.path.pop(0); from mempressure.package_process.program import main; sys.exit(main(sys.argv[1:]))"
 )
-
-_HARMLESS_PTH = ("distutils-precedence.pth", "_virtualenv.pth", "-nspkg.pth")
-"""Ends of the names of `.pth` files whose code a package process does without, or runs in `set_up`."""
 
 _OF_ONE_PROCESS = frozenset(
     {
@@ -134,47 +132,7 @@ def command(arguments: "Sequence[str]") -> list[str]:
         option = name if value is True else f"{name}={value}"
         if option not in flags:
             flags += ["-X", option]
-    if "-S" not in flags and not needs_site():
-        flags.append("-S")
-    # -P: no file of the current directory may shadow a module while it starts.
-    return [executable(), *flags, "-P", "-c", _CODE, _HOME, *arguments]
-
-
-def needs_site() -> bool:
-    """Return whether a package process has to run Python's module `site`, as this process did.
-
-    It is skipped where it would only compute `sys.path`, which is handed over: it takes 0.3 MiB, and up to 4 with what
-    its files import. It has to run where it runs somebody's code: a `sitecustomize`, or a line of a `.pth` file, as
-    editable installs have. Pools that the process starts run it if the process did.
-    """
-    site = sys.modules.get("site")
-    if sys.flags.no_site or site is None:
-        return False
-    own = os.path.join(_HOME, "mempressure", "cli", "startup", "")
-    for name in ("sitecustomize", "usercustomize"):
-        module = sys.modules.get(name)
-        if module is not None and not str(getattr(module, "__file__", "")).startswith(own):
-            return True
-    folders = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
-    return any(_has_code(folder) for folder in folders)
-
-
-def _has_code(folder: str) -> bool:
-    """Return whether Python runs code of a `.pth` file in a folder of site-packages."""
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return False
-    for name in names:
-        if not name.endswith(".pth") or name.endswith(_HARMLESS_PTH) or name.startswith("."):
-            continue
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                if any(line.startswith((b"import ", b"import\t")) for line in file.read().splitlines()):
-                    return True
-        except OSError:  # Python could not read it either
-            continue
-    return False
+    return [executable(), *flags, "-c", _CODE, _HOME, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -194,10 +152,7 @@ def handed_over(declared: "Iterable[tuple[str, ...]]") -> "dict[str, Any]":
     return {
         "path": path_for(declared),
         "argv": [str(argument) for argument in getattr(sys, "argv", [])],
-        # Without `site` a virtual environment's interpreter has the prefix of the Python that it was made with.
-        "prefixes": [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix],
         "bytecode": [sys.dont_write_bytecode, sys.pycache_prefix],
-        "site_builtins": hasattr(builtins, "exit"),
         "finders": _finders(),
     }
 
@@ -210,29 +165,20 @@ def set_up(start: "dict[str, Any]") -> None:
     """
     sys.path[:] = start["path"]
     sys.argv[:] = start["argv"]
-    sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix = start["prefixes"]
     sys.dont_write_bytecode, sys.pycache_prefix = start["bytecode"]
-    if start["site_builtins"] and not hasattr(builtins, "exit"):
-        from _sitebuiltins import Quitter, _Helper
-
-        builtins.exit, builtins.quit = Quitter("exit", "Ctrl-D (EOF)"), Quitter("quit", "Ctrl-D (EOF)")
-        builtins.help = _Helper()
     there = {_module_of(finder) for finder in sys.meta_path}
-    for module, function in start["finders"]:
+    for module in start["finders"]:
         if module not in there:
-            getattr(__import__(module), function)()
+            __import__(module).install()
 
 
-def _finders() -> list[tuple[str, str]]:
-    """Return the import hooks of `.pth` files that can be had without `site`: a module, and its function to call."""
-    found = []
-    for finder in sys.meta_path:
-        module = _module_of(finder)
-        if module == "_distutils_hack" and sys.version_info >= (3, 12):  # before, Python has a distutils itself
-            found.append((module, "add_shim"))
-        elif module.startswith("__editable___"):  # also of a folder that the application gave to site.addsitedir
-            found.append((module, "install"))
-    return found
+def _finders() -> list[str]:
+    """Return the modules that find packages installed for editing: not all come from a folder that Python looks into.
+
+    Those of its own interpreter are in a package process by themselves, others were given to `site.addsitedir`.
+    """
+    names = [_module_of(finder) for finder in sys.meta_path]
+    return [name for name in names if name.startswith("__editable___")]
 
 
 def _module_of(finder: object) -> str:

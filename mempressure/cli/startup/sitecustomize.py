@@ -17,6 +17,10 @@ def _begin() -> None:
             if error.name != "mempressure":
                 raise
             _find_mempressure()
+        from mempressure.package_process import identity
+
+        if identity.packages() is not None:  # its worker is observed; the observer would cost it 3 MiB
+            return
         if "MEMPRESSURE_MANAGED" in os.environ:
             from mempressure.hooks.management import watch_for_servers
 

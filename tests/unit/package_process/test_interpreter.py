@@ -93,12 +93,8 @@ def test_a_worker_that_has_left_its_directory_keeps_its_modules(ask, tmp_path):
     ids=" ".join,
 )
 def test_the_child_has_the_options_of_the_worker(ask, flags):
-    names = [name for name in type(sys.flags).__match_args__ if name not in {"no_site", "safe_path"}]
-    flag_values = "[" + ", ".join(f"sys.flags.{name}" for name in names) + "]"
-    expression = f"[{flag_values}, sys._xoptions, sys.warnoptions, sys.pycache_prefix]"
-    child, worker, command = ask(expression, flags=flags)
+    child, worker, _ = ask("[str(sys.flags), sys._xoptions, sys.warnoptions, sys.pycache_prefix]", flags=flags)
     assert child == worker
-    assert "-S" in command
 
 
 def test_variables_of_warnings_and_development_mode_hold_in_the_child(ask):
@@ -112,45 +108,22 @@ def test_nothing_is_added_to_the_environment(ask):
     assert child == worker
 
 
-@pytest.mark.parametrize("name", ["exit", "quit", "help"])
-def test_what_site_adds_to_the_builtins_is_there(ask, name):
-    child, _, command = ask(f"{name} is not None")
-    assert child
-    assert "-S" in command
-
-
-def test_lines_of_pth_files_are_paths_or_code(ask, environment, tmp_path):
+def test_pth_files_hold_in_the_child(ask, environment, tmp_path):
     packages, python = environment
     (tmp_path / "shop.py").write_text("answer = 42")
     (packages / "shop.pth").write_text(f"{tmp_path}\n")
-    child, worker, command = ask("[__import__('shop').answer, sys.prefix]", python=python)
-    assert child == worker
-    assert "-S" in command
-
     (packages / "hooks.py").write_text("import builtins; builtins.hooked = 1")
     (packages / "own.pth").write_text("import hooks\n")
-    child, worker, command = ask("[hooked, sys.path]", python=python)
+    child, worker, _ = ask("[hooked, __import__('shop').answer, sys.path, sys.prefix]", python=python)
     assert child == worker
-    assert "-S" not in command
 
 
 @pytest.mark.parametrize("flags", [[], ["-I"]])
 def test_sitecustomize_runs_in_the_child(ask, environment, flags):
     packages, python = environment
     (packages / "sitecustomize.py").write_text("import builtins; builtins.customized = 1")
-    child, worker, command = ask("customized", python=python, flags=flags)
+    child, worker, _ = ask("customized", python=python, flags=flags)
     assert child == worker == 1
-    assert "-S" not in command
-
-
-def test_our_own_sitecustomize_is_no_reason_to_run_site(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sitecustomize", sys.modules["sys"])
-    monkeypatch.setattr(interpreter, "_has_code", lambda _: False)
-    assert interpreter.needs_site()
-    own = type(sys)("sitecustomize")
-    own.__file__ = str(ROOT / "mempressure" / "cli" / "startup" / "sitecustomize.py")
-    monkeypatch.setitem(sys.modules, "sitecustomize", own)
-    assert not interpreter.needs_site()
 
 
 FINDER = """
@@ -175,10 +148,9 @@ def test_packages_installed_for_editing_are_found(ask, environment, tmp_path, ow
     (folder / "__editable___shop_finder.py").write_text(FINDER.format(folder=str(source)))
     (folder / "__editable__.shop.pth").write_text("import __editable___shop_finder; __editable___shop_finder.install()")
     before = "" if own else f"import site; site.addsitedir({str(folder)!r})"
-    child, worker, command = ask("[__import__('shop').answer, str(sys.meta_path)]", python=python, before=before)
+    child, worker, _ = ask("[__import__('shop').answer, str(sys.meta_path)]", python=python, before=before)
     assert child == worker
     assert child[0] == 42
-    assert ("-S" in command) is not own
 
 
 def test_site_packages_may_be_another_interpreters(ask, environment, tmp_path):
@@ -207,6 +179,24 @@ def test_an_application_in_a_zip_file_has_mempressure_there(home, tmp_path):
         child, worker, command = json.loads(done.stdout)
         assert child == worker == 42
         assert str(tmp_path / "shop.pyz") in command
+
+
+def test_processes_of_pools_find_packages_where_the_process_does(ask):
+    # loky's tracker is started with the flags of the process, and imports joblib from the interpreter's own packages.
+    code = "from joblib.externals.loky.backend import resource_tracker as t; t.ensure_running()"
+    expression = f"[exec({code!r}), __import__('time').sleep(0.5), __import__('os').waitpid(-1, 1)]"
+    child, worker, _ = ask(expression)
+    assert child == worker == [None, None, [0, 0]]  # it runs
+
+
+def test_nothing_of_the_current_directory_is_imported_at_the_start(ask, tmp_path):
+    for name in ("mempressure.py", "json.py", "importlib.py"):
+        (tmp_path / name).write_text("raise RuntimeError('shadowed')")
+    before = f"import os; os.chdir({str(tmp_path)!r})"
+    child, _, _ = ask("1 + 1", before=before, after="declared[0] = ()", flags=["-P"])
+    assert child == 2
+    child, _, _ = ask("1 + 1", before="sys.path.remove(''); " + before)
+    assert child == 2
 
 
 def test_modules_of_the_application_do_not_shadow_the_standard_librarys(home, tmp_path, ask):
