@@ -14,11 +14,13 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from mempressure.act.orders import MAX_LINE_BYTES
 from mempressure.errors import AgentUnreachableError
+from mempressure.measure.descriptor import OwnDescriptor
 
 _RETRY_SECONDS = 0.02
 
@@ -39,12 +41,13 @@ def give_order(
     """
     deadline = time.monotonic() + timeout
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        with closing(OwnDescriptor(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))) as own:
+            connection = own.file
             connection.settimeout(timeout)
             _connect(connection, path, deadline)
             _require_peer(connection, path, owner)
             connection.sendall(json.dumps(order).encode() + b"\n")
-            line = _line(connection, deadline)
+            line = _line(own, deadline)
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
         raise AgentUnreachableError(f"agent at {path}: {reason} ({order.get('op')}, {timeout:g} s)") from error
@@ -78,11 +81,13 @@ def _require_peer(connection: socket.socket, path: Path, owner: int | None) -> N
         raise AgentUnreachableError(f"agent at {path}: uid {uid} listens there, not {owner}, whose directory it is in")
 
 
-def _line(connection: socket.socket, deadline: float) -> bytes:
+def _line(own: OwnDescriptor[socket.socket], deadline: float) -> bytes:
     received = bytearray()
     while not received.endswith(b"\n"):
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
-        part = connection.recv(MAX_LINE_BYTES)
+        own.file.settimeout(max(0.001, deadline - time.monotonic()))
+        if not own.is_ours():
+            raise ConnectionAbortedError(None, "this process has closed the connection, as a daemon closes all")
+        part = own.file.recv(MAX_LINE_BYTES)
         if not part:
             raise ConnectionResetError(None, "closed the connection without an answer; the worker may have ended")
         received += part

@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from mempressure.measure.descriptor import OwnDescriptor
+
 
 class LockFile:
     """A lock that one process at a time holds, until it releases it or ends.
@@ -17,11 +19,13 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # Set before the file is locked: a child that is forked in between must close it, too.
-        self._descriptor: int | None = None
+        self._own: OwnDescriptor[int] | None = None
         self._held = False
 
     def take(self) -> bool:
         """Take the lock if it is free, without waiting; return whether this process holds it.
+
+        It is lost, and taken anew, where the file was removed, or others closed all descriptors, as a daemon does.
 
         Raises:
             OSError: the file cannot be created or opened.
@@ -29,9 +33,10 @@ class LockFile:
         if self._held and self._is_in_place():
             return True
         self.release()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._own = OwnDescriptor(descriptor)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.forget()
             return False
@@ -43,19 +48,21 @@ class LockFile:
 
     def release(self) -> None:
         """Release the lock, if it is held, also for children forked meanwhile."""
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        if self._own is not None and self._own.is_ours():
+            fcntl.flock(self._own.number, fcntl.LOCK_UN)
         self.forget()
 
     def forget(self) -> None:
         """Close the inherited file in a forked child; the parent keeps the lock."""
-        descriptor, self._descriptor, self._held = self._descriptor, None, False
-        if descriptor is not None:
-            os.close(descriptor)
+        own, self._own, self._held = self._own, None, False
+        if own is not None:
+            own.close()
 
     def _is_in_place(self) -> bool:
         """Return whether the open file is still the one at the path."""
+        if self._own is None or not self._own.is_ours():
+            return False
         try:
-            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
+            return os.path.samestat(os.fstat(self._own.number), os.lstat(self.path))
         except FileNotFoundError:
             return False

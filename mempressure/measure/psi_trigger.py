@@ -9,6 +9,7 @@ import select
 from pathlib import Path
 
 from mempressure.errors import MempressureError
+from mempressure.measure.descriptor import OwnDescriptor
 
 STALL = b"some 150000 2000000\0"
 """Stalls of 150 ms within 2 s. Windows of a multiple of 2 s need no privilege (Documentation/accounting/psi.rst)."""
@@ -32,10 +33,12 @@ class Trigger:
     def __init__(self, descriptor: int, events: int) -> None:
         self.descriptor = descriptor
         self.events = events
+        self._own = OwnDescriptor(descriptor)
 
     def drain(self) -> None:
         """Consume the event, so that the next poll waits for a new one."""
-        if self.events == select.POLLIN:  # an eventfd stays ready until it is read; a PSI file resets itself
+        # An eventfd stays ready until it is read; a PSI file resets itself.
+        if self.events == select.POLLIN and self._own.is_ours():
             try:
                 os.eventfd_read(self.descriptor)
             except BlockingIOError:  # read already
@@ -43,7 +46,7 @@ class Trigger:
 
     def close(self) -> None:
         """Disarm it."""
-        os.close(self.descriptor)
+        self._own.close()
 
 
 def psi_trigger(path: str) -> Trigger:

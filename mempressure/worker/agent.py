@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mempressure.config.paths import own_runtime_directory, socket_path
 from mempressure.errors import MempressureError
+from mempressure.measure.descriptor import WakeUp
 from mempressure.state import files
 from mempressure.state.liveness import remove_dead
 from mempressure.state.records import WorkerState
@@ -55,7 +56,7 @@ class Agent:
 
     Args:
         subject: a `ManagedWorker` or an observer of `mempressure run`.
-        runtime: the runtime directory.
+        runtime: returns the runtime directory, which is another one where the process has changed its user.
         trusted_uids: users besides root and this process' own that may give orders.
         delay_seconds: seconds before it creates its socket and state file; see `FORKED_DELAY_SECONDS`.
         at_tick: called once a second, in the agent's thread.
@@ -65,7 +66,7 @@ class Agent:
         self,
         subject: "AgentSubject",
         *,
-        runtime: Path,
+        runtime: Callable[[], Path],
         trusted_uids: tuple[int, ...] = (),
         delay_seconds: float = 0.0,
         at_tick: Callable[[], None] = lambda: None,
@@ -73,7 +74,8 @@ class Agent:
         self._subject = subject
         self._at_tick = at_tick
         self._runtime = runtime
-        self._trusted = {0, os.geteuid(), *trusted_uids}
+        self._trusted = {0, *trusted_uids}
+        self._user = -1
         self._delay = delay_seconds
         self._pid = 0
         self._connections: OrderConnections | None = None
@@ -88,9 +90,9 @@ class Agent:
         With a delay the directory is used only after it: then a failure is only logged.
         """
         self._pid = os.getpid()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._wake_up = WakeUp()
+        self._selector = _make_selector()
+        self._selector.register(self._wake_up.reader, selectors.EVENT_READ)
         self._name_files()
         if not self._delay and not self._open():
             self._close()
@@ -103,8 +105,7 @@ class Agent:
     def publish_soon(self) -> None:
         """Have the state published before the next tick: something was loaded or unloaded."""
         if self._thread is not None and os.getpid() == self._pid:
-            with suppress(OSError):  # the pipe is full or closed: a publication is coming, or none will be
-                os.write(self._wake_write, b".")
+            self._wake_up.send()
 
     def stop(self) -> None:
         """End the thread and remove the state file and the socket; does nothing in a forked child."""
@@ -121,9 +122,7 @@ class Agent:
             thread.join(2 * TICK_SECONDS)
             atexit.unregister(self.stop)
             self._close()
-            with suppress(FileNotFoundError):
-                os.unlink(self._socket_path)
-            files.withdraw(self._state_path)
+            self._remove_files()
 
     def forget(self) -> None:
         """Close what a forked child inherited, leaving its parent's files alone."""
@@ -134,21 +133,21 @@ class Agent:
 
     def _open_later(self) -> bool:
         """Open after the delay, or as soon as there is something to publish: a worker that serves need not wait."""
-        if self._selector.select(self._delay):
-            self._drained()
-        # Forked by root's server, this worker may have another user by now.
-        self._trusted.add(os.geteuid())
-        self._name_files()
+        if self._wait(self._delay):
+            self._wake_up.clear()
+        self._name_files()  # forked by root's server, this worker may have another user by now
         return not self._stopping.is_set() and self._open()
 
     def _name_files(self) -> None:
-        self._socket_path = socket_path(self._runtime / str(os.geteuid()), self._pid)
+        self._user = os.geteuid()
+        self._trusted.add(self._user)
+        self._socket_path = socket_path(self._runtime() / str(self._user), self._pid)
         self._state_path = self._socket_path.with_suffix(".state")
         self._socket = OrderSocket(self._socket_path, selector=self._selector, trusted=self._trusted)
 
     def _open(self) -> bool:
         try:
-            remove_dead(own_runtime_directory(self._runtime))
+            remove_dead(own_runtime_directory(self._runtime()))
             self._socket.ensure()
         except (OSError, MempressureError) as error:
             _log.error("agent not started, this worker is not managed: reason=%r", str(error))
@@ -160,8 +159,38 @@ class Agent:
         if self._connections is not None:
             self._connections.close()
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_up.close()
+
+    def _remove_files(self) -> None:
+        for path in (self._socket_path, self._state_path):
+            with suppress(FileNotFoundError, PermissionError):  # gone; or of the user that this process was before
+                os.unlink(path)
+
+    def _follow_user(self) -> None:
+        """Move to the directory of the user that this process has become, for good and not for a moment."""
+        if os.geteuid() == self._user or os.getuid() != os.geteuid():
+            return
+        self._socket.close()
+        self._remove_files()
+        self._name_files()
+        self._connections = None
+        own_runtime_directory(self._runtime())
+
+    def _wait(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for an event, on descriptors that are still this agent's: an application may have closed any of them."""
+        if not self._wake_up.is_ours():
+            self._survive(self._renew_wake_up)
+        self._socket.leave_if_lost()
+        if self._connections is not None:
+            self._connections.drop_lost()
+        return self._selector.select(seconds)
+
+    def _renew_wake_up(self) -> None:
+        if self._wake_up.reader in self._selector.get_map():
+            self._selector.unregister(self._wake_up.reader)
+        self._wake_up.renew()
+        self._selector.register(self._wake_up.reader, selectors.EVENT_READ)
+        _log.info("agent: the application has closed its descriptors, as a daemon does; it goes on with new ones")
 
     def _run(self) -> None:
         if self._delay and not self._open_later():
@@ -171,9 +200,10 @@ class Agent:
         soon = False
         while not self._stopping.is_set():
             due = published + PUBLISH_AT_MOST_EVERY if soon else next_tick
-            for key, _ in self._selector.select(max(0.0, due - time.monotonic())):
-                if key.fileobj == self._wake_read:
-                    soon = self._drained() or soon
+            for key, _ in self._wait(max(0.0, due - time.monotonic())):
+                if key.fileobj is self._wake_up.reader:
+                    self._wake_up.clear()
+                    soon = True
                 else:
                     self._survive(partial(self._handle, key))
             now = time.monotonic()
@@ -200,15 +230,10 @@ class Agent:
             )
         self._connections.handle(key)
 
-    def _drained(self) -> bool:
-        with suppress(BlockingIOError):
-            while os.read(self._wake_read, 4096):
-                pass
-        return True
-
     def _tick(self, now: float, *, thorough: bool) -> None:
         if self._connections is not None:
             self._connections.close_idle(now)
+        self._follow_user()
         self._publish(thorough=thorough)
         self._socket.ensure()
         self._once = None  # a problem that comes back is logged again
@@ -232,5 +257,12 @@ class Agent:
         try:
             files.publish(sample, self._state_path)
         except FileNotFoundError:  # the runtime directory was cleaned
-            own_runtime_directory(self._runtime)
+            own_runtime_directory(self._runtime())
             files.publish(sample, self._state_path)
+
+
+def _make_selector() -> selectors.BaseSelector:
+    """Return one without a descriptor, which others might close; what gevent and eventlet put in its place has none."""
+    if selectors.DefaultSelector is getattr(selectors, "EpollSelector", None):
+        return selectors.PollSelector()
+    return selectors.DefaultSelector()

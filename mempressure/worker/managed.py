@@ -79,7 +79,7 @@ class ManagedWorker:
         self.retiring = False
         self.agent = Agent(
             self,
-            runtime=configuration.runtime_directory,
+            runtime=lambda: configuration.runtime_directory,
             trusted_uids=configuration.trusted_uids,
             delay_seconds=delay_seconds,
             at_tick=at_tick,

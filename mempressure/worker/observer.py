@@ -131,7 +131,9 @@ class Observer:
         self._sampler = WorkerSampler(self._configuration, finder=finder, cgroup=own_cgroup(), clock=time.time)
         if self._forked:
             finder.find()  # a server's worker is known from its fork on, and so when it begins to serve
-        self._agent = Agent(self, runtime=self._configuration.runtime_directory, delay_seconds=FORKED_DELAY_SECONDS)
+        self._agent = Agent(
+            self, runtime=lambda: self._configuration.runtime_directory, delay_seconds=FORKED_DELAY_SECONDS
+        )
         self._agent.start()
 
     def _begin_serving(self) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from mempressure.act.orders import MAX_LINE_BYTES, Order, parse_order
+from mempressure.measure.descriptor import OwnDescriptor
 from mempressure.worker.order_socket import CONNECTIONS, OrderSocket
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,17 @@ _log = logging.getLogger(__name__)
 CONNECTION_SECONDS = 10.0
 """How long a connection may take to send its order."""
 REMEMBERED_ORDERS = 256
+
+
+class Waiting:
+    """A connection that has not sent its whole order yet, what came of it, and since when it is open (monotonic)."""
+
+    __slots__ = ("own", "received", "since")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.own = OwnDescriptor(connection)
+        self.received = bytearray()
+        self.since = time.monotonic()
 
 
 class OrderConnections:
@@ -62,24 +74,29 @@ class OrderConnections:
         """Handle an event of the selector: a connection that waits, or data on one."""
         if key.fileobj is self._socket.listener:
             self._accept()
-        elif isinstance(key.fileobj, socket.socket):
-            self._read(key.fileobj, key.data[0])
+        elif key.data is not None:
+            self._read(key.data)
 
-    def open(self) -> list[tuple[socket.socket, tuple[bytearray, float]]]:
-        """Return the connections that have not sent a whole order yet, with what came and since when (monotonic)."""
-        keys = list(self._selector.get_map().values())
-        return [(key.fileobj, key.data) for key in keys if isinstance(key.fileobj, socket.socket) and key.data]
+    def open(self) -> list[Waiting]:
+        """Return the connections that have not sent a whole order yet."""
+        return [key.data for key in self._selector.get_map().values() if key.data is not None]
 
     def close_idle(self, now: float) -> None:
         """Close connections that did not send their order in time; `now` is monotonic."""
-        for connection, (_, since) in self.open():
-            if now - since > CONNECTION_SECONDS:
-                self._drop(connection)
+        for waiting in self.open():
+            if now - waiting.since > CONNECTION_SECONDS:
+                self._drop(waiting)
+
+    def drop_lost(self) -> None:
+        """Forget connections that others closed, whose numbers may be other files' by now."""
+        for waiting in self.open():
+            if not waiting.own.is_ours():
+                self._drop(waiting)
 
     def close(self) -> None:
         """Close every connection."""
-        for connection, _ in self.open():
-            self._drop(connection)
+        for waiting in self.open():
+            self._drop(waiting)
 
     def _accept(self) -> None:
         connection = self._socket.accept()
@@ -97,12 +114,13 @@ class OrderConnections:
         waiting = self.open()
         if len(waiting) >= CONNECTIONS:
             # An honest client sends at once, so the connection that has been open longest is closed.
-            self._drop(min(waiting, key=lambda known: known[1][1])[0])
-        self._selector.register(connection, selectors.EVENT_READ, (bytearray(), time.monotonic()))
+            self._drop(min(waiting, key=lambda known: known.since))
+        self._selector.register(connection, selectors.EVENT_READ, Waiting(connection))
 
-    def _read(self, connection: socket.socket, received: bytearray) -> None:
+    def _read(self, waiting: Waiting) -> None:
+        received = waiting.received
         try:
-            part = connection.recv(MAX_LINE_BYTES)
+            part = waiting.own.file.recv(MAX_LINE_BYTES) if waiting.own.is_ours() else b""
         except OSError:
             part = b""
         received += part
@@ -112,13 +130,13 @@ class OrderConnections:
             if received:  # what sends nothing only looked whether an agent listens
                 reason = "is cut off" if len(received) <= MAX_LINE_BYTES else f"is longer than {MAX_LINE_BYTES}"
                 _log.debug("order ignored: its line of %d bytes %s", len(received), reason)
-            self._drop(connection)
+            self._drop(waiting)
             return
-        self._selector.unregister(connection)
-        connection.settimeout(CONNECTION_SECONDS)
-        self._dispatch(connection, bytes(received))
+        self._selector.unregister(waiting.own.file)
+        waiting.own.file.settimeout(CONNECTION_SECONDS)
+        self._dispatch(waiting.own, bytes(received))
 
-    def _dispatch(self, connection: socket.socket, line: bytes) -> None:
+    def _dispatch(self, connection: OwnDescriptor[socket.socket], line: bytes) -> None:
         try:
             order = parse_order(line)
             if order.op == "measure":
@@ -134,7 +152,7 @@ class OrderConnections:
             if not isinstance(error, ValueError):
                 raise
 
-    def _carry_out(self, connection: socket.socket, order: Order) -> None:
+    def _carry_out(self, connection: OwnDescriptor[socket.socket], order: Order) -> None:
         afterwards = None
         with self._order_lock:
             answer = self._answers.get(order.id)
@@ -153,11 +171,13 @@ class OrderConnections:
             afterwards()
         self._publish_soon()
 
-    def _drop(self, connection: socket.socket) -> None:
-        self._selector.unregister(connection)
-        connection.close()
+    def _drop(self, waiting: Waiting) -> None:
+        self._selector.unregister(waiting.own.file)
+        waiting.own.close()
 
 
-def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:
-    with suppress(OSError), connection:  # the client is gone; the answer is remembered
-        connection.sendall(json.dumps(answer).encode() + b"\n")
+def _answer(connection: OwnDescriptor[socket.socket], answer: dict[str, Any]) -> None:
+    with suppress(OSError):  # the client is gone; the answer is remembered
+        if connection.is_ours():
+            connection.file.sendall(json.dumps(answer).encode() + b"\n")
+    connection.close()

@@ -7,6 +7,8 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from mempressure.measure.descriptor import OwnDescriptor
+
 CONNECTIONS = 16
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -19,8 +21,6 @@ class OrderSocket:
         selector: reports connections that wait, as events of `listener`.
         trusted: ids of the users that may give orders; each connection's user is checked again when it is accepted.
 
-    Attributes:
-        listener: the listening socket; None while there is none.
     """
 
     def __init__(self, path: Path, *, selector: selectors.BaseSelector, trusted: set[int]) -> None:
@@ -28,14 +28,20 @@ class OrderSocket:
         self._selector = selector
         self._trusted = trusted
         self._bound = (0, 0)
-        self.listener: socket.socket | None = None
+        self._own: OwnDescriptor[socket.socket] | None = None
+
+    @property
+    def listener(self) -> socket.socket | None:
+        """Return the listening socket; None while there is none."""
+        return None if self._own is None else self._own.file
 
     def ensure(self) -> None:
-        """Listen, again where the socket was removed or replaced, or where accepting had to pause.
+        """Listen, again where the socket was closed, removed or replaced, or where accepting had to pause.
 
         Raises:
             OSError: the path cannot be bound.
         """
+        self.leave_if_lost()
         if self.listener is not None and self._is_bound():
             if not self._is_watched(self.listener):
                 self._selector.register(self.listener, selectors.EVENT_READ)
@@ -58,11 +64,12 @@ class OrderSocket:
             listener.close()
             raise
         self._bound = (status.st_dev, status.st_ino)
-        self.listener = listener
+        self._own = OwnDescriptor(listener)
         self._selector.register(listener, selectors.EVENT_READ)
 
     def accept(self) -> socket.socket | None:
         """Return a connection that waits; None where it is gone or no descriptor is free: then accepting pauses."""
+        self.leave_if_lost()
         if self.listener is None:
             return None
         try:
@@ -73,13 +80,18 @@ class OrderSocket:
                 self._selector.unregister(self.listener)
             return None
 
+    def leave_if_lost(self) -> None:
+        """Stop listening where others closed the socket, whose number may be another file's by now."""
+        if self._own is not None and not self._own.is_ours():
+            self.close()
+
     def close(self) -> None:
         """Stop listening."""
-        if self.listener is not None:
-            if self._is_watched(self.listener):
-                self._selector.unregister(self.listener)
-            self.listener.close()
-            self.listener = None
+        if self._own is not None:
+            if self._is_watched(self._own.file):
+                self._selector.unregister(self._own.file)
+            self._own.close()
+            self._own = None
 
     def _is_bound(self) -> bool:
         try:

@@ -22,6 +22,7 @@ IDLE = {
     "mempressure.mechanisms",
     "mempressure.measure",
     "mempressure.measure.cgroup",
+    "mempressure.measure.descriptor",
     "mempressure.measure.pressure",
     "mempressure.measure.process",
     "mempressure.measure.reading",

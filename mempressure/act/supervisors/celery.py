@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mempressure.act.supervisors.base import Supervisor, Work, find_on_main_thread, main_thread_frames
+from mempressure.measure.descriptor import WakeUp
 from mempressure.measure.reading import UNKNOWN
 
 _LOOK_AGAIN_SECONDS = 0.05
@@ -40,7 +41,7 @@ class PreforkPool(Supervisor):
         self._has_a_task = False
         self._last_work = UNKNOWN
         self._refused = _reason_not_to_leave(worker, working=working)
-        self._leave_reader, self._leave_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_up: WakeUp | None = None
         self.pid = os.getppid()
         if not working:
             self._loop = worker.workloop
@@ -87,7 +88,8 @@ class PreforkPool(Supervisor):
     def retire(self) -> bool:
         """Have the child leave once it has finished the task that it runs, if it runs one."""
         self._leaving = True
-        os.write(self._leave_writer, b".")
+        if self._wake_up is not None:
+            self._wake_up.send()
         return True
 
     def _work(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,9 +101,8 @@ class PreforkPool(Supervisor):
         return self._loop(*args, **kwargs)
 
     def _before_each_job(self, wait_for_job: Callable[[], Any]) -> Callable[[], Any]:
-        poll = select.poll()
-        poll.register(self._worker.inq._reader.fileno(), select.POLLIN)  # noqa: SLF001 -- as billiard's own pool does
-        poll.register(self._leave_reader, select.POLLIN)
+        jobs = self._worker.inq._reader.fileno()  # noqa: SLF001 -- as billiard's own pool does
+        wake_up = self._wake_up = WakeUp()
         # With a sentinel the loop looks at it once a second.
         milliseconds = None if self._worker._shutdown is None else 1000  # noqa: SLF001 -- as above
 
@@ -110,6 +111,11 @@ class PreforkPool(Supervisor):
                 self._last_work = time.time()
                 self._has_a_task = False
             if not self._leaving:
+                if not wake_up.is_ours():  # a task may have closed all descriptors
+                    wake_up.renew()
+                poll = select.poll()
+                for descriptor in (jobs, wake_up.reader.fileno()):
+                    poll.register(descriptor, select.POLLIN)
                 poll.poll(milliseconds)
             if self._leaving:
                 raise SystemExit(sys.modules["billiard.pool"].EX_RECYCLE)

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 import subprocess
@@ -86,13 +87,37 @@ def test_a_forked_child_that_lives_on_does_not_hold_it(path, lock):
         signal.pause()
         os._exit(0)
     try:
-        held = lock._descriptor  # what the kernel closes at the parent's end
-        lock._descriptor = None
-        os.close(held)
+        os.close(lock._own.number)  # as the kernel does at the parent's end
         until(lambda: LockFile(path).take(), "the lock, once the child has forgotten it")
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("ended", [LockFile.release, LockFile.forget, LockFile.take])
+def test_a_file_that_has_its_number_by_now_is_neither_unlocked_nor_closed(path, lock, tmp_path, ended):
+    assert lock.take()
+    number = lock._own.number
+    os.close(number)
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
+    assert theirs == number
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    ended(lock)
+    assert not LockFile(tmp_path / "theirs").take()
+    os.close(theirs)
+
+
+def test_a_lock_that_was_lost_with_its_descriptor_is_another_s_or_taken_again(path, lock):
+    assert lock.take()
+    os.close(lock._own.number)
+    theirs = os.open(os.devnull, os.O_RDONLY)
+    other = LockFile(path)
+    assert other.take()
+    assert not lock.take()
+    other.release()
+    assert lock.take()
+    assert not other.take()
+    os.close(theirs)
 
 
 def test_a_link_is_not_followed(path, lock, tmp_path):

@@ -15,6 +15,7 @@ from mempressure.errors import AgentUnreachableError
 from mempressure.measure.process import pid_namespace
 from mempressure.state import files, reader
 from mempressure.worker import agent as agent_module
+from mempressure.worker import order_connections as order_connections_module
 from mempressure.worker.agent import Agent
 from mempressure.worker.order_socket import CONNECTIONS
 from tests.support.builders.proc_tree import NAMESPACE
@@ -70,10 +71,30 @@ def rare_ticks(monkeypatch):
 
 @pytest.fixture
 def agent(subject, runtime_dir):
-    agent = Agent(subject, runtime=runtime_dir)
+    agent = Agent(subject, runtime=lambda: runtime_dir)
     assert agent.start()
     yield agent
     agent.stop()
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """A function that gives the numbers of descriptors to files, which are as they were in the end."""
+    files = {}
+
+    def taken(*numbers):
+        for number in numbers:
+            path = tmp_path / f"taken{len(files)}"
+            file = os.open(path, os.O_RDWR | os.O_CREAT)
+            os.dup2(file, number)
+            os.close(file)
+            files[number] = path
+
+    yield taken
+    for number, path in files.items():
+        assert os.path.samestat(os.fstat(number), os.stat(path))
+        assert path.read_bytes() == b""
+        os.close(number)
 
 
 @pytest.fixture
@@ -210,7 +231,7 @@ def test_whoever_finds_the_socket_may_connect(subject, runtime_dir, path, monkey
         listen(listener, backlog)
 
     monkeypatch.setattr(socket.socket, "listen", looks_first)
-    agent = Agent(subject, runtime=runtime_dir)
+    agent = Agent(subject, runtime=lambda: runtime_dir)
     assert agent.start()
     try:
         assert order(path, id="a")["reclaimed_bytes"] == 10
@@ -225,9 +246,9 @@ def test_the_socket_is_its_owners_alone(agent, path):
 
 
 def test_a_stranger_is_refused(subject, runtime_dir, path, caplog, monkeypatch):
-    agent = Agent(subject, runtime=runtime_dir)
-    agent._trusted = set()  # nobody, not even who runs the test
+    agent = Agent(subject, runtime=lambda: runtime_dir)
     assert agent.start()
+    agent._trusted.clear()  # nobody, not even who runs the test
     try:
         with pytest.raises(AgentUnreachableError):
             order(path, id="a")
@@ -239,7 +260,7 @@ def test_a_stranger_is_refused(subject, runtime_dir, path, caplog, monkeypatch):
 
 def test_stopping_leaves_no_file_and_no_thread(subject, runtime_dir, directory):
     before = set(threading.enumerate())
-    agent = Agent(subject, runtime=runtime_dir)
+    agent = Agent(subject, runtime=lambda: runtime_dir)
     agent.start()
     until(lambda: subject.samples > 0, "the first sample")
     agent.stop()
@@ -276,7 +297,7 @@ def test_a_cleaned_runtime_directory_is_made_again(agent, directory, path):
 def test_a_directory_open_to_others_keeps_the_agent_off_and_says_how_to_mend_it(subject, runtime_dir, caplog):
     runtime_dir.chmod(0o777)
     with caplog.at_level(logging.ERROR):
-        assert not Agent(subject, runtime=runtime_dir).start()
+        assert not Agent(subject, runtime=lambda: runtime_dir).start()
     assert "can be written to by others (mode 0777)" in caplog.text
     assert "this worker is not managed" in caplog.text
 
@@ -349,6 +370,47 @@ def test_a_directory_that_is_unsafe_for_a_while_is_used_again_once_mended(agent,
     assert order(path, id="after")["reclaimed_bytes"] == 10
 
 
+def test_an_agent_whose_descriptors_others_closed_makes_new_ones(agent, subject, path, taken):
+    until(path.exists, "the socket")
+    taken(agent._wake_up.reader.fileno(), agent._wake_up._writer.number, agent._socket.listener.fileno())
+    bound = path.stat().st_ino
+    agent.publish_soon()
+    until(lambda: path.stat().st_ino != bound, "the new socket")
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+    before = subject.samples
+    agent.publish_soon()
+    until(lambda: subject.samples > before, "a sample")
+
+
+def test_a_connection_whose_number_is_another_file_s_by_now_is_forgotten(agent, subject, path, taken):
+    until(path.exists, "the socket")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b'{"id":')
+        until(lambda: agent._connections is not None and agent._connections.open(), "the connection")
+        (waiting,) = agent._connections.open()
+        taken(waiting.own.number)
+        until(lambda: not agent._connections.open(), "it to be forgotten")
+    assert order(path, id="after")["reclaimed_bytes"] == 10
+
+
+def test_an_answer_goes_to_no_other_file(agent, subject, path, taken, monkeypatch):
+    answer = order_connections_module._answer
+    answered = threading.Event()
+
+    def answer_later(connection, content):
+        taken(connection.number)
+        answer(connection, content)
+        answered.set()
+
+    monkeypatch.setattr(order_connections_module, "_answer", answer_later)
+    until(path.exists, "the socket")
+    with pytest.raises(AgentUnreachableError):
+        order(path, id="a")
+    assert subject.orders == ["a"]
+    assert answered.wait(10)
+
+
 def test_without_descriptors_the_agent_waits_instead_of_spinning(agent, subject, path, monkeypatch):
     until(path.exists, "the socket")
     calls = []
@@ -369,7 +431,7 @@ def test_without_descriptors_the_agent_waits_instead_of_spinning(agent, subject,
 
 
 def test_a_forked_childs_agent_leaves_no_trace_at_first(subject, runtime_dir, directory):
-    agent = Agent(subject, runtime=runtime_dir, delay_seconds=60)
+    agent = Agent(subject, runtime=lambda: runtime_dir, delay_seconds=60)
     assert agent.start()
     agent.stop()
     assert subject.samples == 0
@@ -377,7 +439,7 @@ def test_a_forked_childs_agent_leaves_no_trace_at_first(subject, runtime_dir, di
 
 
 def test_a_forked_child_that_serves_does_not_wait(subject, runtime_dir, directory):
-    agent = Agent(subject, runtime=runtime_dir, delay_seconds=60)
+    agent = Agent(subject, runtime=lambda: runtime_dir, delay_seconds=60)
     assert agent.start()
     try:
         agent.publish_soon()
@@ -398,7 +460,7 @@ def test_workers_of_one_pid_in_two_containers_do_not_share_files(agent, subject,
     here, elsewhere = pid_namespace(), "pid:[4026532999]"
     monkeypatch.setattr("mempressure.config.paths.pid_namespace", lambda: elsewhere)
     second = Subject(lambda **options: subject._make_worker(**{**options, "pid_namespace": elsewhere}))
-    other = Agent(second, runtime=runtime_dir)
+    other = Agent(second, runtime=lambda: runtime_dir)
     assert other.start()
     try:
         until(lambda: len(list(directory.glob("*.state"))) == 2, "both states")

@@ -33,7 +33,10 @@ def worker():
 
 @pytest.fixture
 def child(worker):
-    return PreforkPool(worker, working=False, forked=True)
+    child = PreforkPool(worker, working=False, forked=True)
+    yield child
+    if child._wake_up is not None:
+        child._wake_up.close()
 
 
 def test_a_child_serves_from_the_start_of_its_loop_and_is_recycled_from_its_first_task(worker, child):
@@ -84,6 +87,28 @@ def test_an_order_wakes_a_child_that_waits(worker, child):
         take()
     timer.join()
     assert worker.taken == []
+
+
+def test_an_order_wakes_a_child_whose_descriptors_a_task_closed(worker, child, tmp_path):
+    take = worker.workloop()
+    os.write(worker.send, b"a")
+    take()
+    numbers = child._wake_up.reader.fileno(), child._wake_up._writer.number
+    for number in numbers:
+        os.close(number)
+    files = [os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT) for number in numbers]
+    assert sorted(files) == sorted(numbers)
+    os.write(worker.send, b"b")
+    take()
+    timer = threading.Timer(0.05, child.retire)
+    timer.start()
+    with pytest.raises(SystemExit):
+        take()
+    timer.join()
+    assert worker.taken == [b"a", b"b"]
+    for file in files:
+        os.close(file)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"", b""]
 
 
 def test_leaving_comes_before_billiard_s_own_end(worker, child):
