@@ -9,6 +9,8 @@ from contextlib import ContextDecorator
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
+from mempressure.forks import ensure_own_process
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _KINDS = (
@@ -50,6 +52,7 @@ class Block(ContextDecorator):
         self._leave = leave
 
     def __enter__(self) -> None:
+        ensure_own_process()
         self._enter()
 
     def __exit__(self, *error: object) -> None:

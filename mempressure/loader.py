@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mempressure.bootstrap import Bootstrap
 from mempressure.config.configuration import Configuration, load_configuration
+from mempressure.forks import ensure_own_process, in_child
 from mempressure.package_process import identity
 from mempressure.state.records import PackageState
 
@@ -218,6 +219,8 @@ class LazyLoader:
 
         checked_level(level)
 
+        ensure_own_process()
+
         def decorate(callback: F) -> F:
             with self._lock:
                 if self._callbacks is None:
@@ -247,6 +250,7 @@ class LazyLoader:
         from mempressure.worker.background_work import BackgroundWork, checked_work_name  # most workers have none
 
         name = checked_work_name(name)
+        ensure_own_process()
         with self._lock:
             if self._background is None:
                 self._background = BackgroundWork()
@@ -273,6 +277,7 @@ class LazyLoader:
         """
         if not self._with_agent:
             return
+        ensure_own_process()
         from mempressure.control.application_loop import ApplicationLoop  # paid for where `start` is called
 
         with self._lock:
@@ -286,6 +291,7 @@ class LazyLoader:
 
     def stop(self) -> None:
         """End the control loop of this process: another that called `start` takes over, or an actuator acts."""
+        ensure_own_process()
         if self._loop is not None:
             self._loop.stop()
 
@@ -298,6 +304,7 @@ class LazyLoader:
 
     def packages(self) -> list[PackageState]:
         """Return every declared package as it is now, package processes measured and imports attributed."""
+        ensure_own_process()
         if self._packages is None:
             return []
         if self._packages.tracker is not None:
@@ -367,6 +374,7 @@ class LazyLoader:
             self._loop.contend()
 
     def _declaring(self) -> "Declarations":
+        ensure_own_process()
         from mempressure.worker.declarations import Declarations  # 70 KB, paid with the first declaration
         from mempressure.worker.registry import Packages
 
@@ -381,6 +389,7 @@ class LazyLoader:
             return self._declarations
 
     def _process_monitor(self) -> "ProcessMonitor":
+        ensure_own_process()
         with self._lock:
             if self._own_monitor is None:
                 from mempressure.control.process_monitor import ProcessMonitor  # most workers never ask for it
@@ -411,6 +420,7 @@ def get_lazy_loader() -> LazyLoader:
         ConfigurationError: a setting cannot be used.
     """
     global _loader  # noqa: PLW0603 -- one loader a process is what this function is for
+    ensure_own_process()
     with _loader_lock:
         if _loader is None:
             _loader = LazyLoader()
@@ -429,4 +439,5 @@ def _after_fork_in_child() -> None:
         _loader.after_fork()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork)
+in_child(_after_fork_in_child)

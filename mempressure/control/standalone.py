@@ -16,6 +16,7 @@ from mempressure.config.configuration import Configuration
 from mempressure.config.lock_file import LockFile
 from mempressure.config.paths import own_runtime_directory
 from mempressure.errors import MempressureError
+from mempressure.forks import in_child
 from mempressure.log_once import LogOnce
 
 if TYPE_CHECKING:
@@ -36,7 +37,23 @@ _LEADS = "leads: no actuator answers at %s"
 
 _loading = threading.Lock()
 """Held while modules are loaded in this thread, and by forks: a child would wait for ever for a module half loaded."""
-os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+
+def _before_fork() -> None:
+    _loading.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _loading.release()
+
+
+def _after_fork_in_child() -> None:
+    global _loading  # noqa: PLW0603 -- the inherited one is held
+    _loading = threading.Lock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+in_child(_after_fork_in_child)
 
 
 class LeadingLoop:

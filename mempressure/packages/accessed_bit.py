@@ -11,6 +11,8 @@ from itertools import chain
 from operator import is_, not_
 from types import ModuleType
 
+from mempressure.forks import ensure_own_process
+
 _set_attribute = object.__setattr__
 
 
@@ -45,6 +47,7 @@ class ArmedModule(ModuleType):
         if not (name.startswith("__") and name.endswith("__")):
             _used[_plain_getattribute(self, "__name__")] = True
             disarm(self)
+            ensure_own_process()
         return value
 
     def __reduce_ex__(self, protocol: object) -> tuple[object, tuple[str]]:

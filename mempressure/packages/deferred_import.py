@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
+from mempressure.forks import ensure_own_process
 from mempressure.measure.process import anonymous_bytes
 from mempressure.packages.reservation import Reserve
 
@@ -176,6 +177,7 @@ class TrackingFinder(MetaPathFinder):
             if stack:
                 self._owners.setdefault(top, stack[-1])
             return None
+        ensure_own_process()
         # Another finder that asks all finders, as this one does, has come round to it.
         if fullname in self._local.finding:
             return None

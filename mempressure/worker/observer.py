@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mempressure.act.supervisors import SupervisorFinder, is_supervisor
 from mempressure.config.configuration import OBSERVED_IN, Configuration, load_configuration
+from mempressure.forks import ensure_own_process, in_child
 from mempressure.measure.reading import UNKNOWN
 from mempressure.package_process import identity
 from mempressure.packages.attribution import held_elsewhere
@@ -73,7 +74,7 @@ class Observer:
         """Look at imports from now on."""
         self._tracker.watch()
         atexit.register(self._keep_last)
-        os.register_at_fork(after_in_child=self._after_fork)
+        in_child(self._after_fork)
 
     def give_way(self) -> None:
         """Stop: the application makes a loader of its own."""
@@ -108,6 +109,7 @@ class Observer:
         return self._directory / f"{os.getpid()}.state"
 
     def _discover(self, name: str) -> bool:
+        ensure_own_process()
         if name not in self._seen:
             self._seen[name] = not self._given_way and is_third_party(name)
             if self._seen[name]:

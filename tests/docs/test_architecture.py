@@ -18,6 +18,7 @@ MOST_MODULES = 13
 BELOW_ALL = (
     "mempressure.decorators",
     "mempressure.errors",
+    "mempressure.forks",
     "mempressure.log_once",
     "mempressure.mechanisms",
     "mempressure.record",

@@ -18,6 +18,7 @@ IDLE = {
     "mempressure.config.converters",
     "mempressure.config.paths",
     "mempressure.errors",
+    "mempressure.forks",
     "mempressure.loader",
     "mempressure.mechanisms",
     "mempressure.measure",
