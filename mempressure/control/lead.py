@@ -89,7 +89,7 @@ class _OwnApps:
     """Looks at this user's applications, and acts on them for as long as it may."""
 
     def __init__(self, configuration: Configuration, *, may_act: Callable[[], bool]) -> None:
-        self._runtime = configuration.runtime_directory
+        self._configuration = configuration
         self._may_act = may_act
         # This process is a worker, and may order its own end.
         successions = Successions(configuration.runtime_directory / str(os.geteuid()) / SUCCESSIONS_NAME)
@@ -97,7 +97,7 @@ class _OwnApps:
         self._once = LogOnce(__name__)
 
     def look(self) -> NodeReading:
-        reading = read_node(self._runtime, on_problem=self._skipped)
+        reading = read_node(self._configuration.runtime_directory, on_problem=self._skipped)
         # Other users' agents would refuse orders, and root's other users may have a leader of their own.
         own = {name: app for name, app in reading.apps.items() if app.uid == os.geteuid()}
         return replace(reading, apps=own)

@@ -1,6 +1,7 @@
 """The monitor of a process and the thresholds that hold in it: the node's, or its own without an actuator."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,9 +31,10 @@ class ThresholdsInForce:
 
     def __init__(self, configuration: Configuration) -> None:
         self._url: str = configuration.actuator_url
-        self._state_directory = configuration.state_directory
+        self._configuration = configuration
         self._defaults = configuration.thresholds
-        self._file = SettingsFile(configuration.state_directory, defaults=configuration.thresholds)
+        self._file: SettingsFile | None = None
+        self._user = -1
         self._lock = threading.Lock()
         self._once = LogOnce(__name__)
         self._own: Thresholds | None = None
@@ -45,7 +47,7 @@ class ThresholdsInForce:
         """Return what was set for the node, as far as this process may read it."""
         with self._lock:
             try:
-                settings = self._file.read()
+                settings = self._settings_file().read()
             except OSError as error:
                 self._once.warning(
                     "settings", "settings of the node not read, the configuration's hold: reason=%s", error
@@ -76,10 +78,17 @@ class ThresholdsInForce:
         """Begin with a lock that no thread of the parent holds."""
         self._lock = threading.Lock()
 
+    def _settings_file(self) -> SettingsFile:
+        """Return the file in the state directory of the user that this process has by now."""
+        if self._file is None or self._user != os.geteuid():
+            self._user = os.geteuid()
+            self._file = SettingsFile(self._configuration.state_directory, defaults=self._defaults)
+        return self._file
+
     def _send(self, thresholds: Thresholds) -> None:
         from mempressure.control.actuator_client import ActuatorClient  # http.client, only where an actuator answers
 
-        actuator = ActuatorClient(self._url, token=lambda: self._token(self._state_directory / "token"))
+        actuator = ActuatorClient(self._url, token=lambda: self._token(self._configuration.state_directory / "token"))
         actuator.post("memory", "pressure-thresholds", body=thresholds.as_dict())
 
     def _token(self, path: Path) -> str:

@@ -111,9 +111,12 @@ class LeadingLoop:
             self._thread.join(STOP_SECONDS)
 
     def _held_lock(self) -> LockFile:
-        # Made late: forked by root's server, this worker has another user by now.
-        if self._lock is None:
-            self._lock = LockFile(self._configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME)
+        # Of the user that this process has by now: a worker that root's server forked changes it.
+        path = self._configuration.runtime_directory / str(os.geteuid()) / LOCK_NAME
+        if self._lock is None or self._lock.path != path:
+            if self._lock is not None:
+                self._lock.release()
+            self._lock, self._lead = LockFile(path), None
         return self._lock
 
     def forget(self) -> None:

@@ -23,7 +23,7 @@ class AppWorkers:
 
     def __init__(self, configuration: Configuration, *, baseline: float) -> None:
         self._app = configuration.app
-        self._runtime = configuration.runtime_directory
+        self._configuration = configuration
         self._baseline = baseline
 
     def workers(self) -> list[WorkerState]:
@@ -40,7 +40,10 @@ class AppWorkers:
         from mempressure.state.node_reader import read_node  # 60 KB, needed only once the worker is to be replaced
 
         try:
-            node = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
+            node = read_node(
+                self._configuration.runtime_directory,
+                on_problem=lambda problem: _log.debug("state ignored: %s", problem),
+            )
         except (MempressureError, OSError) as problem:
             _log.warning("workers not read: reason=%s", problem)
             return [], []

@@ -1,6 +1,7 @@
 """The verdicts on a worker's packages, cached: they are looked up again only when verdicts have changed."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -10,10 +11,10 @@ class KnownVerdicts:
     A worker whose user never rehearsed anything pays one `stat` a tick (2 us) and imports nothing for it.
 
     Args:
-        cache: the cache directory.
+        cache: returns the cache directory.
     """
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Callable[[], Path]) -> None:
         self._cache = cache
         self._changed = 0
         self._mechanisms: dict[str, str] = {}
@@ -22,7 +23,7 @@ class KnownVerdicts:
     def refresh(self) -> None:
         """Drop the cached results if verdicts were added or removed."""
         try:
-            changed = os.stat(self._cache / "verdicts").st_mtime_ns
+            changed = os.stat(self._cache() / "verdicts").st_mtime_ns
         except OSError:  # no verdict was ever stored, or the directory is closed to this user
             changed = 0
         if changed != self._changed:
@@ -36,6 +37,6 @@ class KnownVerdicts:
         if package not in self._mechanisms:
             from mempressure.verdicts.store import load_verdict
 
-            verdict = load_verdict(package, cache=self._cache)
+            verdict = load_verdict(package, cache=self._cache())
             self._mechanisms[package] = "" if verdict is None else verdict.mechanism
         return self._mechanisms[package]

@@ -59,6 +59,7 @@ class Agent:
         runtime: returns the runtime directory, which is another one where the process has changed its user.
         trusted_uids: users besides root and this process' own that may give orders.
         delay_seconds: seconds before it creates its socket and state file; see `FORKED_DELAY_SECONDS`.
+        may_open: whether it may create them then: they cannot be removed once the process has another user.
         at_tick: called once a second, in the agent's thread.
     """
 
@@ -69,6 +70,7 @@ class Agent:
         runtime: Callable[[], Path],
         trusted_uids: tuple[int, ...] = (),
         delay_seconds: float = 0.0,
+        may_open: Callable[[], bool] = lambda: True,
         at_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._subject = subject
@@ -77,6 +79,7 @@ class Agent:
         self._trusted = {0, *trusted_uids}
         self._user = -1
         self._delay = delay_seconds
+        self._may_open = may_open
         self._pid = 0
         self._connections: OrderConnections | None = None
         self._thread: threading.Thread | None = None
@@ -133,10 +136,14 @@ class Agent:
 
     def _open_later(self) -> bool:
         """Open after the delay, or as soon as there is something to publish: a worker that serves need not wait."""
-        if self._wait(self._delay):
-            self._wake_up.clear()
-        self._name_files()  # forked by root's server, this worker may have another user by now
-        return not self._stopping.is_set() and self._open()
+        while True:
+            if self._wait(self._delay):
+                self._wake_up.clear()
+            if self._stopping.is_set():
+                return False
+            if self._may_open():
+                self._name_files()  # of the user that a worker of root's server has become meanwhile
+                return self._open()
 
     def _name_files(self) -> None:
         self._user = os.geteuid()

@@ -63,7 +63,7 @@ class ManagedWorker:
         self._background = background
         self._longest_request = configuration.longest_request
         self._finder = SupervisorFinder(
-            directory=configuration.runtime_directory / str(os.geteuid()),
+            directory=lambda: configuration.runtime_directory / str(os.geteuid()),
             app_workers=self._app_workers,
             at_serving=self._on_serving,
             at_end=self._on_end,
@@ -75,6 +75,7 @@ class ManagedWorker:
         self.trim_stopped = ""
         self._unsupported: dict[str, str] | None = None
         self._checked_tracker = False
+        self._checked_user = -1
         self._trim_checked = False
         self.retiring = False
         self.agent = Agent(
@@ -82,6 +83,7 @@ class ManagedWorker:
             runtime=lambda: configuration.runtime_directory,
             trusted_uids=configuration.trusted_uids,
             delay_seconds=delay_seconds,
+            may_open=lambda: self._finder.find().has_its_user,
             at_tick=at_tick,
         )
 
@@ -167,8 +169,8 @@ class ManagedWorker:
     @property
     def unsupported(self) -> dict[str, str]:
         """Return what cannot work in this process and why; checked at the start, and with the first tracked package."""
-        known, tracks = self._unsupported, self._registered_tracker is not None
-        if known is not None and self._checked_tracker is tracks:
+        known, tracks, user = self._unsupported, self._registered_tracker is not None, os.geteuid()
+        if known is not None and (self._checked_tracker, self._checked_user) == (tracks, user):
             if not self._trim_checked:  # the rest was found by its parent
                 self._trim_checked = True
                 if reason := self_check.check_trim(self.system()):
@@ -180,7 +182,7 @@ class ManagedWorker:
             if known is None or feature not in known:
                 _log.warning("not supported here: feature=%s reason=%r", feature, reason)
         self._sampler.measures_memory = "process_memory" not in found
-        self._unsupported, self._checked_tracker = found, tracks
+        self._unsupported, self._checked_tracker, self._checked_user = found, tracks, user
         return found
 
     def system(self) -> self_check.System:
@@ -209,7 +211,9 @@ class ManagedWorker:
         if self._package_sampler is None:
             from mempressure.worker.package_sampler import PackageSampler  # paid with the first declaration
 
-            self._package_sampler = PackageSampler(packages, cache_directory=self._configuration.cache_directory)
+            self._package_sampler = PackageSampler(
+                packages, cache_directory=lambda: self._configuration.cache_directory
+            )
         return self._package_sampler.sample(measure, tracker=self.tracker)
 
     def _app_workers(self) -> "AppWorkers":

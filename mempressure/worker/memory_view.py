@@ -46,7 +46,7 @@ class MemoryReader:
 
     def __init__(self, configuration: Configuration) -> None:
         self._app = configuration.app
-        self._runtime = configuration.runtime_directory
+        self._configuration = configuration
         self._sampler = WorkerSampler(configuration, finder=SupervisorFinder(), cgroup=own_cgroup())
         self._once = LogOnce(__name__)
 
@@ -68,7 +68,10 @@ class MemoryReader:
 
     def _others(self) -> list[WorkerState]:
         try:
-            reading = read_node(self._runtime, on_problem=lambda problem: _log.debug("state ignored: %s", problem))
+            reading = read_node(
+                self._configuration.runtime_directory,
+                on_problem=lambda problem: _log.debug("state ignored: %s", problem),
+            )
         except (MempressureError, OSError) as problem:  # this process counts all the same
             self._not_measured("workers", problem)
             return []

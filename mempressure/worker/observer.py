@@ -134,7 +134,10 @@ class Observer:
         if self._forked:
             finder.find()  # a server's worker is known from its fork on, and so when it begins to serve
         self._agent = Agent(
-            self, runtime=lambda: self._configuration.runtime_directory, delay_seconds=FORKED_DELAY_SECONDS
+            self,
+            runtime=lambda: self._configuration.runtime_directory,
+            delay_seconds=FORKED_DELAY_SECONDS,
+            may_open=lambda: finder.find().has_its_user,
         )
         self._agent.start()
 

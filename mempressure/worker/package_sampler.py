@@ -23,10 +23,10 @@ class PackageSampler:
 
     Args:
         packages: the declared packages.
-        cache_directory: has the verdicts.
+        cache_directory: returns the directory with the verdicts, another one once the process has another user.
     """
 
-    def __init__(self, packages: Packages, *, cache_directory: Path) -> None:
+    def __init__(self, packages: Packages, *, cache_directory: Callable[[], Path]) -> None:
         self._packages = packages
         self._verdicts = KnownVerdicts(cache_directory)
         self._growth: ProcessGrowth | None = None

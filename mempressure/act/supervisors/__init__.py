@@ -44,7 +44,7 @@ class SupervisorFinder:
     """Finds the supervisor of this process, which may appear after the library was imported.
 
     Args:
-        directory: the user's runtime directory; None where no successor is needed.
+        directory: returns the user's runtime directory; None where no successor is needed.
         app_workers: reads the app's workers; as `directory`.
         at_serving: called when this worker begins to take work, where that is known before it does.
         at_end: called before the process ends, where the server ends it without running `atexit`.
@@ -54,7 +54,7 @@ class SupervisorFinder:
     def __init__(
         self,
         *,
-        directory: "Path | None" = None,
+        directory: "Callable[[], Path] | None" = None,
         app_workers: "Callable[[], AppWorkers] | None" = None,
         at_serving: Callable[[], None] = lambda: None,
         at_end: Callable[[], None] = lambda: None,

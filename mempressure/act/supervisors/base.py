@@ -65,6 +65,11 @@ class Supervisor:
         return True
 
     @property
+    def has_its_user(self) -> bool:
+        """Return whether this process has the user that it is to serve as; a worker that root forked changes it."""
+        return True
+
+    @property
     def recycle_refused(self) -> str:
         """Return why recycling would lose work or bring nothing; empty where it may be done."""
         return ""
@@ -96,11 +101,11 @@ class Supervisor:
     def at_end(self, leave: Callable[[], None]) -> None:
         """Have `leave` called before the process ends, where the server ends it without running `atexit`."""
 
-    def prepare_successor(self, directory: "Path", *, app_workers: "Callable[[], AppWorkers]") -> None:
+    def prepare_successor(self, directory: "Callable[[], Path]", *, app_workers: "Callable[[], AppWorkers]") -> None:
         """Prepare for a successor that starts before this worker ends, where the supervisor needs that.
 
         Args:
-            directory: the user's runtime directory.
+            directory: returns the user's runtime directory.
             app_workers: reads the app's workers.
         """
 

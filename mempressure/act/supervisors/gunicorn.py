@@ -36,7 +36,7 @@ class Gunicorn(Supervisor):
         self._under_way: dict[object, float] = {}
         self._last_work = UNKNOWN
         self._app_workers: Callable[[], AppWorkers] | None = None
-        self._note: Path | None = None
+        self._directory: Callable[[], Path] | None = None
         self._staying = False
         self.pid = os.getppid()
 
@@ -44,6 +44,11 @@ class Gunicorn(Supervisor):
     def serving(self) -> bool:
         """Return whether the worker has booted and is not ending."""
         return bool(self._worker.booted and self._worker.alive)
+
+    @property
+    def has_its_user(self) -> bool:
+        """Return whether the worker has become the configured user, or has booted without."""
+        return bool(self._worker.cfg.uid == os.geteuid() or self._worker.booted)
 
     @property
     def recycle_refused(self) -> str:
@@ -110,30 +115,28 @@ class Gunicorn(Supervisor):
 
         self._worker.run, self._worker.handle_request = begin_and_run, timed
 
-    def prepare_successor(self, directory: "Path", *, app_workers: "Callable[[], AppWorkers]") -> None:
+    def prepare_successor(self, directory: "Callable[[], Path]", *, app_workers: "Callable[[], AppWorkers]") -> None:
         """Prepare for a spare worker where this one is the only one; known before it begins to serve."""
         if self._worker.cfg.workers == 1 and not self._worker.booted:
-            self._app_workers = app_workers
-            # Forked by root's arbiter with a loader, this worker has not changed its user yet.
-            own = directory.with_name(str(self._worker.cfg.uid))
-            self._note = own / f"{file_stem(self.pid, pid_namespace())}.spare"
+            self._app_workers, self._directory = app_workers, directory
 
     def settle(self) -> None:
         """Have the arbiter keep as many workers as it is configured for."""
-        if self._app_workers is not None and self._note is not None and self._note.exists():
+        note = self._note()
+        if self._app_workers is not None and note is not None and note.exists():
             from mempressure.act.supervisors.gunicorn_successor import Spare  # 20 KB, seldom needed
 
-            Spare(self.pid, note=self._note, workers=self._app_workers().workers).settle()
+            Spare(self.pid, note=note, workers=self._app_workers().workers).settle()
 
     def retire(self) -> bool:
         """End; a sole worker once a spare one serves in its place, and not at all where none comes up."""
         from mempressure.act.supervisors.gunicorn_successor import Spare, is_alone
 
-        app_workers = None if self._app_workers is None else self._app_workers()
-        if app_workers is None or self._note is None or not is_alone(self.pid) or not app_workers.has_room():
+        app_workers, note = None if self._app_workers is None else self._app_workers(), self._note()
+        if app_workers is None or note is None or not is_alone(self.pid) or not app_workers.has_room():
             terminate()
             return True
-        spare = Spare(self.pid, note=self._note, workers=app_workers.workers)
+        spare = Spare(self.pid, note=note, workers=app_workers.workers)
         if spare.ask(lambda: self._worker.alive and os.getppid() == self.pid):
             spare.retire_oldest()
             return True
@@ -141,6 +144,10 @@ class Gunicorn(Supervisor):
         spare.give_up()
         self._staying = False
         return False
+
+    def _note(self) -> "Path | None":
+        """Return the path of the note on a spare, in the directory of the user that this worker has by now."""
+        return None if self._directory is None else self._directory() / f"{file_stem(self.pid, pid_namespace())}.spare"
 
     def _listen_only_when_not_staying(self) -> None:
         listen = signal.getsignal(signal.SIGTERM)

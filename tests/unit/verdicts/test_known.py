@@ -19,7 +19,7 @@ def mechanisms(known, *names):
 
 
 def test_added_and_removed_verdicts_are_noticed(cache, make_verdict):
-    known = KnownVerdicts(cache)
+    known = KnownVerdicts(lambda: cache)
     assert mechanisms(known, "pandas") == [""]
     store_verdict(make_verdict(), cache=cache)
     assert mechanisms(known, "pandas", "sympy") == ["stop", ""]
@@ -31,7 +31,7 @@ def test_added_and_removed_verdicts_are_noticed(cache, make_verdict):
 
 
 def test_a_file_is_read_once(cache, make_verdict, monkeypatch):
-    known = KnownVerdicts(cache)
+    known = KnownVerdicts(lambda: cache)
     store_verdict(make_verdict(), cache=cache)
     assert mechanisms(known, "pandas") == ["stop"]
     monkeypatch.setattr(os, "listdir", None)
@@ -42,7 +42,7 @@ def test_a_worker_without_verdicts_imports_nothing_for_them():
     code = (
         "import sys, pathlib, mempressure.worker.managed\n"
         "from mempressure.verdicts.known import KnownVerdicts\n"
-        "known = KnownVerdicts(pathlib.Path('/nowhere/at/all')); known.refresh(); known.mechanism('pandas')\n"
+        "known = KnownVerdicts(lambda: pathlib.Path('/nowhere/at/all')); known.refresh(); known.mechanism('pandas')\n"
         "print([name for name in sys.modules if name.startswith('mempressure.verdicts.verdict')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

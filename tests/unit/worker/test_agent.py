@@ -20,6 +20,7 @@ from mempressure.worker.agent import Agent
 from mempressure.worker.order_socket import CONNECTIONS
 from tests.support.builders.proc_tree import NAMESPACE
 from tests.support.forking import in_child
+from tests.support.users import OTHER, open_to_others
 from tests.support.waiting import until
 
 
@@ -444,6 +445,42 @@ def test_a_forked_child_that_serves_does_not_wait(subject, runtime_dir, director
     try:
         agent.publish_soon()
         until(lambda: directory.exists() and len(list(directory.iterdir())) == 2, "state and socket")
+    finally:
+        agent.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes the user: needs root")
+def test_a_process_that_has_become_another_user_is_published_as_that_user(subject, runtime_dir):
+    runtime_dir.chmod(0o1777)
+    open_to_others(runtime_dir)
+
+    def child():
+        agent = Agent(subject, runtime=lambda: runtime_dir)
+        assert agent.start()
+        wait_for_state(runtime_dir / "0")
+        os.setgroups([])
+        os.setuid(OTHER.pw_uid)
+        own = runtime_dir / str(OTHER.pw_uid)
+        wait_for_state(own)
+        assert order(socket_path(own, os.getpid()), id="a")["reclaimed_bytes"] == 10
+        agent.stop()
+        assert os.listdir(own) == []
+
+    in_child(child)
+
+
+def test_a_forked_child_that_has_not_got_its_user_yet_leaves_no_trace(subject, runtime_dir, directory):
+    may_open = threading.Event()
+    asked = []
+    agent = Agent(
+        subject, runtime=lambda: runtime_dir, delay_seconds=0.01, may_open=lambda: asked.append(1) or may_open.is_set()
+    )
+    assert agent.start()
+    try:
+        until(lambda: len(asked) > 2, "it to ask again")
+        assert not directory.exists()
+        may_open.set()
+        wait_for_state(directory)
     finally:
         agent.stop()
 
