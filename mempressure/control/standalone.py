@@ -116,7 +116,8 @@ class LeadingLoop:
         if self._lock is None or self._lock.path != path:
             if self._lock is not None:
                 self._lock.release()
-            self._lock, self._lead = LockFile(path), None
+                self._lead = None
+            self._lock = LockFile(path)
         return self._lock
 
     def forget(self) -> None:

@@ -53,9 +53,16 @@ class Uvicorn(Supervisor):
             return "uvicorn runs without --workers, and nothing would replace this process"
         if getattr(config, "http2", False):
             return "uvicorn serves HTTP/2, whose connections cannot be drained from outside"
-        open_ones = sum(_is_websocket(connection) for connection in tuple(self._server.server_state.connections))
+        connections = tuple(self._server.server_state.connections)
+        open_ones = sum(map(_is_websocket, connections))
         if open_ones:
             return f"uvicorn has {open_ones} open WebSocket{'s' * (open_ones > 1)}, which ending would cut"
+        streams = 0 if self.grace is not None else sum(map(_streams, connections))
+        if streams:
+            return (
+                f"uvicorn is sending {streams} response{'s' * (streams > 1)} without a declared length, which need not "
+                "end, and runs without --timeout-graceful-shutdown: it would wait for the end for ever"
+            )
         return ""
 
     @property
@@ -142,3 +149,14 @@ def is_supervisor() -> bool:
 
 def _is_websocket(connection: object) -> bool:
     return type(connection).__module__.startswith("uvicorn.protocols.websockets.")
+
+
+def _streams(connection: object) -> bool:
+    """Return whether a response is being sent on a connection whose length the application has not declared."""
+    cycle = getattr(connection, "cycle", None)
+    if cycle is None or not cycle.response_started or cycle.response_complete:
+        return False
+    if hasattr(cycle, "chunked_encoding"):
+        return bool(cycle.chunked_encoding)
+    # With h11 only its writer of the body tells, which is of this class where there is a Content-Length.
+    return type(getattr(cycle.conn, "_writer", None)).__name__ in {"ChunkedWriter", "Http10Writer"}

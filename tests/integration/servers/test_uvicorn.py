@@ -42,6 +42,11 @@ def connected(pid, connection):
     return any(other.raddr == there for other in psutil.Process(pid).net_connections() if other.raddr)
 
 
+def refusals(sample):
+    """Return why each worker is not recycled, by its process id."""
+    return {worker.pid: worker.recycle_refused for worker in sample.serving()}
+
+
 @pytest.fixture
 def sample(tmp_path, runtime_dir):
     with Processes(logs=tmp_path / "logs", environ={}) as processes:
@@ -141,6 +146,44 @@ def test_a_request_under_way_is_answered_by_the_worker_that_ends(sample):
         rest = b"".join(iter(lambda: connection.recv(4096), b""))  # until the worker closes: it was drained
     assert rest.endswith(b"the end")
     until(lambda: {w.pid for w in sample.serving()} - before, "the successor", seconds=DEADLINE)
+
+
+def test_a_worker_that_sends_an_endless_response_is_not_recycled_until_it_ends(sample):
+    sample.start("--workers", "2", app="tests.support.programs.asgi_sample:app")
+    with socket.create_connection(("127.0.0.1", sample.port)) as connection:
+        connection.settimeout(DEADLINE)
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: sample\r\n\r\n")
+        begun = b""
+        while b"data: " not in begun or not begun.endswith(b"\n\n\r\n"):
+            begun += connection.recv(1)
+        pid = int(begun.partition(b"data: ")[2])
+        worker = next(worker for worker in sample.serving() if worker.pid == pid)
+        skipped = sample.order(worker, id="r1", op="recycle")["skipped"]
+        assert "1 response without a declared length" in skipped
+        assert "--timeout-graceful-shutdown" in skipped
+        until(lambda: "declared length" in refusals(sample)[pid], "the refusal to be published")
+        until(lambda: connection.recv(4096), "the stream to go on")
+        assert pid in {worker.pid for worker in sample.serving()}
+    until(lambda: refusals(sample)[pid] == "", "the end of the response to be seen")
+    assert sample.order(worker, id="r2", op="recycle")["skipped"] is None
+    until(lambda: pid not in {worker.pid for worker in sample.serving()}, "its end", seconds=DEADLINE)
+    until(lambda: len(sample.serving()) == 2, "its successor", seconds=DEADLINE)
+
+
+def test_a_worker_whose_server_ends_endless_responses_is_recycled(sample):
+    options = ("--workers", "2", "--timeout-graceful-shutdown", "3")
+    sample.start(*options, app="tests.support.programs.asgi_sample:app")
+    with socket.create_connection(("127.0.0.1", sample.port)) as connection:
+        connection.settimeout(DEADLINE)
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: sample\r\n\r\n")
+        begun = b""
+        while b"data: " not in begun or not begun.endswith(b"\n\n\r\n"):
+            begun += connection.recv(1)
+        pid = int(begun.partition(b"data: ")[2])
+        worker = next(worker for worker in sample.serving() if worker.pid == pid)
+        assert sample.order(worker, id="r1", op="recycle")["skipped"] is None
+        until(lambda: not connection.recv(4096), "the server to end the response", seconds=DEADLINE)
+    until(lambda: len(sample.serving()) == 2, "its successor", seconds=DEADLINE)
 
 
 def test_a_worker_is_described_as_uvicorn_runs_it_and_its_parent_is_none(sample):

@@ -1,4 +1,4 @@
-"""An ASGI application with squares, a slow answer and a WebSocket, for uvicorn's workers in tests."""
+"""An ASGI application with squares, a slow answer, a stream and a WebSocket, for uvicorn's workers in tests."""
 
 import asyncio
 import os
@@ -16,8 +16,17 @@ while HELD_UP.exists():
     time.sleep(0.02)
 
 
+async def disconnected(receive):
+    """Wait until the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def app(scope, receive, send):
-    """Answer /square/N with its square, else this worker's pid at once and the end later; accept any WebSocket."""
+    """Answer /square/N with its square, else this worker's pid at once and the end later; accept any WebSocket.
+
+    /stream is that pid again and again, for as long as the client listens.
+    """
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
@@ -33,6 +42,12 @@ async def app(scope, receive, send):
         body = b"%d" % (int(scope["path"].removeprefix("/square/")) ** 2)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
+    elif scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        gone = asyncio.create_task(disconnected(receive))
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"data: %d\n\n" % os.getpid(), "more_body": True})
+            await asyncio.sleep(0.05)
     else:
         start = f"{os.getpid()}\n".encode()
         end = b"the end"

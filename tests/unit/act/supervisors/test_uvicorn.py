@@ -88,6 +88,61 @@ def test_serving_begins_before_the_server_s_loop():
     assert order == ["begin", "loop"]
 
 
+@pytest.mark.parametrize("protocol", ["h11", "httptools"])
+@pytest.mark.parametrize(
+    ("headers", "ended", "method", "streams"),
+    [
+        ([], False, b"GET", True),
+        ([(b"content-length", b"100")], False, b"GET", False),
+        ([(b"transfer-encoding", b"chunked")], False, b"GET", True),
+        ([], True, b"GET", False),
+        ([], False, b"HEAD", False),
+    ],
+)
+def test_a_response_without_a_declared_length_keeps_a_server_that_would_wait(
+    server, protocol, headers, ended, method, streams
+):
+    if protocol == "httptools":
+        pytest.importorskip("httptools")
+    asyncio.run(serve_one(server, protocol, headers, ended=ended, method=method))
+    worker = Uvicorn(server, supervised=True)
+    assert ("1 response without a declared length" in worker.recycle_refused) is streams
+    server.config.timeout_graceful_shutdown = 5
+    assert worker.recycle_refused == ""
+
+
+async def serve_one(server, protocol, headers, *, ended, method):
+    """Have uvicorn's own protocol begin the response to one request."""
+
+    class Transport(asyncio.Transport):
+        def write(self, data):
+            pass
+
+        def is_closing(self):
+            return False
+
+        def get_extra_info(self, name, default=None):
+            return default
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x", "more_body": not ended})
+        if not ended:
+            begun.set_result(None)
+            await asyncio.Future()
+
+    begun = asyncio.get_running_loop().create_future()
+    config = server.config
+    config.app, config.http_protocol_class = app, None
+    config.interface = "asgi3"
+    config.http = protocol
+    config.load()
+    connection = config.http_protocol_class(config=config, server_state=server.server_state, app_state={})
+    connection.connection_made(Transport())
+    connection.data_received(method + b" / HTTP/1.1\r\nHost: sample\r\n\r\n")
+    await (asyncio.gather(*server.server_state.tasks) if ended else begun)
+
+
 def test_a_request_is_timed_from_the_first_look_that_finds_it(server, monkeypatch):
     class Task:
         pass
