@@ -5,14 +5,18 @@ calls such a function is over before anything has run.
 """
 
 from collections.abc import Callable
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, suppress
 from functools import partial, wraps
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, coroutine
 from typing import Any, TypeVar, cast
 
+from mempressure.errors import ConfigurationError
 from mempressure.forks import ensure_own_process
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_ITERABLE_COROUTINE = 0x100
+"""`inspect.CO_ITERABLE_COROUTINE`."""
 _KINDS = (
     ("iscoroutinefunction", "a coroutine function (async def)"),
     ("isasyncgenfunction", "an asynchronous generator function"),
@@ -36,11 +40,40 @@ def kind_of_function(function: Callable[..., object]) -> str:
     return next((kind for check, kind in _KINDS if any(map(getattr(inspect, check), both))), "")
 
 
+class Marks:
+    """How often something is under way: one mark each, of any thread.
+
+    Without a lock: the garbage collector ends generators that were dropped, also in a thread that would hold it.
+    """
+
+    __slots__ = ("_marks",)
+
+    def __init__(self) -> None:
+        self._marks: list[None] = []
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def add(self) -> None:
+        """Set a mark."""
+        self._marks.append(None)
+
+    def remove(self) -> None:
+        """Take a mark away; does nothing in a forked child that leaves a block which its parent entered."""
+        with suppress(IndexError):
+            self._marks.pop()
+
+    def clear(self) -> None:
+        """Take all marks away."""
+        self._marks.clear()
+
+
 class Block(ContextDecorator):
     """Something that holds for the length of a `with` block or, as a decorator, of each call of a function.
 
     The call of a coroutine function lasts until its coroutine has ended, that of a generator function until its
-    generator has. A block may be entered again while it holds, by several threads and tasks at once.
+    generator has, also where a plain function, such as another decorator's, returns one. A block may be entered again
+    while it holds, by several threads and tasks at once.
 
     Args:
         enter: called when it begins.
@@ -59,9 +92,28 @@ class Block(ContextDecorator):
         self._leave()
 
     def __call__(self, function: _F) -> _F:
-        """Return the function such that the block holds during each of its calls."""
-        wrapper = _WRAPPERS.get(kind_of_function(function))
-        return super().__call__(function) if wrapper is None else cast(_F, wraps(function)(wrapper(self, function)))
+        """Return the function such that the block holds during each of its calls.
+
+        Raises:
+            ConfigurationError: it is a class, or cannot be called.
+        """
+        if isinstance(function, type | staticmethod) or not callable(function):
+            raise ConfigurationError(
+                f"{function!r:.100} is decorated, which is no function; decorate the function itself, for a class its "
+                "methods, below @staticmethod, @classmethod or @property"
+            )
+        wrapper = _WRAPPERS.get(kind_of_function(function), _plain)
+        return cast(_F, wraps(function)(wrapper(self, function)))
+
+
+def _plain(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
+    def held(*args: Any, **kwargs: Any) -> Any:
+        with block:
+            result = function(*args, **kwargs)
+        wrapper = _RESULTS.get(type(result))
+        return result if wrapper is None else wrapper(block, lambda: result)()
+
+    return held
 
 
 def _coroutine(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,7 +129,9 @@ def _generator(block: Block, function: Callable[..., Any]) -> Callable[..., Any]
         with block:
             return (yield from function(*args, **kwargs))
 
-    return held
+    # `types.coroutine` marks a generator function whose generators can be awaited.
+    code = getattr(function, "__code__", None)
+    return coroutine(held) if code is not None and code.co_flags & _ITERABLE_COROUTINE else held
 
 
 def _async_generator(block: Block, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,3 +156,9 @@ def _async_generator(block: Block, function: Callable[..., Any]) -> Callable[...
 
 
 _WRAPPERS = dict(zip((kind for _, kind in _KINDS), (_coroutine, _async_generator, _generator), strict=True))
+
+_RESULTS: dict[type, Callable[..., Callable[..., Any]]] = {
+    CoroutineType: _coroutine,
+    AsyncGeneratorType: _async_generator,
+    GeneratorType: _generator,
+}

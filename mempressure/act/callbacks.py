@@ -110,6 +110,8 @@ class PressureCallbacks:
                 if inspect.iscoroutine(result):  # of a function that was wrapped, which the declaration could not see
                     result.close()
                     failures.append("returned a coroutine, which nothing here runs")
+                elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    failures.append("returned a generator, which nothing here runs")
             except BaseException as error:  # noqa: BLE001 -- the application's code, SystemExit too: contained and reported
                 failures.append(f"failed: {type(error).__name__}: {error}")
             finally:

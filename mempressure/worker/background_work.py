@@ -1,10 +1,6 @@
 """Background work: what an application does beside its requests, during which its worker is not recycled."""
 
-import threading
-from collections import Counter
-from functools import partial
-
-from mempressure.decorators import Block
+from mempressure.decorators import Block, Marks
 from mempressure.errors import ConfigurationError
 
 MOST_WORK_NAME_LENGTH = 100
@@ -28,23 +24,18 @@ class BackgroundWork:
     """What the application does beside its requests, which no server waits for; for all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: Counter[str] = Counter()
+        self._running: dict[str, Marks] = {}
 
     def running(self, name: str) -> Block:
         """Count the work `name` for the length of a block."""
-        return Block(partial(self._count, name, 1), partial(self._count, name, -1))
+        marks = self._running.setdefault(name, Marks())
+        return Block(marks.add, marks.remove)
 
     def names(self) -> list[str]:
         """Return the names of what runs now."""
-        with self._lock:
-            return sorted(name for name, times in self._running.items() if times > 0)
+        return sorted(name for name, marks in list(self._running.items()) if len(marks))
 
     def after_fork(self) -> None:
         """Forget, in a forked child, what the threads of its parent do."""
-        self._lock = threading.Lock()
-        self._running.clear()
-
-    def _count(self, name: str, change: int) -> None:
-        with self._lock:
-            self._running[name] += change
+        for marks in self._running.values():
+            marks.clear()

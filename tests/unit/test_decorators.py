@@ -1,10 +1,13 @@
 import asyncio
 import contextlib
 import functools
+import gc
+import types
 
 import pytest
 
-from mempressure.decorators import Block, kind_of_function
+from mempressure.decorators import Block, Marks, kind_of_function
+from mempressure.errors import ConfigurationError
 
 
 async def coroutine():
@@ -168,3 +171,117 @@ def test_an_asynchronous_generator_is_held_and_gets_what_is_sent_and_thrown(bloc
 
     asyncio.run(main())
     assert held == [0]
+
+
+def plainly(function):
+    """Another decorator, whose wrapper is a plain function."""
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def through_object(function):
+    """An instance whose call is the function."""
+
+    class Called:
+        __call__ = staticmethod(function)
+
+    return Called()
+
+
+SHAPES = [lambda function: function, functools.partial, plainly, through_object]
+
+
+def functions(see):
+    """Return a function of each kind that calls `see` when it runs."""
+
+    def plain():
+        see()
+
+    def generator():
+        yield see()
+
+    async def coroutine():
+        await asyncio.sleep(0)
+        see()
+
+    async def async_generator():
+        yield see()
+
+    return {"generator": generator, "coroutine": coroutine, "asynchronous generator": async_generator}, plain
+
+
+async def run(kind, function):
+    """Run a decorated function of a kind to its end."""
+    if kind == "generator":
+        list(function())
+    elif kind == "coroutine":
+        await function()
+    elif kind == "asynchronous generator":
+        assert [item async for item in function()] == [None]
+    elif kind == "thread":
+        await asyncio.to_thread(function)
+    else:
+        function()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["function", "partial", "decorated", "object"])
+@pytest.mark.parametrize("kind", ["plain", "generator", "coroutine", "asynchronous generator", "thread"])
+def test_every_kind_of_function_in_every_shape_is_held_while_it_runs(block, held, kind, shape):
+    seen = []
+    special, plain = functions(lambda: seen.append(held[0]))
+    asyncio.run(run(kind, block(shape(special.get(kind, plain)))))
+    assert (seen, held) == ([1], [0])
+
+
+def test_a_generator_that_can_be_awaited_still_can(block, held):
+    @block
+    @types.coroutine
+    def flush():
+        yield
+        return held[0]
+
+    async def main():
+        return await flush()
+
+    assert asyncio.run(main()) == 1
+    assert held == [0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Kinds, staticmethod(plain), classmethod(plain), property(plain), None],
+    ids=["class", "staticmethod", "classmethod", "property", "None"],
+)
+def test_what_is_no_function_is_refused_at_the_declaration(block, wrong):
+    with pytest.raises(ConfigurationError, match="decorate the function itself"):
+        block(wrong)
+
+
+def test_a_generator_that_the_garbage_collector_ends_within_the_same_thread_is_left(held):
+    marks = Marks()
+
+    @Block(marks.add, marks.remove)
+    def rows():
+        yield 1
+
+    made = rows()
+    next(made)
+    assert len(marks) == 1
+    cycle = [made]
+    cycle.append(cycle)
+    del made, cycle
+    gc.collect()
+    assert len(marks) == 0
+
+
+def test_a_child_that_leaves_its_parent_s_block_has_a_mark_for_each_of_its_own():
+    marks = Marks()
+    marks.add()
+    marks.clear()  # as in the child
+    marks.remove()
+    marks.add()
+    assert len(marks) == 1

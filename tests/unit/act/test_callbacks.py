@@ -327,6 +327,14 @@ def test_a_coroutine_that_a_callback_returns_is_a_failure(callbacks, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("function", [lambda: (yield 1), stream], ids=["generator", "asynchronous generator"])
+def test_a_generator_that_a_callback_returns_is_a_failure(callbacks, function):
+    arguments = () if function is not stream else ("high",)
+    callbacks.add("high", lambda: function(*arguments))
+    (problem,) = problems(callbacks.call("high"))
+    assert problem.endswith("returned a generator, which nothing here runs")
+
+
 def test_the_lowest_level_of_all_is_known(callbacks):
     assert (len(callbacks), callbacks.lowest_level) == (0, "")
     for level in ("emergency", "medium", "high"):

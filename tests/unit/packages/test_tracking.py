@@ -106,6 +106,30 @@ def test_a_using_block_is_use_while_it_lasts_and_at_its_end(tracker, clock):
     assert (state.active_calls, state.last_used) == (0, 1030.0)
 
 
+def test_what_the_parent_used_at_the_fork_is_not_in_use_in_the_child(tracker):
+    tracker.track("tracked_one", timeout=5.0)
+    with tracker.using("tracked_one"):
+
+        def child():
+            tracker.after_fork()
+            assert only(tracker).active_calls == 0
+            with tracker.using("tracked_one"):
+                assert only(tracker).active_calls == 1
+
+        in_child(child)
+        assert only(tracker).active_calls == 1
+
+
+def test_the_end_of_a_use_waits_for_no_lock(tracker):
+    """The garbage collector ends generators, also in a thread that holds the tracker's lock."""
+    tracker.track("tracked_one", timeout=5.0)
+    block = tracker.using("tracked_one")
+    block.__enter__()
+    with tracker._lock:
+        block.__exit__(None, None, None)
+    assert only(tracker).active_calls == 0
+
+
 def test_a_package_that_was_there_before_counts_as_used_now(tracker, clock):
     tracker.track("json", timeout=5.0)
     state = only(tracker)
