@@ -70,7 +70,7 @@ class Generation:
         identity: what workers publish, so that readers see which of them share processes.
     """
 
-    def __init__(self, directory: str, users: OwnDescriptor, life: OwnDescriptor) -> None:
+    def __init__(self, directory: str, users: OwnDescriptor[int], life: OwnDescriptor[int]) -> None:
         self.directory = directory
         self.identity = os.path.basename(directory)
         self._users = users
@@ -237,7 +237,7 @@ def _joined(directory: str) -> Generation | None:
     return Generation(directory, users, life)
 
 
-def _opened(directory: str) -> tuple[OwnDescriptor, OwnDescriptor]:
+def _opened(directory: str) -> tuple[OwnDescriptor[int], OwnDescriptor[int]]:
     """Open and lock the file of users, and open the FIFO."""
     users = os.open(f"{directory}/users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
