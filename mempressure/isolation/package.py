@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from mempressure import forks
 from mempressure.errors import IsolationError, ProcessStartError, UnsafeDirectoryError
 from mempressure.isolation.calls import HookName, encode_call, hook_name, result_of
 from mempressure.isolation.connection import Connections
@@ -118,7 +119,6 @@ class IsolatedPackage(Counters):
 
     def _begin(self) -> None:
         self.reset_counters()
-        self._pid = os.getpid()
         self._processes: Processes | None = None
         self._connections: Connections | None = None
         self._key = ""
@@ -148,7 +148,7 @@ class IsolatedPackage(Counters):
     def process_pids(self) -> list[int]:
         """The ids of the package's processes, as far as this worker has called them; none where none runs."""
         processes = self._processes
-        if processes is None or self._pid != os.getpid():
+        if processes is None:
             return []
         return [record.pid for record in processes.generation.records().values() if not record.stopping]
 
@@ -170,7 +170,7 @@ class IsolatedPackage(Counters):
         if processes is None or not self.active_calls:
             return 0
         running = sum(
-            record.call != 0 and record.caller == self._pid for record in processes.generation.records().values()
+            record.call != 0 and record.caller == os.getpid() for record in processes.generation.records().values()
         )
         return max(0, self.active_calls - running)
 
@@ -218,8 +218,7 @@ class IsolatedPackage(Counters):
             limit=self.message_limit,
             plain=self.results == "plain",
         )
-        if self._pid != os.getpid():  # a fork that Python was not told of, as uWSGI's
-            self.after_fork()
+        forks.ensure_own_process()
         thread = threading.get_ident()
         if thread in self._calling:
             raise IsolationError(
@@ -440,7 +439,7 @@ def _after_fork_in_child() -> None:
         package.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+forks.in_child(_after_fork_in_child)
 
 
 @atexit.register

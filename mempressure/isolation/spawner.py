@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from mempressure import forks
 from mempressure.errors import ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.calls import RemoteTraceback
 from mempressure.isolation.generation import Generation
@@ -291,4 +292,5 @@ def _after_fork_in_child() -> None:
     _fork_guard = threading.Lock()  # it may be held by a thread that does not exist here
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+forks.in_child(_after_fork_in_child)
