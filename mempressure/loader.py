@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from mempressure.bootstrap import Bootstrap
 from mempressure.config.configuration import Configuration, load_configuration
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mempressure.decide.summary import PressureSummary
     from mempressure.decorators import Block
     from mempressure.isolation.function import IsolatedFunction
+    from mempressure.residents.cache import Cache
+    from mempressure.residents.resident import Resident
+    from mempressure.residents.upkeep import Upkeep
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.declarations import Declarations, UnloadResult
     from mempressure.worker.registry import Packages
@@ -59,12 +62,13 @@ class LazyLoader:
         self._packages: Packages | None = None
         self._declarations: Declarations | None = None
         self._loop: ApplicationLoop | None = None
+        self._upkeep: Upkeep | None = None
         self._bootstrap = Bootstrap(
             self._configuration,
             packages=lambda: self._packages,
             callbacks=lambda: self._callbacks,
             background=lambda: self._background,
-            at_tick=self._contend,
+            at_tick=self._tick,
         )
         if self._with_agent:
             self._bootstrap.start_agent()
@@ -202,6 +206,108 @@ class LazyLoader:
 
         return decorate
 
+    @overload
+    def resident(self, function: Callable[[], R], /) -> "Resident[R]": ...
+
+    @overload
+    def resident(
+        self,
+        /,
+        *,
+        timeout: float = 300.0,
+        priority: int = 0,
+        keep_loaded: bool = False,
+        warm: bool = False,
+        name: str | None = None,
+    ) -> "Callable[[Callable[[], R]], Resident[R]]": ...
+
+    def resident(
+        self,
+        function: Callable[[], R] | None = None,
+        /,
+        *,
+        timeout: float = 300.0,
+        priority: int = 0,
+        keep_loaded: bool = False,
+        warm: bool = False,
+        name: str | None = None,
+    ) -> "Resident[R] | Callable[[Callable[[], R]], Resident[R]]":
+        """Declare a function that loads a large object: its calls return that, loaded once, until it is let go.
+
+        It is let go when nothing holds it and it was not used for `timeout` seconds, or sooner under pressure; see
+        docs/residents.md. A decorator, with options or without.
+
+        Args:
+            function: takes no arguments.
+            timeout: seconds without use that make the object idle.
+            priority: of two candidates the lower is let go first.
+            keep_loaded: leave it loaded unless the pressure is high.
+            warm: once pressure is over load it again in the background, if it was used in more than half of the last
+                hours; idle alone it stays.
+            name: in metrics, on the page and for `unload`; its module and name, as shop.models.model, otherwise.
+
+        Raises:
+            ConfigurationError: the function requires arguments, or is a coroutine function or a generator function; an
+                option cannot be used; or something else has its name.
+        """
+
+        def decorate(function: Callable[[], R]) -> "Resident[R]":
+            return self._declaring_residents().resident(
+                function, timeout=timeout, priority=priority, keep_loaded=keep_loaded, warm=warm, name=name
+            )
+
+        return decorate if function is None else decorate(function)
+
+    @overload
+    def cache(self, function: Callable[P, R], /) -> "Cache[P, R]": ...
+
+    @overload
+    def cache(
+        self,
+        /,
+        *,
+        maxsize: int | None = 128,
+        timeout: float = 60.0,
+        typed: bool = False,
+        priority: int = 0,
+        name: str | None = None,
+    ) -> "Callable[[Callable[P, R]], Cache[P, R]]": ...
+
+    def cache(
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        maxsize: int | None = 128,
+        timeout: float = 60.0,
+        typed: bool = False,
+        priority: int = 0,
+        name: str | None = None,
+    ) -> "Cache[P, R] | Callable[[Callable[P, R]], Cache[P, R]]":
+        """Keep a function's results as `functools.lru_cache` does, and give them back as a resident is let go.
+
+        Each result is dropped once it was not used for `timeout` seconds, all of them sooner under pressure.
+
+        Args:
+            function: its arguments are hashable.
+            maxsize: how many results are kept; None for any number, which the pressure then limits.
+            timeout: seconds without use after which a result is dropped.
+            typed: keep the results for 3 and 3.0 apart.
+            priority: of two candidates the lower is let go first.
+            name: in metrics, on the page and for `unload`; the function's module and name otherwise.
+
+        Raises:
+            ConfigurationError: it is a coroutine function or a generator function, an option cannot be used, or
+                something else has its name.
+        """
+
+        def decorate(function: Callable[P, R]) -> "Cache[P, R]":
+            return self._declaring_residents().cache(
+                function, maxsize=maxsize, timeout=timeout, typed=typed, priority=priority, name=name
+            )
+
+        return decorate if function is None else decorate(function)
+
     def on_pressure(self, level: str) -> Callable[[F], F]:
         """Register a function to be called at alert level `level` and above: to drop the app's own caches.
 
@@ -259,10 +365,10 @@ class LazyLoader:
     # Giving back
 
     def unload(self, name: str) -> "UnloadResult":
-        """Give back the memory of an isolated package, between its calls.
+        """Give back the memory of an isolated package, between its calls, or let a resident go.
 
         Raises:
-            UnknownPackageError: the package is neither isolated nor tracked here.
+            UnknownPackageError: nothing of that name is isolated, tracked or resident here.
         """
         return self._declaring().unload(name)
 
@@ -369,7 +475,9 @@ class LazyLoader:
         if self._loop is not None:
             self._loop.after_fork()
 
-    def _contend(self) -> None:
+    def _tick(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.tick()
         if self._loop is not None:
             self._loop.contend()
 
@@ -387,6 +495,19 @@ class LazyLoader:
                 )
                 self._declarations = Declarations(self._packages)
             return self._declarations
+
+    def _declaring_residents(self) -> "Declarations":
+        declarations, app = self._declaring(), self._configuration.app
+
+        def is_kept(name: str, declared: bool) -> bool:  # noqa: FBT001 -- as `Upkeep` calls it
+            return self._process_monitor().settings().keep_loaded(app, name, declared=declared)
+
+        with self._lock:
+            if self._upkeep is None:
+                self._upkeep = declarations.upkeep(
+                    is_kept=is_kept, limit=lambda: self._process_monitor().thresholds.exit("unload_packages")
+                )
+        return declarations
 
     def _process_monitor(self) -> "ProcessMonitor":
         ensure_own_process()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from mempressure.act.mechanisms import rehearsed_mechanisms
+from mempressure.act.mechanisms import mechanisms
 from mempressure.measure.cgroup import EVENTS
 from mempressure.state.node import AppReading
 
@@ -22,8 +22,8 @@ RETAIN_SECONDS = 3600.0
 MAX_BASELINES = 10_000
 """How many baselines are kept; beyond it those unseen for longest are dropped."""
 
-IN_WORKER_MECHANISMS = tuple(each.name for each in rehearsed_mechanisms() if not each.replaces_worker)
-"""The mechanisms that leave the worker running, so that it counts them; those that end it the actuator counts."""
+IN_WORKER_MECHANISMS = tuple(each.name for each in mechanisms() if each.unloads_packages and not each.replaces_worker)
+"""The mechanisms that unload and leave the worker running, so that it counts them; the actuator counts the others."""
 
 Counts = tuple[float, ...]
 Totals = TypeVar("Totals")

@@ -88,8 +88,8 @@ FAMILIES = (
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
         "package_memory_bytes",
-        "Memory of the package over all workers; source is process (measured now), import (measured at import) or "
-        "parent (the same, before the workers were forked: counted once).",
+        "Memory of the package over all workers; source is process (measured now), import (measured at import), "
+        "resident (measured when it was loaded) or parent (before the workers were forked: counted once).",
         "app",
         "package",
         "source",

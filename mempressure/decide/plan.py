@@ -20,6 +20,8 @@ from mempressure.state.records import SHARED_SOURCE, PackageState, WorkerState
 TRIM_INTERVAL_SECONDS = 60.0
 """A worker is trimmed at most this often: a second pass soon after the first finds nothing."""
 
+_INHERITED = "was loaded before the fork: its memory is shared with the parent"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -178,7 +180,10 @@ def package_unloadings(
     for app in apps:
         for name, holders in _loaded(app, mechanism).items():
             refaulted = situation.refaulted(app, name)
-            reasons = [situation.reason_to_keep(app, package, refaulted) for _, package in holders]
+            reasons = [
+                _INHERITED if package.source == SHARED_SOURCE else situation.reason_to_keep(app, package, refaulted)
+                for _, package in holders
+            ]
             idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
             quarantined = situation.quarantined(app, holders)
             if idle and quarantined:

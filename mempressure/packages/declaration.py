@@ -118,6 +118,17 @@ def checked_timeout(seconds: float | None, *, default: float) -> float:
     return float(seconds)
 
 
+def checked_maxsize(maxsize: object) -> int | None:
+    """Return how many entries a cache may have; None for any number.
+
+    Raises:
+        ConfigurationError: it is neither None nor a whole number.
+    """
+    if maxsize is not None and type(maxsize) is not int:
+        raise ConfigurationError(f"maxsize={maxsize!r} cannot be used; send a whole number, or None for no limit")
+    return maxsize
+
+
 def checked_start_timeout(seconds: float | None, *, default: float) -> float:
     """Return the seconds that a package's process may take to start.
 

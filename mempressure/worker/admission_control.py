@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from mempressure.decide.admission import Admission, Idle, decide
 from mempressure.decide.ranking import Ageing, value_of
@@ -13,6 +15,9 @@ from mempressure.packages.reservation import Reservation
 from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.memory_view import MemoryView
 
+if TYPE_CHECKING:
+    from mempressure.residents.unit import Unit
+
 
 class AdmissionControl:
     """Admits the loads of one process, one after the other: measures, decides and reserves for each.
@@ -21,6 +26,7 @@ class AdmissionControl:
         measure: measures memory; takes the process ids of the package processes.
         emergency: returns the threshold as it is now, a ratio.
         isolated: the packages of this process that live in processes of their own.
+        residents: the residents and caches of this process.
         clock: monotonic seconds.
         sleep: waits for memory that was given back to show.
     """
@@ -31,12 +37,14 @@ class AdmissionControl:
         measure: Callable[[Mapping[str, int | None]], MemoryView],
         emergency: Callable[[], float],
         isolated: Mapping[str, IsolatedPackage],
+        residents: Mapping[str, "Unit"] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._measure = measure
         self._emergency = emergency
         self._isolated = isolated
+        self._residents = residents
         self._clock = clock
         self._sleep = sleep
         self._reservations: set[Reservation] = set()
@@ -80,12 +88,18 @@ class AdmissionControl:
                 if admission.unload:
                     tried.update(admission.unload)
                     for name in admission.unload:
-                        self._isolated[name].unload()  # unless a call came meanwhile
+                        self._give_back(name)  # unless a call came meanwhile
                     deadline = self._clock() + SHOW_SECONDS
                 elif deadline is not None and self._clock() < deadline:
                     self._sleep(0.05)
                 else:
                     raise MemoryBudgetExceeded(_refusal(package, cost, admission, idle, emergency))
+
+    def _give_back(self, name: str) -> None:
+        if name in self._residents:
+            self._residents[name].release()
+        else:
+            self._isolated[name].unload()
 
     def _reserved(self, cost: int) -> Reservation:
         reservation = Reservation(cost, on_release=self._reservations.discard)
@@ -99,12 +113,14 @@ class AdmissionControl:
         return sum(max(0, reservation.cost - held.get(reservation.pid, 0)) for reservation in reservations)
 
     def _idle(self, view: MemoryView, tried: set[str]) -> list[Idle]:
-        """Return the packages that no call is using, in the order to unload them: those to be kept loaded last."""
+        """Return the packages and residents that are not in use, in the order to unload them: those to be kept last."""
         states = [
             state
             for state in isolated_states(self._isolated, view.processes)
             if state.loaded and not state.active_calls and state.name not in tried
         ]
+        units = [unit for unit in list(self._residents.values()) if unit.name not in tried]
+        states += [unit.state() for unit in units if unit.reason_to_keep() is None]
         states.sort(
             key=lambda state: (
                 state.keep_loaded,

@@ -5,8 +5,8 @@ Imported with the first declaration; what was declared is in `mempressure.worker
 
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from mempressure.errors import ConfigurationError
 from mempressure.package_process import identity
@@ -25,11 +25,20 @@ from mempressure.packages.declaration import (
 from mempressure.worker.registry import Packages, unknown_package_error
 
 if TYPE_CHECKING:
+    from mempressure.decide.admission import ScopeMemory
     from mempressure.isolation.calls import HookName
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.reservation import Reservation
     from mempressure.packages.tracking import PackageTracker
+    from mempressure.residents.cache import Cache
+    from mempressure.residents.resident import Resident
+    from mempressure.residents.unit import Unit
+    from mempressure.residents.upkeep import Upkeep
     from mempressure.worker.admission_control import AdmissionControl
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_Unit = TypeVar("_Unit", bound="Unit")
 
 
 class UnloadResult(NamedTuple):
@@ -78,7 +87,8 @@ class Declarations:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         options = self._options(timeout=timeout, priority=priority, keep_loaded=keep_loaded)
-        self.ensure_tracker().track(checked_name(name), **options)
+        self._refuse_residents_name(checked_name(name).partition(".")[0])
+        self.ensure_tracker().track(name, **options)
 
     def track_imports(self) -> None:
         """Track each third-party package that is imported from now on; see `LazyLoader.track_imports`."""
@@ -89,7 +99,7 @@ class Declarations:
 
         def discover(name: str) -> bool:
             if name not in seen:
-                seen[name] = is_third_party(name)
+                seen[name] = is_third_party(name) and name not in self._packages.residents
                 if seen[name]:
                     tracker.track(name, timeout=timeout, discovered=True)
             return seen[name]
@@ -136,6 +146,7 @@ class Declarations:
         }
         allow_imported = checked_flag("allow_imported", allow_imported)
         name = checked_process_name(process, packages=names)
+        self._refuse_residents_name(name)
         # Where it was declared before, a result may have imported it here.
         if not allow_imported and name not in self._packages.isolated:
             for each in names:
@@ -186,12 +197,84 @@ class Declarations:
         hooks = [hook for each in dict.fromkeys((name, *packages)) for hook in self._started_with.get(each, [])]
         return list(dict.fromkeys(hooks))
 
-    def unload(self, name: str) -> UnloadResult:
-        """Give back the memory of an isolated package, between its calls.
+    def resident(
+        self,
+        function: Callable[[], R],
+        *,
+        timeout: float,
+        priority: int,
+        keep_loaded: bool,
+        warm: bool,
+        name: str | None,
+    ) -> "Resident[R]":
+        """Return the resident that a function loads; see `LazyLoader.resident`.
 
         Raises:
-            UnknownPackageError: the package is neither isolated nor tracked here.
+            ConfigurationError: the function cannot be one, an option cannot be used, or the name is another's.
         """
+        from mempressure.residents.declaration import checked_function, checked_unit_name
+        from mempressure.residents.resident import Resident
+
+        checked_function(function, what="resident", takes_arguments=False)
+        made = Resident(
+            function,
+            name=checked_unit_name(name, function),
+            warm=checked_flag("warm", warm),
+            on_change=self._packages.on_change,
+            reserve=self._reserve_import,
+            **self._options(timeout=timeout, priority=priority, keep_loaded=keep_loaded),
+        )
+        return self._keep(made)
+
+    def cache(
+        self,
+        function: Callable[P, R],
+        *,
+        maxsize: int | None,
+        timeout: float,
+        typed: bool,
+        priority: int,
+        name: str | None,
+    ) -> "Cache[P, R]":
+        """Return the cache of a function's results; see `LazyLoader.cache`.
+
+        Raises:
+            ConfigurationError: the function cannot have one, an option cannot be used, or the name is another's.
+        """
+        from mempressure.packages.declaration import checked_maxsize
+        from mempressure.residents.cache import Cache
+        from mempressure.residents.declaration import checked_function, checked_unit_name
+
+        checked_function(function, what="cache", takes_arguments=True)
+        made = Cache(
+            function,
+            name=checked_unit_name(name, function),
+            maxsize=checked_maxsize(maxsize),
+            typed=checked_flag("typed", typed),
+            on_change=self._packages.on_change,
+            **self._options(timeout=timeout, priority=priority, keep_loaded=False),
+        )
+        return self._keep(made)
+
+    def upkeep(self, *, is_kept: Callable[[str, bool], bool], limit: Callable[[], float]) -> "Upkeep":
+        """Return what looks after the residents and caches once a second; see `mempressure.residents.upkeep`."""
+        from mempressure.residents.upkeep import Upkeep
+
+        def scopes() -> "Iterable[ScopeMemory]":
+            from mempressure.worker.memory_view import MemoryReader  # only paid for where one is to be loaded again
+
+            return MemoryReader(self._packages.configuration).measure(self._packages.process_pids()).scopes
+
+        return Upkeep(self._packages.residents, is_kept=is_kept, limit=limit, scopes=scopes)
+
+    def unload(self, name: str) -> UnloadResult:
+        """Give back the memory of an isolated package, between its calls, or of a resident.
+
+        Raises:
+            UnknownPackageError: nothing of that name is isolated, tracked or resident here.
+        """
+        if name in self._packages.residents:
+            return UnloadResult(name, "release", *self._packages.residents[name].release())
         if name in self._packages.isolated:
             reclaimed, reason = self._packages.isolated[name].unload()
             return UnloadResult(name, "stop", reclaimed, reason)
@@ -204,6 +287,33 @@ class Declarations:
         """Begin anew in a forked child."""
         self._lock = threading.Lock()
         self.admission = self._make_admission()
+
+    def _keep(self, unit: _Unit) -> _Unit:
+        """Add a resident or a cache; one that the same function declared before, as before a reload, gives way to it.
+
+        Raises:
+            ConfigurationError: something else has its name.
+        """
+        self._refuse_packages_name(unit.name)
+        with self._lock:
+            known = self._packages.residents.get(unit.name)
+            if known is not None and _origin(known) != _origin(unit):
+                raise ConfigurationError(
+                    f"{'.'.join(_origin(known))} is resident as {unit.name!r} already; give one of them another name="
+                )
+            self._packages.residents[unit.name] = unit
+        if known is not None:
+            known.release()
+        return unit
+
+    def _refuse_packages_name(self, name: str) -> None:
+        tracker = self._packages.tracker
+        if name in self._packages.isolated or (tracker is not None and any(p.name == name for p in tracker.states())):
+            raise ConfigurationError(f"{name!r} is declared as a package already; give the resident another name=")
+
+    def _refuse_residents_name(self, name: str) -> None:
+        if name in self._packages.residents:
+            raise ConfigurationError(f"{name!r} is the name of a resident already; give that another name=")
 
     def _options(self, *, timeout: float | None, priority: int, keep_loaded: bool) -> dict[str, Any]:
         default = self._packages.configuration.package_timeout
@@ -221,7 +331,10 @@ class Declarations:
 
         reader = MemoryReader(self._packages.configuration)
         return AdmissionControl(
-            measure=reader.measure, emergency=self._packages.emergency, isolated=self._packages.isolated
+            measure=reader.measure,
+            emergency=self._packages.emergency,
+            isolated=self._packages.isolated,
+            residents=self._packages.residents,
         )
 
     def _reserve_process(self, package: str, cost: int) -> "Reservation":
@@ -241,3 +354,8 @@ class Declarations:
         from mempressure.packages.reservation import Reservation
 
         return Reservation(0) if self.admission is None else self.admission.reserve_for_import(package, cost)
+
+
+def _origin(unit: "Unit") -> tuple[str, str]:
+    """Return the module and name of the function that a resident or a cache was made of."""
+    return getattr(unit, "__module__", ""), getattr(unit, "__qualname__", "")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mempressure.errors import UnknownPackageError
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.tracking import PackageTracker
+    from mempressure.residents.unit import Unit
     from mempressure.state.app_workers import AppWorkers
     from mempressure.worker.background_work import BackgroundWork
     from mempressure.worker.package_sampler import PackageSampler
@@ -143,6 +144,12 @@ class ManagedWorker:
         return {} if packages is None else packages.isolated
 
     @property
+    def residents(self) -> "Mapping[str, Unit]":
+        """Return the residents and caches by name."""
+        packages = self._packages()
+        return {} if packages is None else packages.residents
+
+    @property
     def callbacks(self) -> "PressureCallbacks | None":
         """Return the application's `on_pressure` callbacks, if it has any."""
         return self._find_callbacks()
@@ -223,8 +230,8 @@ class ManagedWorker:
 
     def _on_serving(self) -> None:
         self._sampler.note_baseline()
-        if (tracker := self._registered_tracker) is not None:
-            tracker.begin_serving()
+        if (packages := self._packages()) is not None:
+            packages.begin_serving()
         self.agent.publish_soon()  # the executor waits for this state
 
     def _on_end(self) -> None:

@@ -70,6 +70,10 @@ class PackageSampler:
             self._verdicts.refresh()
         for package in worker.packages:
             package.verdict = self._verdicts.mechanism(package.name)
+        if residents := list(self._packages.residents.values()):
+            worker.packages += [unit.state() for unit in residents]
+            if worker.baseline_bytes != UNKNOWN:  # which its successor will load too: it is no growth
+                worker.late_bytes = max(0.0, worker.late_bytes) + sum(unit.late_bytes for unit in residents)
         worker.process_deaths = float(sum(package.process_deaths for package in isolated))
         worker.process_start_failures = float(sum(package.start_failures for package in isolated))
         return worker

@@ -1,4 +1,4 @@
-"""The packages declared in this process: those imported here, and those that run in processes of their own."""
+"""What is declared in this process: packages imported here or run in processes of their own, and residents."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,6 +12,7 @@ from mempressure.state.records import PackageState
 if TYPE_CHECKING:
     from mempressure.isolation.package import IsolatedPackage
     from mempressure.packages.tracking import PackageTracker
+    from mempressure.residents.unit import Unit
 
 
 class Packages:
@@ -25,6 +26,7 @@ class Packages:
     Attributes:
         isolated: those that run in processes of their own, by name.
         tracker: tracks those imported in this process; None until one is declared.
+        residents: objects and caches that this process loads and lets go, by name.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Packages:
         self.emergency = emergency
         self.isolated: dict[str, IsolatedPackage] = {}
         self.tracker: PackageTracker | None = None
+        self.residents: dict[str, Unit] = {}
 
     def states(self, memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None) -> list[PackageState]:
         """Return every declared package as it is now.
@@ -43,12 +46,13 @@ class Packages:
             memory: each package process's private memory in bytes, by package.
             growth: by how many bytes per second each of them grows, where that is known.
         """
-        tracked = [] if self.tracker is None else self.tracker.states()
+        here = [] if self.tracker is None else self.tracker.states()
+        here += [unit.state() for unit in list(self.residents.values())]
         if not self.isolated:
-            return tracked
+            return here
         from mempressure.worker.isolated_states import isolated_states  # only paid for where there is one
 
-        return tracked + isolated_states(self.isolated, memory, growth=growth)
+        return here + isolated_states(self.isolated, memory, growth=growth)
 
     def process_pids(self) -> dict[str, int | None]:
         """Return the process id of each isolated package's process, None where none runs."""
@@ -67,6 +71,13 @@ class Packages:
                     measured[name] = private_bytes(pid)
         return measured
 
+    def begin_serving(self) -> None:
+        """Count from now on what is loaded as loaded late: this process has what a fresh one has."""
+        if self.tracker is not None:
+            self.tracker.begin_serving()
+        for unit in list(self.residents.values()):
+            unit.begin_serving()
+
     def close_processes(self) -> None:
         """End the process of every isolated package."""
         for package in list(self.isolated.values()):
@@ -79,7 +90,7 @@ class Packages:
             self.tracker.close()
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child; the isolated packages do so by themselves."""
+        """Begin anew in a forked child; isolated packages and residents do so by themselves."""
         if self.tracker is not None:
             self.tracker.after_fork()
 
@@ -89,5 +100,5 @@ def unknown_package_error(name: str, declared: Packages | None) -> UnknownPackag
     names = [] if declared is None else sorted(package.name for package in declared.states({}))
     return UnknownPackageError(
         f"package {name!r} is not managed here; known are {', '.join(names) or 'none'}; "
-        "declare it with manage, import_module or isolated"
+        "declare it with manage, import_module, isolated, resident or cache"
     )

@@ -97,6 +97,24 @@ OF_ISOLATION = {
     "mempressure.protocol.slots",
     "mempressure.worker.isolated_states",
 }
+OF_RESIDENTS = {
+    "mempressure.act.trim",
+    "mempressure.decide",
+    "mempressure.decide.admission",
+    "mempressure.decide.backoff",
+    "mempressure.decorators",
+    "mempressure.isolation",
+    "mempressure.isolation.counters",
+    "mempressure.isolation.errors",
+    "mempressure.residents",
+    "mempressure.residents.declaration",
+    "mempressure.residents.load_cost",
+    "mempressure.residents.reclaim",
+    "mempressure.residents.resident",
+    "mempressure.residents.unit",
+    "mempressure.residents.upkeep",
+    "mempressure.residents.warming",
+}
 HEAVY = {"argparse", "asyncio", "concurrent", "ctypes", "email", "multiprocessing", "psutil", "ssl"}
 """What none of it may bring along, the standard library's too."""
 SCRIPT = """
@@ -135,8 +153,9 @@ def loaded(runtime_dir, tmp_path, monkeypatch):
             "import bisect; assert loader.isolated('sched')(bisect.bisect)([1, 2], 2) == 2",
             IDLE | OF_A_PACKAGE | OF_ISOLATION,
         ),
+        ("assert loader.resident(name='model')(lambda: [1])() == [1]", IDLE | OF_A_PACKAGE | OF_RESIDENTS),
     ],
-    ids=["idle", "callbacks", "background work", "tracking", "isolation"],
+    ids=["idle", "callbacks", "background work", "tracking", "isolation", "residents"],
 )
 def test_a_worker_loads_no_more_than_it_uses(loaded, use, expected):
     modules = loaded(use)

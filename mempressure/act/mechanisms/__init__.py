@@ -23,5 +23,5 @@ def worker_replacing_names() -> frozenset[str]:
 
 
 def rehearsed_mechanisms() -> tuple[Mechanism, ...]:
-    """Return the mechanisms that unload packages, and that a rehearsal can therefore try, mildest first."""
-    return tuple(each for each in mechanisms() if each.unloads_packages)
+    """Return the mechanisms that unload packages and that a rehearsal can try, mildest first."""
+    return tuple(each for each in mechanisms() if each.unloads_packages and each.is_rehearsed)

@@ -23,6 +23,13 @@ Answer = dict[str, Any]
 """
 
 
+class Releasable(Protocol):
+    """A resident or a cache, as a mechanism sees it."""
+
+    def release(self, *, idle_for: float | None = None) -> tuple[int, str | None]:
+        """Let go what it holds unless it was used less than so many seconds ago; bytes, or why it was left alone."""
+
+
 class Worker(Protocol):
     """What a mechanism may use of the worker process that it acts in."""
 
@@ -34,6 +41,10 @@ class Worker(Protocol):
     @property
     def isolated(self) -> Mapping[str, "IsolatedPackage"]:
         """Return the isolated packages by name."""
+
+    @property
+    def residents(self) -> Mapping[str, Releasable]:
+        """Return the residents and caches by name."""
 
     @property
     def tracker(self) -> "PackageTracker | None":
@@ -108,8 +119,8 @@ class Stage(Protocol):
 class Mechanism:
     """One way to give memory back.
 
-    A subclass has `name`, `effect`, `plan` and `carry_out`, and the traits in which it differs; where it unloads
-    packages, which it does unless it says otherwise, also `rehearsal_steps` and `play`.
+    A subclass has `name`, `effect`, `plan` and `carry_out`, and the traits in which it differs; where it is
+    rehearsed, which it is unless it says otherwise, also `rehearsal_steps` and `play`.
     """
 
     name: str
@@ -119,6 +130,8 @@ class Mechanism:
     """What an application writes so that it can serve a package, `{package}`; `mempressure check` prints it."""
     unloads_packages = True
     """Whether it gives back what packages hold, so that they are counted, limited and rehearsed."""
+    is_rehearsed = True
+    """Whether it can be tried on a package in a throw-away process; not where it unloads what no package is."""
     ordered_for_package = False
     """Whether an order is for one package of a worker, the only one of its action, and not for the whole worker."""
     replaces_worker = False

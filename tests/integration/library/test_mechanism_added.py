@@ -25,7 +25,7 @@ def found(tmp_path_factory):
         shutil.copytree(ROOT / package, copy / Path(package).name, ignore=ignored)
     shutil.copy(TOY, copy / "mempressure/act/mechanisms/toy.py")
     registry = copy / "mempressure/mechanisms.py"
-    registry.write_text(registry.read_text().replace('"stop", "recycle"', '"stop", "toy", "recycle"'))
+    registry.write_text(registry.read_text().replace('"release", "recycle"', '"release", "toy", "recycle"'))
     directories = {
         f"MEMPRESSURE_{name}_DIR": str(tmp_path_factory.mktemp(name.lower())) for name in ("RUNTIME", "STATE", "CACHE")
     }

@@ -31,7 +31,7 @@ def test_what_is_left_out_has_a_default():
         (line(id=""), "id=''"),
         (line(id=7), "id=7"),
         (line(id="x" * 201), "200 characters"),
-        (line(op="eval"), r"op='eval' unknown; send one of measure, callbacks, trim, stop, recycle"),
+        (line(op="eval"), r"op='eval' unknown; send one of measure, callbacks, trim, stop, release, recycle"),
         (line(op=None), "op=None"),
         (line(package=["a"]), "package="),
         (line(level=3), "level=3"),

@@ -74,7 +74,7 @@ EXAMPLES = {
     "MEMPRESSURE_DRY_RUN": (
         [("recycle, stop", ("stop", "recycle")), ("true", DRY_RUN_CHOICES), ("trim", ("trim",))],
         "recycle,everything",
-        "true, false, or some of callbacks, trim, stop, recycle, custom",
+        "true, false, or some of callbacks, trim, stop, release, recycle, custom",
     ),
     "MEMPRESSURE_ACTIONS_FILE": FOLDER,
     "MEMPRESSURE_HEARTBEAT_INTERVAL": ([("1", 1.0), ("2", 2.0), ("3", 3.0)], "0", "a number from 0.1 to 3600"),

@@ -12,6 +12,7 @@ from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolation.function import IsolatedFunction
 from mempressure.loader import LazyLoader
 from mempressure.measure.process import process_memory
+from mempressure.residents.resident import Resident
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.admission_control import AdmissionControl
 from mempressure.worker.memory_view import MemoryReader, MemoryView
@@ -121,6 +122,42 @@ def test_what_other_workers_measured_is_the_cost_where_this_one_knows_none():
             reserve(name, 0)
     process.admission.reserve_for_process("numpy", 0)  # isolated it may take anything
     process.admission.reserve_for_process("pandas", 50)  # its own measurement is the later one
+
+
+def resident(name, size, process):
+    """Return a resident of a process that is loaded and takes so many bytes."""
+
+    def reclaim(dropped, *, expected):
+        dropped.clear()
+        process.base -= expected
+        return expected
+
+    unit = Resident(object, name=name, timeout=300.0, reclaim=reclaim)
+    unit()
+    unit.size_bytes = size
+    process.base += size
+    return unit
+
+
+def test_residents_that_nothing_holds_go_for_room_and_held_ones_stay():
+    process = FakeProcess(base=200)
+    units = [resident(name, 300, process) for name in ("free", "held")]
+    process.admission = AdmissionControl(
+        measure=process.measure,
+        emergency=lambda: EMERGENCY,
+        isolated={},
+        residents={unit.name: unit for unit in units},
+        clock=process.clock,
+        sleep=process.clock.sleep,
+    )
+    held = units[1]()
+    process.admission.reserve_for_import("pandas", 300)
+    assert [unit.name for unit in units if unit.loaded] == ["held"]
+    with pytest.raises(MemoryBudgetExceeded):
+        process.admission.reserve_for_import("numpy", 300)
+    del held
+    process.admission.reserve_for_import("numpy", 300)
+    assert not units[1].loaded
 
 
 def test_idle_packages_go_and_those_in_use_stay():
