@@ -90,7 +90,12 @@ class LazyLoader:
             timeout: seconds without use that make the package idle; the configured default otherwise.
             priority: of two candidates the lower is unloaded first.
             keep_loaded: leave it loaded unless the pressure is high.
+
+        Raises:
+            ConfigurationError: as `manage`, or the package is not installed (see `installed`). A module that cannot be
+                imported raises an `AttributeError`, caused by the `ImportError`, when an attribute is asked for.
         """
+        self._declaring().require_installed(name)
         self.manage(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
         return self._declaring().ensure_tracker().defer(name)
 
@@ -104,13 +109,29 @@ class LazyLoader:
     ) -> None:
         """Track the package of module `name` however it is imported, plain import statements included.
 
-        The options are those of `import_module`.
+        The options are those of `import_module`. It need not be installed: it may be imported later, from a path that
+        is added later, or never.
 
         Raises:
             ConfigurationError: the name is no absolute module name, or an option cannot be used.
         """
         declarations = self._declaring()
         declarations.track(name, timeout=timeout, priority=priority, keep_loaded=keep_loaded)
+
+    def installed(self, name: str) -> bool:
+        """Return whether module `name` could be imported, without importing it: to declare optional dependencies.
+
+        Args:
+            name: absolute; a package, or a module of one.
+
+        Raises:
+            ConfigurationError: the name is no absolute module name.
+            MempressureError: a finder of the import system failed, so that it cannot be told.
+        """
+        from mempressure.packages.declaration import checked_name
+        from mempressure.packages.installed import is_installed  # most applications know what they need
+
+        return is_installed(checked_name(name))
 
     def track_imports(self) -> None:
         """Measure the import of every third-party package from now on, in this process and in those that it forks.
@@ -155,7 +176,8 @@ class LazyLoader:
                 unloaded.
 
         Raises:
-            ConfigurationError: the package was declared before with other options, or an option cannot be used.
+            ConfigurationError: the package is not installed (see `installed`), was declared before with other options,
+                or an option cannot be used.
             IsolationError: this process has imported the package; or the function cannot run in another process.
         """
         declared_in = sys._getframe(1).f_globals.get("__name__")  # noqa: SLF001 - as collections.namedtuple does

@@ -62,14 +62,24 @@ _being_filled: set[str] = set()
 
 
 class DeferredModule(ModuleType):
-    """A module that is imported when one of its attributes is first asked for."""
+    """A module that is imported when one of its attributes is first asked for.
+
+    Where it cannot be imported, asking raises an `AttributeError` whose cause is the `ImportError`.
+    """
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("__class__", "__name__", "__reduce_ex__"):
             return _plain_getattribute(self, name)
         if name in _METADATA and _plain_getattribute(self, "__name__") in _being_filled:
             return _plain_getattribute(self, name)
-        real = _imported(self)
+        try:
+            real = _imported(self)
+        except ImportError as error:
+            # hasattr, getattr with a default and inspect take only this for an answer. Without `obj` a printed
+            # traceback would look for similar names on this module, and try to import it once more.
+            module = _plain_getattribute(self, "__name__")
+            message = f"module {module!r}, imported on first use, cannot be imported: {error}"
+            raise AttributeError(message, name=name, obj=None) from error
         return _plain_getattribute(self, name) if real is self else getattr(real, name)
 
     def __setattr__(self, name: str, value: object) -> None:

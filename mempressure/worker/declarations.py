@@ -90,6 +90,19 @@ class Declarations:
         self._refuse_residents_name(checked_name(name).partition(".")[0])
         self.ensure_tracker().track(name, **options)
 
+    def require_installed(self, name: str) -> None:
+        """Refuse a declaration of module `name` whose package is not installed.
+
+        Raises:
+            ConfigurationError: the name is no absolute module name, or its package is not installed.
+        """
+        checked_name(name)
+        if identity.packages() is not None:  # the worker has found it, and this would be part of each start
+            return
+        from mempressure.packages.installed import require_installed
+
+        require_installed(name)
+
     def track_imports(self) -> None:
         """Track each third-party package that is imported from now on; see `LazyLoader.track_imports`."""
         from mempressure.packages.third_party import is_third_party
@@ -131,7 +144,8 @@ class Declarations:
         """Return the isolated package of these names, made by the first call; see `LazyLoader.isolated`.
 
         Raises:
-            ConfigurationError: an option cannot be used, or the package was declared before with other options.
+            ConfigurationError: the package is not installed, an option cannot be used, or the package was declared
+                before with other options.
             IsolationError: this process has imported it.
         """
         options = {
@@ -147,6 +161,8 @@ class Declarations:
         allow_imported = checked_flag("allow_imported", allow_imported)
         name = checked_process_name(process, packages=names)
         self._refuse_residents_name(name)
+        for each in names:
+            self.require_installed(each)
         # Where it was declared before, a result may have imported it here.
         if not allow_imported and name not in self._packages.isolated:
             for each in names:

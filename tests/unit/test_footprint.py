@@ -67,6 +67,7 @@ OF_CALLBACKS = {
 }
 OF_BACKGROUND_WORK = {"mempressure.decorators", "mempressure.worker.background_work"}
 OF_ISOLATION = {
+    "mempressure.packages.installed",
     "mempressure.isolation.errors",
     "mempressure.decide",
     "mempressure.decide.backoff",

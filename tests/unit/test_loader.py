@@ -205,9 +205,9 @@ def test_a_time_to_start_that_is_none_is_refused(loader, seconds):
 
 
 def test_the_time_to_start_is_the_packages_own_or_the_configured_one(loader):
-    loader.isolated("ward")
-    loader.isolated("chest", start_timeout=5)
-    assert [loader._packages.isolated[name].start_timeout for name in ("ward", "chest")] == [60.0, 5.0]
+    loader.isolated("wave", allow_imported=True)
+    loader.isolated("sched", start_timeout=5, allow_imported=True)
+    assert [loader._packages.isolated[name].start_timeout for name in ("wave", "sched")] == [60.0, 5.0]
 
 
 def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
@@ -216,19 +216,19 @@ def test_an_alert_level_that_is_none_is_refused_where_it_is_given(loader):
 
 
 def test_isolating_what_this_process_has_imported_is_refused_with_advice_unless_allowed(loader, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ward", types.ModuleType("ward"))
+    monkeypatch.setitem(sys.modules, "sched", types.ModuleType("sched"))
     with pytest.raises(
-        IsolationError, match=r"'ward' is declared isolated, but .* imported it already.*allow_imported"
+        IsolationError, match=r"'sched' is declared isolated, but .* imported it already.*allow_imported"
     ):
-        loader.isolated("ward")
+        loader.isolated("sched")
     assert loader.packages() == []
     with pytest.raises(ConfigurationError, match="allow_imported=1 cannot be used"):
-        loader.isolated("ward", allow_imported=1)
-    loader.isolated("ward", allow_imported=True)
-    monkeypatch.delitem(sys.modules, "ward")
-    loader.isolated("ward")
-    monkeypatch.setitem(sys.modules, "ward", types.ModuleType("ward"))
-    loader.isolated("ward")  # a second function of it, after a result has brought the package here
+        loader.isolated("sched", allow_imported=1)
+    loader.isolated("sched", allow_imported=True)
+    monkeypatch.delitem(sys.modules, "sched")
+    loader.isolated("sched")
+    monkeypatch.setitem(sys.modules, "sched", types.ModuleType("sched"))
+    loader.isolated("sched")  # a second function of it, after a result has brought the package here
 
 
 def test_in_the_host_of_a_package_it_is_imported_and_may_be_declared(configuration, monkeypatch):
@@ -442,11 +442,14 @@ def test_what_the_self_check_turned_off_is_off(configuration, runtime_dir, monke
         loader.close()
 
 
-def test_a_package_host_that_is_killed_and_one_that_does_not_come_up_are_published(loader, functions, published):
+def test_a_package_host_that_is_killed_and_one_that_does_not_come_up_are_published(
+    loader, functions, published, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "only_in_this_process", types.ModuleType("only_in_this_process"))
     assert functions.doubled(2)[0] == 4
     os.kill(loader._packages.process_pids()["decimal"], signal.SIGKILL)
-    with pytest.raises(ProcessStartError, match="no_such_package_here"):
-        loader.isolated("no_such_package_here")(bisect.bisect)([1], 1)
+    with pytest.raises(ProcessStartError, match="only_in_this_process"):
+        loader.isolated("only_in_this_process", allow_imported=True)(bisect.bisect)([1], 1)
     state = until(lambda: (s := published()).process_deaths and s.process_start_failures and s, "both to be published")
     assert (state.process_deaths, state.process_start_failures) == (1, 1)
 

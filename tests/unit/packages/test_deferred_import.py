@@ -201,8 +201,19 @@ def test_a_failing_import_raises_each_time_and_leaves_nothing_half_done(finder, 
 
 def test_a_package_that_is_not_there_says_so_at_first_use(finder):
     missing = finder.defer("outer.nowhere")
-    with pytest.raises(ModuleNotFoundError, match=r"outer\.nowhere"):
+    with pytest.raises(
+        AttributeError, match=r"module 'outer\.nowhere', imported on first use, cannot be imp"
+    ) as caught:
         missing.anything  # noqa: B018 -- the access is the test
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert (caught.value.name, caught.value.obj) == ("anything", None)
+
+
+def test_a_module_that_cannot_be_imported_has_no_attributes(finder):
+    missing = finder.defer("outer.nowhere")
+    assert not hasattr(missing, "anything")
+    assert not hasattr(missing, "__wrapped__")
+    assert getattr(missing, "anything", None) is None
 
 
 def test_setting_an_attribute_loads_first(finder):

@@ -3,6 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import pytest
 
@@ -358,14 +359,15 @@ def test_of_a_burst_of_calls_the_one_too_many_is_refused_and_none_in_use_is_ende
     assert functions[name].package.process_pid is not None
 
 
-def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budgeted):
+def test_a_reservation_ends_with_the_first_call_and_with_a_start_that_fails(budgeted, monkeypatch):
     loader, functions, _ = budgeted(2)
     learn_costs(loader, functions)
     functions["json"]()
     with pytest.raises(RuntimeError):
         IsolatedFunction(room_functions.refuse, package=functions["wave"].package)()
     assert loader._declaring().admission._reservations == set()
-    missing = loader.isolated("no_such_package_here")(room_functions.hold)
+    monkeypatch.setitem(sys.modules, "only_in_this_process", ModuleType("only_in_this_process"))
+    missing = loader.isolated("only_in_this_process", allow_imported=True)(room_functions.hold)
     missing.package.cost_bytes = MIB
     with pytest.raises(Exception, match="No module named"):
         missing()
