@@ -40,7 +40,7 @@ def start(environ, tmp_path):
             command = [sys.executable, "-m", "tests.support.programs.daemon_sample", how, str(tmp_path)]
             process = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=output, stderr=output)
         started.append(process.pid)
-        until((tmp_path / "started").exists, lambda: f"the files, in {(tmp_path / 'output').read_text()}", seconds=30)
+        until((tmp_path / "started").exists, lambda: f"the files: {said(tmp_path)}", seconds=30)
         if how == "detach":
             assert process.wait(10) == 0
             started.append(int((tmp_path / "started").read_text()))
@@ -54,6 +54,11 @@ def start(environ, tmp_path):
             os.kill(pid, signal.SIGKILL)
     for process in processes:
         process.wait(10)
+
+
+def said(folder):
+    """Return what the sample wrote to its standard output and error, before and after it became a daemon."""
+    return "".join(path.read_text() for path in (folder / "output", folder / "error") if path.exists())
 
 
 def leads(directory):
@@ -84,6 +89,6 @@ def test_the_agent_works_on_and_touches_no_file_that_has_its_numbers(start, tmp_
     until(answered, "an answer")
     until(lambda: leads(directory), "it to lead again")
     (tmp_path / "finish").touch()
-    until((tmp_path / "finished").exists, lambda: f"its end, in {(tmp_path / 'output').read_text()}", seconds=30)
+    until((tmp_path / "finished").exists, lambda: f"its end: {said(tmp_path)}", seconds=30)
     assert json.loads((tmp_path / "finished").read_text()) == {"lost": [], "closed": 0}
     until(lambda: not path.exists(), "the removal of its socket")
