@@ -45,8 +45,12 @@ class Queue(Protocol):
     def record(self, number: int) -> SlotRecord | None:
         """Return the record of the process in a slot."""
 
-    def note_waiting(self, began: int) -> None:
-        """Note that a call that was made at this time, in monotonic nanoseconds, still waits."""
+    def note_waiting(self, began: int) -> bool:
+        """Note that a call still waits; return whether it is to be made anew.
+
+        Args:
+            began: when the call was made, in nanoseconds of the monotonic clock.
+        """
 
     def note_waited(self, seconds: float) -> None:
         """Note for how long a call had waited when it was run."""
@@ -238,8 +242,7 @@ class _Call:
             connection.set_timeout(connection.channel.socket, _TICK_SECONDS)
         if not unread:
             return
-        if not self._kept:
-            self._queue.note_waiting(self._began)
+        if not self._kept and not self._queue.note_waiting(self._began):
             return
         self._kept = False
         connection.is_withdrawn = True

@@ -16,9 +16,11 @@
 import fcntl
 import os
 import time
+import weakref
 from contextlib import suppress
 from hashlib import blake2b
 
+from mempressure import forks
 from mempressure.measure.descriptor import OwnDescriptor
 from mempressure.measure.process import pid_namespace, start_ticks
 from mempressure.package_process import interpreter
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 0.002  # between looks whether a lock is free
 _lost: list[object] = []
 """Objects that would close a descriptor that is somebody else's by now, kept for good."""
+
+
+class GenerationLostError(Exception):
+    """A worker's generation is not usable any more: its descriptors were closed, or its directory was removed."""
 
 
 def key_of(name: str, packages: tuple[str, ...], *, app: str, paths: "Iterable[tuple[str, ...]]", own: bool) -> str:
@@ -76,6 +82,8 @@ class Generation:
         self._users = users
         self._life = life
         self._records: dict[int, SlotRecord] = {}
+        self._left = False
+        _held.add(self)
 
     @property
     def socket_path(self) -> str:
@@ -83,7 +91,18 @@ class Generation:
         return f"{self.directory}/socket"
 
     def is_ours(self) -> bool:
-        """Return whether nothing has closed the descriptors by which the processes know that this worker lives."""
+        """Return whether the descriptors by which the processes know that this worker lives are open, and its files.
+
+        A program may close all descriptors, and someone may empty the runtime directory.
+        """
+        if not self._holds():
+            return False
+        try:
+            return os.path.samestat(os.stat(f"{self.directory}/users"), os.fstat(self._users.number))
+        except OSError:
+            return False
+
+    def _holds(self) -> bool:
         return self._life.is_ours() and self._users.is_ours()
 
     def living(self) -> dict[int, int]:
@@ -128,12 +147,16 @@ class Generation:
 
     def leave(self) -> None:
         """Use it no more; its processes end with the last worker."""
+        if self._left:
+            return
+        self._left = True
+        if not self._holds():
+            _lost.append(self._records)  # each mapping has a descriptor that it would close
         self._users.close()
         self._life.close()
 
-    def lose(self) -> None:
-        """Forget it where its descriptors were closed by others, or in a forked child."""
-        _lost.append(self._records)  # each mapping has a descriptor that it would close
+    def leave_to_parent(self) -> None:
+        """Use it no more in a forked child."""
         self.leave()
 
     def is_last_user(self) -> bool:
@@ -154,6 +177,7 @@ class Lock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = OwnDescriptor(descriptor)
+        _held.add(self)
 
     @classmethod
     def taken(cls, path: str, *, deadline: float | None = None) -> "Lock | None":
@@ -178,6 +202,10 @@ class Lock:
         """Release it, also for children forked meanwhile."""
         if self._descriptor.is_ours():
             fcntl.flock(self._descriptor.number, fcntl.LOCK_UN)
+        self._descriptor.close()
+
+    def leave_to_parent(self) -> None:
+        """Close it in a forked child, without releasing it: the parent has it."""
         self._descriptor.close()
 
 
@@ -221,7 +249,7 @@ def _created(directory: str) -> Generation:
     os.mkdir(directory, 0o700)
     try:
         os.mkfifo(f"{directory}/life", 0o600)
-        users, life = _opened(directory)
+        users, life = _opened(directory, create=os.O_CREAT)
     except OSError:
         _remove(directory)
         raise
@@ -237,9 +265,10 @@ def _joined(directory: str) -> Generation | None:
     return Generation(directory, users, life)
 
 
-def _opened(directory: str) -> tuple[OwnDescriptor[int], OwnDescriptor[int]]:
+def _opened(directory: str, *, create: int = 0) -> tuple[OwnDescriptor[int], OwnDescriptor[int]]:
     """Open and lock the file of users, and open the FIFO."""
-    users = os.open(f"{directory}/users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Made with the generation alone: its last worker may be removing it.
+    users = os.open(f"{directory}/users", os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(users, fcntl.LOCK_SH | fcntl.LOCK_NB)
         # For reading too: without a reader, opening it for writing alone would fail.
@@ -272,3 +301,15 @@ def _remove(directory: str) -> None:
         for name in os.listdir(directory):
             os.unlink(f"{directory}/{name}")
         os.rmdir(directory)
+
+
+_held: "weakref.WeakSet[Generation | Lock]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # Also those that a thread of the parent was about to use: the child would keep processes and locks alive.
+    for each in list(_held):
+        each.leave_to_parent()
+
+
+forks.in_child(_after_fork_in_child)

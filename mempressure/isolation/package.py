@@ -16,13 +16,13 @@ from mempressure.isolation.calls import HookName, encode_call, hook_name, result
 from mempressure.isolation.connection import Connections
 from mempressure.isolation.counters import Counters
 from mempressure.isolation.ending import Asked, Stopped, ask_to_end, finish, kill_all
-from mempressure.isolation.generation import join, key_of
+from mempressure.isolation.generation import GenerationLostError, join, key_of
 from mempressure.isolation.processes import Processes
 from mempressure.isolation.results import ImportedByResults
 from mempressure.isolation.starting import Starter
 from mempressure.package_process import descendants, interpreter, logs
 from mempressure.packages.reservation import Reservation, Reserve
-from mempressure.protocol.frames import MESSAGE_BYTES
+from mempressure.protocol.frames import MESSAGE_BYTES, Frame, Payload
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -232,7 +232,7 @@ class IsolatedPackage(Counters):
                 self.active_calls += 1
                 self.uses += 1
                 counted = True
-            answer = self._joined(module).exchange(request)
+            answer = self._exchanged(module, request)
         finally:
             self._calling.discard(thread)
             if counted:
@@ -323,6 +323,12 @@ class IsolatedPackage(Counters):
         """Count a process that ended without being asked to."""
         self.count_death()
 
+    def _exchanged(self, module: str, request: Payload) -> Frame:
+        try:
+            return self._joined(module).exchange(request)
+        except GenerationLostError:  # noticed at a connection that is not its own any more
+            return self._joined(module).exchange(request)
+
     def _joined(self, module: str) -> Connections:
         """Return the connections to the generation that runs this worker's code, after joining it where needed."""
         self._module = self._module or module
@@ -335,7 +341,7 @@ class IsolatedPackage(Counters):
                 if processes.generation.is_ours() and (processes.generation.living() or self._key == self._new_key()):
                     return connections
                 connections.close()
-                processes.generation.lose()
+                processes.close()
             try:
                 self._key = self._new_key()
                 generation = join(self._directory(), self._key, declared_at=self._declared_at)

@@ -3,7 +3,7 @@
 import socket
 import time
 
-from mempressure.isolation.generation import Generation
+from mempressure.isolation.generation import Generation, GenerationLostError
 from mempressure.isolation.spawner import describe_status, end_call, has_caller, wait_for_end
 from mempressure.isolation.starting import LEAST_START_SECONDS, Starter
 from mempressure.protocol.addresses import connect
@@ -37,8 +37,11 @@ class Processes:
         Raises:
             ProcessStartError: the process, or one that this call waited for, failed to start.
             MemoryBudgetExceeded: there is no room for it.
+            GenerationLostError: the worker has to find its generation anew.
         """
         while True:
+            if not self.generation.is_ours():
+                raise GenerationLostError
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connect(connection, self.generation.socket_path)
@@ -55,12 +58,22 @@ class Processes:
         """Return the record of the process in a slot."""
         return self.generation.record(number)
 
-    def note_waiting(self, began: int) -> None:
+    def note_waiting(self, began: int) -> bool:
         """Start one process more where a call has waited for longer than that takes; end what runs for nobody.
 
         Args:
             began: when the call was made, in nanoseconds of the monotonic clock.
+
+        Returns:
+            Whether the call is to be made anew: there was no process to take it, while another program has a copy of
+            the socket where it waits.
+
+        Raises:
+            ProcessStartError: the process, or one that this call waited for, failed to start.
+            MemoryBudgetExceeded: there is no room for it.
         """
+        if not self.generation.living():
+            return self.starter.start_first(began)
         records = self.generation.records().values()
         for record in records:
             call = record.call
@@ -70,6 +83,7 @@ class Processes:
         since = max((began, *(record.ready_at for record in records)))
         if records and time.monotonic_ns() - since > self.starter.seconds() * 1e9:
             self.starter.start_more()
+        return False
 
     def note_waited(self, seconds: float) -> None:
         """Start one process more where calls have waited for longer, together, than starting one takes."""
@@ -108,4 +122,4 @@ class Processes:
         """Let go of everything in a forked child: it is the parent's."""
         for child in list(self.starter.children.values()):
             child.forget()
-        self.generation.lose()
+        self.generation.leave_to_parent()

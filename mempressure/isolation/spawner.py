@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -217,6 +218,7 @@ def new_listener(generation: Generation) -> socket.socket:
     except OSError:
         listener.close()
         raise
+    _listeners.add(listener)
     return listener
 
 
@@ -231,7 +233,11 @@ def listener_of(generation: Generation, number: int) -> socket.socket | None:
             _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
         except OSError:
             return None
-    return socket.socket(fileno=descriptors[0]) if descriptors else None
+    if not descriptors:
+        return None
+    listener = socket.socket(fileno=descriptors[0])
+    _listeners.add(listener)
+    return listener
 
 
 def has_caller(record: SlotRecord) -> bool:
@@ -276,6 +282,9 @@ def _polled_end(pid: int, seconds: float) -> bool:
     return True
 
 
+_listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+"""Those that this worker has while it starts a process: in a forked child, calls would wait at them for ever."""
+
 _fork_guard = threading.Lock()
 
 
@@ -290,6 +299,8 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _fork_guard  # noqa: PLW0603 - there is one in each process
     _fork_guard = threading.Lock()  # it may be held by a thread that does not exist here
+    for listener in list(_listeners):
+        listener.close()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

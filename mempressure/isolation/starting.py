@@ -19,6 +19,8 @@ LEAST_START_SECONDS = 0.047
 """What starting a process that imports nothing takes: waiting for less is cheaper."""
 
 _RETRY_SECONDS = 0.005  # between looks whether a process that ends or starts is done
+_SETTLE_SECONDS = 2.0  # for a process that lives and has no socket: it is about to end, or somebody removed the socket
+_LOCK_SECONDS = 5.0  # beyond the limit for a start, for another worker to start a process: it may be stopped
 _MOST_STATUSES = 16
 _AGAIN_SECONDS = 5.0  # after one process more could not be started
 
@@ -76,6 +78,8 @@ class Starter:
         self._reservations: list[Reservation] = []
         self._starting_more = threading.Lock()
         self._not_before = 0.0  # of the monotonic clock: another process
+        self._locked_since: float | None = None  # of the monotonic clock: others start a process, for all one knows
+        self._unheard_since: float | None = None  # of the monotonic clock: there is a process, and no socket
 
     def release_reservations(self) -> None:
         """Give up the memory that was reserved for starts."""
@@ -87,23 +91,65 @@ class Starter:
         taken = [record.ready_in / 1e9 for record in self._generation.records().values()]
         return max(LEAST_START_SECONDS, min(taken, default=0.0))
 
-    def start_first(self, began: int) -> None:
-        """Start a process unless another thread or worker does; then return, for the caller to look again."""
+    def start_first(self, began: int) -> bool:
+        """Start a process unless another thread or worker does; then return, for the caller to look again.
+
+        Args:
+            began: when the caller's call was made, in nanoseconds of the monotonic clock.
+
+        Returns:
+            Whether it was started here.
+
+        Raises:
+            ProcessStartError: the process, or one that this call waited for, failed to start.
+            ProcessStartTimeoutError: another worker has been starting one for longer than that may take.
+            MemoryBudgetExceeded: there is no room for it.
+        """
         self._raise_failure_after(began)
-        lock = self._generation.start_lock()
+        try:
+            lock = self._generation.start_lock()
+        except OSError as error:
+            raise ProcessStartError(
+                f"the package process of {', '.join(self._packages)} cannot be started: {error}"
+            ) from error
         if lock is None:
-            time.sleep(_RETRY_SECONDS)
-            return
+            self._wait_for_others()
+            return False
+        self._locked_since = None
         try:
             living = self._generation.living()
             records = {number: self._generation.record(number) for number in living}
-            if any(record is None or not record.stopping for record in records.values()):
+            if any(record is None or not record.stopping for record in records.values()) and not self._is_unheard():
                 time.sleep(_RETRY_SECONDS)  # it has just started, or is about to be killed
-                return
+                return False
             self._raise_failure_after(began)  # of the start that this call has waited for
             self._start_in(_free_slot(living), None)
+            self._unheard_since = None
+            return True
         finally:
             lock.release()
+
+    def _wait_for_others(self) -> None:
+        """Wait for a moment while another thread or worker starts a process."""
+        now = time.monotonic()
+        since = self._locked_since = self._locked_since or now
+        limit = self._start_seconds + _LOCK_SECONDS
+        if now - since > limit:
+            self._locked_since = None
+            raise ProcessStartTimeoutError(
+                f"another worker has been starting the package process of {', '.join(self._packages)} for more than "
+                f"{limit:g} s; see whether it is stopped (state T in ps)"
+            )
+        time.sleep(_RETRY_SECONDS)
+
+    def _is_unheard(self) -> bool:
+        """Return whether there has been a process without its socket for too long."""
+        now = time.monotonic()
+        since = self._unheard_since = self._unheard_since or now
+        if now - since > 2 * _SETTLE_SECONDS:  # that was another time
+            self._unheard_since = now
+            return False
+        return now - since > _SETTLE_SECONDS
 
     def start_more(self) -> None:
         """Start one process more in the background, unless there are enough, or one is being started."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mempressure.protocol.slots import SlotRecord
 
 _F_SETSIG = 10  # linux/fcntl.h
+_PAUSE_SECONDS = 0.05  # after a connection could not be accepted
 
 
 def main(arguments: "Sequence[str]") -> None:
@@ -196,7 +197,10 @@ class _Control:
 
     def remove(self) -> None:
         """Have workers find the socket no more."""
-        os.unlink(self._path)
+        try:
+            os.unlink(self._path)
+        except OSError:  # somebody has emptied the directory
+            pass
 
     def close(self) -> None:
         """Close the socket, in a forked child."""
@@ -204,7 +208,11 @@ class _Control:
 
     def _serve(self) -> None:
         while True:
-            connection = self._socket.accept()[0]
+            try:
+                connection = self._socket.accept()[0]
+            except OSError:  # there is no descriptor left
+                time.sleep(_PAUSE_SECONDS)
+                continue
             try:
                 self._answer(connection)
             except (OSError, EOFError, MemoryError, ValueError):  # a worker that ended, or a stranger

@@ -29,6 +29,7 @@ _BUSY_SHARE = 0.3  # of that time, with which it is still needed
 _SEND_SECONDS = 2.0  # without progress; then the worker is not waited for any longer, which may be stopped
 _WITHDRAWN_AFTER_NANOSECONDS = 1_000_000  # workers withdraw calls after twice that
 _EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE: one process wakes for a connection; select has it from Python 3.14 on
+_PAUSE_SECONDS = 0.05  # after a connection could not be accepted
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -154,8 +155,8 @@ class Service:
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
             else:
-                caller = self._callers[descriptor]
-                if not caller.queued:
+                caller = self._callers.get(descriptor)
+                if caller is not None and not caller.queued:
                     caller.queued = True
                     self._queue.append(caller)
 
@@ -163,7 +164,10 @@ class Service:
         """Accept one connection: no more than are served at once, since another process may serve the next."""
         try:
             connection = self._listener.accept()[0]
-        except OSError:  # another process was faster, or there is no descriptor left
+        except BlockingIOError:  # another process was faster
+            return None
+        except OSError:  # there is no descriptor left
+            time.sleep(_PAUSE_SECONDS)
             return None
         pid, uid = peer_of(connection)
         if uid != os.geteuid():
@@ -226,8 +230,10 @@ class Service:
         descriptor = caller.channel.socket.fileno()
         if caller.queued:
             self._queue.remove(caller)
-        self._callers.pop(descriptor, None)
-        caller.channel.close()  # which also takes it out of the poll set
+        if self._callers.pop(descriptor, None) is not None:
+            # Closing would do it, unless a child that C code forked has a copy.
+            self._poll.unregister(descriptor)
+        caller.channel.close()
 
     def _may_end(self, channel: Channel, idle_for: float | None) -> bool:
         """Return whether the process may end now; tell the worker that asked why not."""

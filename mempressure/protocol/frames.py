@@ -54,6 +54,7 @@ _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 _SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 _JOIN_BELOW_BYTES = 64 * 1024
 _FIRST_READ_BYTES = 4 * 1024  # kept in memory to read the beginning of a message, and all of a small one
+_MOST_BUFFERS = 1 << 20
 _HEADER = struct.Struct("<IIQQQ")  # kind, number of large buffers, bytes of the pickle, number, nanoseconds
 
 
@@ -218,6 +219,8 @@ class Channel:
                 body = bytes(self._first_view[_HEADER.size : self._got])
                 self._got = self._used = 0
                 return Frame(kind, Payload(body), number, nanoseconds)
+            if count > _MOST_BUFFERS:
+                raise ValueError(f"a message of {count} buffers, which nothing of mempressure has sent")
             self._parts = [bytearray(8 * count)]
         if self._to_skip:
             self._skip()
