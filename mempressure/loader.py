@@ -545,7 +545,7 @@ class LazyLoader:
         packages = self._packages
         if packages is None:
             return []
-        return packages.states(packages.measured_processes() if self._bootstrap.worker is None else packages.costs())
+        return packages.states(packages.measured_processes() if self._bootstrap.worker is None else packages.measured)
 
     def _changed(self) -> None:
         if self._bootstrap.worker is not None:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from mempressure.act.succession import Succession, Successions, identity
 from mempressure.config.paths import socket_path
 from mempressure.decide.plan import Action, Target
 from mempressure.errors import AgentUnreachableError
+from mempressure.state.fresh import worker_bytes
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import WorkerState
 
@@ -37,9 +38,10 @@ _UNFINISHED = "its order was not finished; the log says why"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one action brought: how many workers did it, and why the others did not.
+    """What one action brought: in how many workers it was done, and why not in the others.
 
-    Bytes are what the workers measured; of a replaced worker, by how much its successor is smaller.
+    Where workers share the processes that one of them ended, it was done in all of them. Bytes are what the workers
+    measured; of a replaced worker, by how much its successor is smaller.
     """
 
     reclaimed_bytes: int
@@ -115,7 +117,7 @@ class Executor:
         answers = [_Answer(error=f"worker {target.worker.pid}: {_UNFINISHED}") for target in action.targets]
 
         def act(place: int, target: Target) -> None:
-            answers[place] = self._answer(action, target, f"{order_id}.{target.worker.pid}")
+            answers[place] = self._answer(action, target, order_id)
 
         steps = [partial(act, place, target) for place, target in enumerate(action.targets)]
         if mechanism(action.mechanism).acts_at_once:
@@ -125,7 +127,7 @@ class Executor:
                 step()
         return Outcome(
             reclaimed_bytes=sum(answer.reclaimed_bytes for answer in answers),
-            workers=sum(not answer.error and not answer.skipped for answer in answers),
+            workers=sum(answer.workers for answer in answers),
             skipped=tuple(answer.skipped for answer in answers if answer.skipped),
             errors=tuple(answer.error for answer in answers if answer.error),
             duration_seconds=self._clock() - started,
@@ -133,14 +135,21 @@ class Executor:
         )
 
     def _answer(self, action: Action, target: Target, order_id: str) -> "_Answer":
-        worker = f"worker {target.worker.pid}: "
-        try:
-            freed, reason, notes = self._one(action, target, order_id)
-        except AgentUnreachableError as error:
-            return _Answer(error=str(error))
-        if reason is not None:
-            return _Answer(skipped=worker + reason)
-        return _Answer(reclaimed_bytes=freed, notes=tuple(worker + note for note in notes))
+        """Order a worker, or where it does not answer one that shares what the order is about."""
+        unanswered: list[str] = []
+        for worker in target.workers:
+            name = f"worker {worker.pid}: "
+            try:
+                ordered = replace(target, worker=worker, sharing=())
+                freed, reason, notes = self._one(action, ordered, f"{order_id}.{worker.pid}")
+            except AgentUnreachableError as error:
+                unanswered.append(str(error))
+                continue
+            if reason is not None:
+                return _Answer(skipped=name + reason)
+            told = (*unanswered, *(name + note for note in notes))
+            return _Answer(reclaimed_bytes=freed, workers=len(target.workers), notes=told)
+        return _Answer(error="; ".join(unanswered))
 
     def _one(self, action: Action, target: Target, order_id: str) -> tuple[int, str | None, tuple[str, ...]]:
         order: dict[str, Any] = {
@@ -153,13 +162,14 @@ class Executor:
             order["idle_seconds"] = target.idle_seconds
         if mechanism(action.mechanism).ordered_for_package:
             order["package"] = action.packages[0]
-        succession = None
+        succession, held = None, 0.0
         if mechanism(action.mechanism).replaces_worker:
             if (reason := self._after_earlier(action.app.name)) is not None:
                 return 0, reason, ()
             # The workers that are there now: the successor of one recycled a moment ago is not the next one's.
-            known = frozenset(map(identity, self._workers(action.app.name)))
-            succession = Succession(identity(target.worker), known)
+            now = self._read().apps.get(action.app.name, action.app)
+            succession = Succession(identity(target.worker), frozenset(map(identity, now.workers)))
+            held = worker_bytes(now, next((w for w in now.workers if identity(w) == succession.retired), target.worker))
             # Before it ends: the worker may be this process, and whichever acts next must know.
             self._successions.begin(action.app.name, succession)
         path = socket_path(action.app.directory, target.worker.pid, namespace=target.worker.pid_namespace)
@@ -173,7 +183,7 @@ class Executor:
         if reason is not None:
             return 0, str(reason), ()
         if succession is not None:
-            return self._after_successor(action.app.name, target.worker, succession), None, ()
+            return self._after_successor(action.app.name, target.worker, succession, held), None, ()
         reclaimed = answer.get("reclaimed_bytes")
         if type(reclaimed) is not int or not 0 <= reclaimed < _MOST_BYTES:
             raise AgentUnreachableError(f"agent at {path}: answered reclaimed_bytes={reclaimed!r:.40}, which cannot be")
@@ -206,15 +216,14 @@ class Executor:
             return None
         return f"the successor of worker {succession.retired[0]} does not serve yet"
 
-    def _after_successor(self, app: str, retired: WorkerState, succession: Succession) -> int:
-        """Wait until a successor serves; return how many bytes less it holds, with its package processes."""
+    def _after_successor(self, app: str, retired: WorkerState, succession: Succession, held: float) -> int:
+        """Wait until a successor serves; return how many bytes less than `held` its end would give back."""
         deadline = self._clock() + SUCCESSOR_TIMEOUT_SECONDS
         while self._clock() < deadline:
-            new = succession.successors(self._workers(app))
-            if new:
+            reading = self._read().apps.get(app)
+            if reading is not None and (new := succession.successors(reading.workers)):
                 self._successions.end(app)
-                before = retired.private_bytes + retired.package_processes_bytes
-                return int(max(0.0, before - new[0].private_bytes - new[0].package_processes_bytes))
+                return int(max(0.0, held - worker_bytes(reading, new[0])))
             self._sleep(_POLL_SECONDS)
         raise AgentUnreachableError(
             f"worker {retired.pid} of {app} was recycled and no successor serves after "
@@ -224,9 +233,10 @@ class Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What came of one order: bytes and lines for people, or why nothing was done, or the error."""
+    """What came of one order: bytes, workers and lines for people, or why nothing was done, or the error."""
 
     reclaimed_bytes: int = 0
+    workers: int = 0
     notes: tuple[str, ...] = ()
     skipped: str = ""
     error: str = ""

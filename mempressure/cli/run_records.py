@@ -15,8 +15,9 @@ from mempressure.decide.advice import AdviceDict, advice
 from mempressure.decide.roles import RoleDict, idle_seconds, idle_together, roles
 from mempressure.errors import MempressureError
 from mempressure.measure import reading
+from mempressure.state.package_processes import Held, memory_of, together
 from mempressure.state.reader import StateError, decode
-from mempressure.state.records import PackageState, WorkerState, memory_of
+from mempressure.state.records import WorkerState
 from mempressure.worker.observer import MANAGED
 
 KEPT_RUNS = 10
@@ -152,7 +153,7 @@ def last_alive(workers: Sequence[WorkerState]) -> list[WorkerState]:
 
 def packages(workers: Iterable[WorkerState]) -> list[ObservedPackage]:
     """Return what each loaded package amounts to over these processes, what frees most first."""
-    holders: dict[str, list[tuple[WorkerState, PackageState]]] = {}
+    holders: dict[str, list[Held]] = {}
     for worker in workers:
         for package in worker.packages:
             if package.loaded:
@@ -161,15 +162,15 @@ def packages(workers: Iterable[WorkerState]) -> list[ObservedPackage]:
     return sorted(found, key=lambda package: (-(package.freed_bytes or 0), -package.memory_bytes, package.package))
 
 
-def _summed(name: str, held: list[tuple[WorkerState, PackageState]]) -> ObservedPackage:
-    freed = [package.freed_bytes for _, package in held if package.freed_bytes != reading.UNKNOWN]
+def _summed(name: str, held: list[Held]) -> ObservedPackage:
+    freed = [package.freed_bytes for _, package in together(held) if package.freed_bytes != reading.UNKNOWN]
     loads = sum(package.loads for _, package in held)
     unseen = any(package.last_used == reading.UNKNOWN for _, package in held)
     seconds = sum(max(1.0, worker.sampled - worker.started) for worker, _ in held)
     return ObservedPackage(
         package=name,
         processes=len(held),
-        memory_bytes=int(memory_of(package for _, package in held)),
+        memory_bytes=int(memory_of(held)),
         freed_bytes=int(sum(freed)) if freed else None,
         load_seconds=sum(package.load_seconds for _, package in held) / max(1.0, loads),
         idle_seconds=None if unseen else min(max(0.0, worker.sampled - each.last_used) for worker, each in held),

@@ -55,13 +55,12 @@ class Learned:
             return set()
         self._ageing = unloaded(self._ageing, action.value)
         for key in quarantine_keys(action):
-            held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name == key[1]]
             self._quarantine = judged(
                 self._quarantine,
                 key,
-                held,
+                action.held(key[1]),
                 # Some workers may have declined.
-                expected_bytes=action.expected_bytes * outcome.workers / len(action.targets),
+                expected_bytes=action.expected_bytes * outcome.workers / action.workers,
                 reclaimed_bytes=outcome.reclaimed_bytes,
                 now=ended,
             )

@@ -18,7 +18,6 @@ from mempressure.decide.suggestions import PackageMemory, SuggestionDict
 from mempressure.decide.summary import (
     SCOPE_GAP_SECONDS,
     Observation,
-    OwnedPackage,
     PressureSummary,
     Process,
     ScopeReport,
@@ -26,9 +25,10 @@ from mempressure.decide.summary import (
 )
 from mempressure.measure.memory import host_memory
 from mempressure.measure.process import private_bytes
-from mempressure.measure.trend import SLOW_GAP_SECONDS, Sample, Series
+from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
 from mempressure.state.node import NodeReading
-from mempressure.state.records import PackageState, memory_of
+from mempressure.state.package_processes import Held, memory_of, together
+from mempressure.state.records import PackageState, WorkerState
 
 _log = logging.getLogger(__name__)
 
@@ -146,23 +146,24 @@ class MemoryMonitor:
         Raises:
             MeasureError: the host cannot be measured.
         """
-        owned = None
+        held: dict[str, list[Held]] | None = None
         if packages and self._packages is not None:
-            owned = [(self._app, 0, 0, package) for package in self._packages()]
+            here = WorkerState(app=self._app, pid=0, start_ticks=0, pid_namespace="", started=0.0)
+            held = {self._app: [(here, package) for package in self._packages()]}
         reading = NodeReading(self._clock(), host_memory(proc=self._proc), {})
-        return self._observed(reading, owned, whole_node=False)
+        return self._observed(reading, held, whole_node=False)
 
     def observe(self, reading: NodeReading) -> Observation:
         """Take in a measured node, its apps and their packages; apps that are not in it are forgotten."""
-        owned = [
-            (app.name, worker.pid, worker.start_ticks, package)
+        held = {
+            app.name: [(worker, package) for worker in app.workers for package in worker.packages]
             for app in reading.apps.values()
-            for worker in app.workers
-            for package in worker.packages
-        ]
-        return self._observed(reading, owned, whole_node=True)
+        }
+        return self._observed(reading, held, whole_node=True)
 
-    def _observed(self, reading: NodeReading, owned: list[OwnedPackage] | None, *, whole_node: bool) -> Observation:
+    def _observed(
+        self, reading: NodeReading, held: Mapping[str, list[Held]] | None, *, whole_node: bool
+    ) -> Observation:
         with self._lock:
             scopes = self._scope_reports(reading, whole_node=whole_node)
             new = tuple(report.alert for report in scopes if report.alert and self._history.add(report.alert))
@@ -170,7 +171,7 @@ class MemoryMonitor:
                 sampled=reading.sampled,
                 host=reading.host,
                 scopes=scopes,
-                packages={} if owned is None else self._package_memories(owned, reading.sampled),
+                packages={} if held is None else self._package_memories(held, reading.sampled),
                 new_alerts=new,
                 history=self._history.alerts(),
                 thresholds=self._thresholds,
@@ -208,25 +209,30 @@ class MemoryMonitor:
             reports.append(ScopeReport(scope, app, memory, used, total, held, alert, series, floor))
         return tuple(reports)
 
-    def _package_memories(self, owned: list[OwnedPackage], now: float) -> dict[str, tuple[PackageMemory, ...]]:
+    def _package_memories(self, held: Mapping[str, list[Held]], now: float) -> dict[str, tuple[PackageMemory, ...]]:
         known, self._processes = self._processes, {}
-        held: dict[tuple[str, str], list[PackageState]] = {}
-        processes: dict[tuple[str, str], list[tuple[Sample, ...]]] = {}
-        for app, pid, started, package in owned:
-            if not package.loaded:
-                continue
-            key = (app, package.name)
-            held.setdefault(key, []).append(package)
+        memories: dict[str, tuple[PackageMemory, ...]] = {}
+        for app, packages in held.items():
+            by_name: dict[str, list[Held]] = {}
+            for worker, package in together(packages):
+                if package.loaded:
+                    by_name.setdefault(package.name, []).append((worker, package))
+            if by_name:
+                memories[app] = tuple(self._package_memory(app, held, known, now) for held in by_name.values())
+        return memories
+
+    def _package_memory(self, app: str, held: list[Held], known: Mapping[Process, Series], now: float) -> PackageMemory:
+        """Return the memory of one package of an app, and advance the series of its processes."""
+        samples = []
+        for worker, package in held:
             if package.source == "process":
-                process = (app, pid, started, package.name, package.loads)
+                having = package.processes_id or (worker.pid, worker.start_ticks)
+                process = (app, package.name, having, package.loads)
                 series = known.get(process, Series()).after(now, package.memory_bytes, gap=SLOW_GAP_SECONDS)
                 self._processes[process] = series
-                processes.setdefault(key, []).append(series.samples)
-        memories: dict[str, tuple[PackageMemory, ...]] = {}
-        for (app, name), packages in held.items():
-            memory = PackageMemory(name, app, memory_of(packages), tuple(processes.get((app, name), ())))
-            memories[app] = (*memories.get(app, ()), memory)
-        return memories
+                samples.append(series.samples)
+        name = held[0][1].name
+        return PackageMemory(name, app, memory_of(held), tuple(samples))
 
     def _private_bytes(self) -> int | None:
         try:

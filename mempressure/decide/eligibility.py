@@ -13,10 +13,11 @@ from mempressure.config.thresholds import DEFAULT_CRITICAL_RATIO, Thresholds
 from mempressure.decide.alerts import LastCalls
 from mempressure.decide.backoff import decayed, factor
 from mempressure.decide.quarantine import Key, Quarantined, in_force, reason, recycling_in_force
-from mempressure.decide.ranking import Ageing, Held
+from mempressure.decide.ranking import Ageing
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.state.fresh import expected_bytes, fresh_bytes, worker_bytes
 from mempressure.state.node import AppReading
+from mempressure.state.package_processes import Held, shared_names
 from mempressure.state.records import PackageState, WorkerState
 
 RECYCLE_LEAST_SHARE = 0.1
@@ -195,8 +196,10 @@ class Situation:
         idle, needed = self.now - worker.last_work, self.worker_idle_seconds(worker)
         if -CLOCK_SET_BACK_SECONDS < idle < needed:
             return f"was at work {max(0.0, idle):.1f} s ago, idle is {needed:g} s"
+        shared = shared_names(app.workers, worker)
         for package in worker.packages:
-            if package.loaded:
+            # Package processes that other workers share stay, but a call of this worker is not to be cut off.
+            if package.loaded and (package.active_calls or package.name not in shared):
                 # Its last use is known now: the worker's last work, at the latest.
                 last_used = worker.last_work if package.last_used < 0 else min(package.last_used, worker.last_work)
                 if kept := self.reason_to_keep(app, package.replaced(last_used=last_used)):
@@ -256,7 +259,7 @@ class Situation:
 
 def is_worth_replacing(app: AppReading, worker: WorkerState) -> bool:
     """Return whether a worker is known to be so much larger than a fresh one that replacing it pays."""
-    return expected_bytes(app, worker) >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * worker_bytes(worker))
+    return expected_bytes(app, worker) >= max(RECYCLE_LEAST_BYTES, RECYCLE_LEAST_SHARE * worker_bytes(app, worker))
 
 
 def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
@@ -265,6 +268,6 @@ def _reason_it_is_no_larger(app: AppReading, worker: WorkerState) -> str | None:
     if fresh < 0 or is_worth_replacing(app, worker):
         return None
     return (
-        f"holds {worker_bytes(worker) / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it would "
-        f"give back less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
+        f"holds {worker_bytes(app, worker) / 2**20:.1f} MiB and a fresh one {fresh / 2**20:.1f} MiB: recycling it "
+        f"would give back less than {RECYCLE_LEAST_SHARE:.0%}, or than {RECYCLE_LEAST_BYTES >> 20} MiB"
     )

@@ -5,13 +5,13 @@ from typing import TypedDict
 
 from mempressure.config.runtime_settings import Settings
 from mempressure.decide.advice import AdviceDict, advice
-from mempressure.decide.ranking import Held
 from mempressure.decide.roles import RoleDict, idle_seconds, idle_together, roles
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import WorkerState, memory_of
+from mempressure.state.package_processes import Held, memory_of, together
+from mempressure.state.records import WorkerState
 
 
 class PackageDict(TypedDict):
@@ -25,13 +25,19 @@ class PackageDict(TypedDict):
     verdict: str | None
     source: str
     memory_bytes: int
+    result_bytes: int
+    """What results of its functions have imported into the workers, which keep it."""
     cumulative_bytes: int | None
     freed_bytes: int | None
     growth_bytes_per_second: int | None
     imports: list[str]
     loaded_workers: int
     workers: int
+    processes: int
+    """Package processes that run, each counted once however many workers share it; 0 where it has none."""
     active_calls: int
+    waiting_calls: int
+    """Those of them that wait for a package process."""
     idle_seconds: float | None
     worker_idle_seconds: float | None
     timeout: float
@@ -48,7 +54,6 @@ class WorkerDict(TypedDict):
     age_seconds: float
     private_bytes: int
     proportional_bytes: int
-    package_processes_bytes: int
     serving: bool
     supervisor: str | None
     trim_refused: str | None
@@ -61,7 +66,8 @@ class WorkerDict(TypedDict):
     idle_seconds: float | None
     """Since the last of them ended; 0 while one is under way."""
     expected_bytes: int | None
-    """What replacing it would give back: its private memory and package processes, less what a fresh worker takes."""
+    """What replacing it would give back: its private memory and the package processes that no other worker shares,
+    less what a fresh worker takes."""
 
 
 class AppDict(TypedDict):
@@ -95,7 +101,7 @@ def _app(app: AppReading, settings: Settings, now: float) -> AppDict:
         "used": app.used_bytes,
         "limit": memory.total if memory else None,
         "usage_percent": memory.usage if memory else None,
-        "roles": [role.as_dict() for role in roles(app.workers, now=now)],
+        "roles": [role.as_dict() for role in roles(app.workers, now=now, processes=app.package_processes)],
         "workers": [_worker(app, worker, now) for worker in app.workers],
         "packages": [_package(app.name, name, holders[name], settings, now) for name in sorted(holders)],
         "advice": [each.as_dict() for each in advice(app.workers, now=now)],
@@ -110,7 +116,6 @@ def _worker(app: AppReading, worker: WorkerState, now: float) -> WorkerDict:
         "age_seconds": max(0.0, now - worker.started),
         "private_bytes": int(worker.private_bytes),
         "proportional_bytes": int(worker.proportional_bytes),
-        "package_processes_bytes": int(worker.package_processes_bytes),
         "serving": worker.serving,
         "supervisor": worker.supervisor or None,
         "trim_refused": worker.trim_refused or None,
@@ -129,20 +134,25 @@ def _package(app: str, name: str, held: Iterable[Held], settings: Settings, now:
     holders = [package for _, package in held]
     loaded = [package for package in holders if package.loaded]
     options = (loaded or holders)[0]
-    used = [package.last_used for package in loaded]
+    counted = [(worker, package) for worker, package in together(held) if package.loaded]
+    once = [package for _, package in counted]
+    used = [package.last_used for package in once]
     return {
         "package": name,
         "mechanism": options.mechanism,
         "verdict": least_mild(package.verdict for package in holders) or None,
         "source": options.source,
-        "memory_bytes": int(memory_of(loaded)),
-        "cumulative_bytes": _sum(package.cumulative_bytes for package in loaded),
-        "freed_bytes": _sum(package.freed_bytes for package in loaded),
-        "growth_bytes_per_second": _sum(package.growth for package in loaded),
+        "memory_bytes": int(memory_of(counted)),
+        "result_bytes": int(sum(package.result_bytes for package in holders)),
+        "cumulative_bytes": _sum(package.cumulative_bytes for package in once),
+        "freed_bytes": _sum(package.freed_bytes for package in once),
+        "growth_bytes_per_second": _sum(package.growth for package in once),
         "imports": sorted({name for package in loaded for name in package.imports}),
         "loaded_workers": len(loaded),
         "workers": len(holders),
-        "active_calls": int(sum(package.active_calls for package in loaded)),
+        "processes": int(sum(package.loaded for package in once if package.source == "process")),
+        "active_calls": int(sum(package.active_calls for package in holders)),
+        "waiting_calls": int(sum(package.waiting_calls for package in holders)),
         # Idle for as long as the worker that used it last; one that cannot tell leaves it unknown.
         "idle_seconds": max(0.0, now - max(used)) if used and min(used) >= 0 else None,
         "worker_idle_seconds": idle_together(

@@ -12,9 +12,10 @@ from typing import Protocol
 from mempressure.config.thresholds import ALERT_LEVELS, entered
 from mempressure.decide.alerts import callbacks_concerned, callbacks_due
 from mempressure.decide.eligibility import Experience, Rules, Situation, Strategy, is_worth_replacing
-from mempressure.decide.ranking import Held, last_use, value_of
+from mempressure.decide.ranking import last_use, value_of
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
+from mempressure.state.package_processes import Held, sets_of, together
 from mempressure.state.records import SHARED_SOURCE, PackageState, WorkerState
 
 TRIM_INTERVAL_SECONDS = 60.0
@@ -32,6 +33,13 @@ class Target:
     """How long, in seconds, each package concerned must still be unused when the worker acts; None for any time."""
     idle_seconds: float | None = None
     """How long the worker must still be without work then; None for any time."""
+    sharing: tuple[WorkerState, ...] = ()
+    """Other workers that share the processes concerned: one of them is asked where this one does not answer."""
+
+    @property
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Return all workers that what is done concerns, in the order to ask them."""
+        return (self.worker, *self.sharing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,16 @@ class Action:
     """The alert level, which callbacks are given."""
     value: float = 0.0
     """The value of what it unloads, H in `mempressure.decide.ranking`; the ageing level is raised to it afterwards."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many workers it concerns."""
+        return sum(len(target.workers) for target in self.targets)
+
+    def held(self, package: str) -> list[Held]:
+        """Return this package in each worker that it concerns, as it was when the plan was made."""
+        workers = (worker for target in self.targets for worker in target.workers)
+        return [(worker, each) for worker in workers for each in worker.packages if each.name == package]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +144,15 @@ def make_plan(
 
 def identity(action: Action) -> tuple[object, ...]:
     """Name an action with the workers and loads it is for, so that it differs once anything about it changed."""
-    held = tuple(
+    held = frozenset(  # whichever of the workers that share processes is asked
         (
-            target.worker.pid,
-            target.worker.start_ticks,
-            tuple(package.loads for package in target.worker.packages),
-            None if target.idle_seconds is None else target.worker.last_work,
+            worker.pid,
+            worker.start_ticks,
+            tuple(package.loads for package in worker.packages),
+            None if target.idle_seconds is None else worker.last_work,
         )
         for target in action.targets
+        for worker in target.workers
     )
     return (action.mechanism, action.app.name, action.packages, held)
 
@@ -175,27 +194,36 @@ def trims(apps: Iterable[AppReading], situation: Situation) -> Iterator[Action]:
 def package_unloadings(
     mechanism: str, apps: Iterable[AppReading], situation: Situation
 ) -> tuple[list[Action], list[Skip]]:
-    """Return an action for each package that the mechanism unloads, for the workers in which it is idle."""
+    """Return an action for each package that the mechanism unloads, for the workers in which it is idle.
+
+    Workers that share the package's processes are asked together, of which one is ordered: it is idle in all or none.
+    """
     actions, skips = [], []
     for app in apps:
-        for name, holders in _loaded(app, mechanism).items():
+        for name, sets in _loaded(app, mechanism).items():
             refaulted = situation.refaulted(app, name)
+            packages = [package for held in sets for _, package in together(held)]
             reasons = [
                 _INHERITED if package.source == SHARED_SOURCE else situation.reason_to_keep(app, package, refaulted)
-                for _, package in holders
+                for package in packages
             ]
-            idle = [held for held, reason in zip(holders, reasons, strict=True) if reason is None]
-            quarantined = situation.quarantined(app, holders)
+            idle = [held for held, reason in zip(sets, reasons, strict=True) if reason is None]
+            quarantined = situation.quarantined(app, [each for held in sets for each in held])
             if idle and quarantined:
                 skips.append(Skip(app.name, name, quarantined))
             elif idle:
-                targets = tuple(
-                    Target(worker, {name: situation.idle_seconds(package, refaulted)}) for worker, package in idle
-                )
-                actions.append(_unloading(mechanism, app, targets, idle, situation, situation.why(idle)))
+                targets = tuple(_target(held, {name: situation.idle_seconds(held[0][1], refaulted)}) for held in idle)
+                every = [each for held in idle for each in held]
+                actions.append(_unloading(mechanism, app, targets, every, situation, situation.why(every)))
             else:
                 skips.append(Skip(app.name, name, reasons[0] or ""))
     return _in_order(actions, situation), skips
+
+
+def _target(held: Sequence[Held], idle_for: Mapping[str, float]) -> Target:
+    """Return the worker to order: one that serves, rather than one that has not published for a while."""
+    workers = sorted((worker for worker, _ in held), key=lambda each: (not each.serving, -each.sampled, each.pid))
+    return Target(workers[0], idle_for, sharing=tuple(workers[1:]))
 
 
 def recycles(apps: Iterable[AppReading], situation: Situation) -> tuple[list[Action], list[Skip]]:
@@ -293,7 +321,7 @@ def _unloading(
         app,
         tuple(dict.fromkeys(package.name for _, package in held)),
         targets,
-        int(sum(package.memory_bytes for _, package in held)),
+        int(sum(package.memory_bytes for _, package in together(held))),
         reason,
         value=value_of(held, situation.experience.ageing),
     )
@@ -303,7 +331,7 @@ def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
     """Order actions: the lowest priority first, then the least valuable, then the longest unused."""
 
     def rank(action: Action) -> tuple[int, float, float, str, tuple[str, ...], int]:
-        held = [(t.worker, p) for t in action.targets for p in t.worker.packages if p.name in action.packages]
+        held = [each for package in action.packages for each in action.held(package)]
         priority = max((package.priority for _, package in held), default=0)
         value = action.value if situation.rules.usage_pattern else 0.0
         at_work = [target.worker.last_work for target in action.targets if target.idle_seconds is not None]
@@ -319,10 +347,12 @@ def _in_order(actions: list[Action], situation: Situation) -> list[Action]:
     return sorted(actions, key=rank)
 
 
-def _loaded(app: AppReading, mechanism: str) -> dict[str, list[Held]]:
-    packages: dict[str, list[Held]] = {}
-    for worker in app.workers:
-        for package in worker.packages:
-            if package.loaded and package.mechanism == mechanism:
-                packages.setdefault(package.name, []).append((worker, package))
+def _loaded(app: AppReading, mechanism: str) -> dict[str, list[list[Held]]]:
+    """Return the loaded packages of a mechanism by name, those of workers that share their processes together."""
+    packages: dict[str, list[list[Held]]] = {}
+    held = [(worker, each) for worker in app.workers for each in worker.packages if each.mechanism == mechanism]
+    for each in sets_of(held):
+        _, package = each[0]
+        if package.loaded:
+            packages.setdefault(package.name, []).append(each)
     return packages

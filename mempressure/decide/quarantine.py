@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mempressure.decide.ranking import Held
+from mempressure.state.package_processes import Held, together
 from mempressure.state.records import PackageState, WorkerState
 
 LEAST_SHARE: Final = 0.20
@@ -37,7 +37,7 @@ class Quarantined:
     expected_bytes: float
     reclaimed_bytes: float
     memory_bytes: float
-    """What a holder held on average when it was predicted."""
+    """What a holder held on average when it was predicted; workers that share processes are one."""
     loads: frozenset[tuple[object, ...]]
     """The loads that it is about."""
 
@@ -61,7 +61,7 @@ def judged(
         reclaimed_bytes: measured.
         now: Unix seconds.
     """
-    held = list(held)
+    held = together(held)
     others = {known: entry for known, entry in quarantine.items() if known != key}
     if (key[1] and not held) or expected_bytes < LEAST_PREDICTION:
         return dict(quarantine)
@@ -79,7 +79,7 @@ def in_force(
     # Negative where the clock was set back: better tried once too often than never again.
     if entry is None or not 0 <= now - entry.since < QUARANTINE_SECONDS:
         return None
-    held = list(held)
+    held = together(held)
     fresh = not any(_load(worker, package) in entry.loads for worker, package in held)
     other = abs(_memory(held) - entry.memory_bytes) > OTHER_NUMBERS * entry.memory_bytes
     return None if held and fresh and other else entry
@@ -110,6 +110,8 @@ def current(quarantine: Mapping[Key, Quarantined], *, now: float) -> dict[Key, Q
 
 
 def _load(worker: WorkerState, package: PackageState) -> tuple[object, ...]:
+    if package.processes_id:  # whichever worker tells of them
+        return (package.processes_id, package.loads)
     return (worker.pid_namespace, worker.pid, worker.start_ticks, package.loads)
 
 

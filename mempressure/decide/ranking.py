@@ -13,13 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from mempressure.state.node import AppReading
+from mempressure.state.package_processes import Held, together
 from mempressure.state.records import PackageState, WorkerState
 
 LEAST_BYTES = 4096.0
 """What gives back less than a page counts as a page: a value stays finite."""
-
-Held = tuple[WorkerState, PackageState]
-"""A package and the worker that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,15 @@ def value_of(held: Iterable[Held], ageing: Ageing) -> float:
     """Return H of what one action unloads: what loading it again would cost a byte, above the ageing level.
 
     The same package in several workers is worth what it is worth in one; several packages of one worker are worth what
-    all of them cost over what all of them give back.
+    all of them cost over what all of them give back. Processes that workers share are worth the calls of all of them,
+    and give back their memory once.
     """
     held = list(held)
     if not held:
         return ageing.level
-    cost = sum(package.uses * reload_seconds(package) for _, package in held)
-    size = max(LEAST_BYTES, sum(freeable_bytes(package) for _, package in held))
+    packages = [package for _, package in together(held)]
+    cost = sum(package.uses * reload_seconds(package) for package in packages)
+    size = max(LEAST_BYTES, sum(freeable_bytes(package) for package in packages))
     return max(ageing.level_of(worker, package) for worker, package in held) + cost / size
 
 

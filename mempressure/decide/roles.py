@@ -16,6 +16,7 @@ from typing import NamedTuple, TypedDict
 
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.node import one_per_supervisor
+from mempressure.state.package_processes import PackageProcesses, package_processes
 from mempressure.state.records import WorkerState
 
 PACKAGE_PROCESS = "package process"
@@ -108,12 +109,13 @@ class Role:
         }
 
 
-def roles(workers: Iterable[WorkerState], *, now: float) -> list[Role]:
+def roles(workers: Iterable[WorkerState], *, now: float, processes: PackageProcesses | None = None) -> list[Role]:
     """Return the roles of an app's processes in the order of showing; the sum of all is the app's memory.
 
     Args:
         workers: the states of all of the app's processes that publish one.
         now: Unix seconds.
+        processes: the package processes of these workers, where they were counted already.
     """
     workers = list(workers)
     served = any(worker.role for worker in workers)
@@ -121,8 +123,10 @@ def roles(workers: Iterable[WorkerState], *, now: float) -> list[Role]:
     for worker in workers:
         key = (role_of(worker, served=served), worker.supervisor)
         found.setdefault(key, []).append((1, split(worker), idle_seconds(worker, now=now)))
-        if worker.package_processes_bytes > 0:
-            found.setdefault((PACKAGE_PROCESS, ""), []).append((*_package_processes(worker), None))
+    counted = processes or package_processes(workers)
+    if counted.number:
+        memory = _split(counted.proportional_bytes, counted.private_bytes)
+        found[PACKAGE_PROCESS, ""] = [(counted.number, memory, None)]
     for worker in one_per_supervisor(workers):
         if worker.supervisor_bytes > 0:
             memory = _split(worker.supervisor_bytes, worker.supervisor_private_bytes)
@@ -167,12 +171,6 @@ def _split(proportional: float, private: float) -> Split:
     # The two come from one reading, but anything may be published: no part is ever negative.
     own = min(_whole(private), whole)
     return Split(shared=whole - own, unsplit=own)
-
-
-def _package_processes(worker: WorkerState) -> tuple[int, Split]:
-    running = [package for package in worker.packages if package.loaded and package.source == "process"]
-    private = sum(package.memory_bytes for package in running if package.memory_bytes > 0)
-    return max(1, len(running)), _split(worker.package_processes_bytes, private)
 
 
 def _role(role: str, server: str, processes: list[_Process]) -> Role:

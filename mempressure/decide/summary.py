@@ -17,17 +17,14 @@ from mempressure.decide.suggestions import (
 from mempressure.measure import trend
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.measure.trend import Series
-from mempressure.state.records import PackageState
 
 SCOPE_GAP_SECONDS = 5.0
 """Samples of a scope's series are this far apart at least."""
 
-OwnedPackage = tuple[str, int, int, PackageState]
-"""A package with its app and its worker's pid and start in ticks; in the process at hand the last two are 0."""
-Process = tuple[str, int, int, str, float]
-"""A package process: app, the worker's pid and its start in ticks, package, and number of the load.
+Process = tuple[object, ...]
+"""Package processes: app, package, the workers that share them or the one that has them, and number of the load.
 
-A process that is started again is another one: its series begins anew."""
+What is started again is another one: its series begins anew."""
 
 
 class SystemMemory(TypedDict):

@@ -5,6 +5,7 @@ shared page divided by the number of processes that map it, so the sum over proc
 """
 
 import os
+from collections.abc import Mapping
 
 from mempressure.record import Record
 
@@ -25,6 +26,10 @@ class ProcessMemory(Record):
     anonymous: int = 0
     shared: int = 0
     """The part of `anonymous` shared with the process that it was forked from, or with its own forked children."""
+
+
+MeasuredProcesses = Mapping[str, Mapping[int, ProcessMemory]]
+"""The memory of package processes, by package and pid."""
 
 
 def process_memory(pid: int | str = "self", *, proc: str = "/proc") -> ProcessMemory:

@@ -2,12 +2,15 @@
 
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.node import AppReading
+from mempressure.state.package_processes import shared_names
 from mempressure.state.records import WorkerState
 
 
-def worker_bytes(worker: WorkerState) -> float:
-    """Return what a worker's end gives back: its private memory, and its package processes."""
-    return worker.private_bytes + worker.package_processes_bytes
+def worker_bytes(app: AppReading, worker: WorkerState) -> float:
+    """Return what a worker's end gives back: its private memory, and the package processes that no other one shares."""
+    shared = shared_names(app.workers, worker)
+    own = (package.proportional_bytes for package in worker.packages if package.name not in shared)
+    return worker.private_bytes + sum(size for size in own if size > 0)
 
 
 def fresh_bytes(app: AppReading, worker: WorkerState) -> float:
@@ -24,4 +27,4 @@ def fresh_bytes(app: AppReading, worker: WorkerState) -> float:
 def expected_bytes(app: AppReading, worker: WorkerState) -> float:
     """Return by how much a worker's successor would be smaller, 0 at least; `UNKNOWN` where that is not known."""
     fresh = fresh_bytes(app, worker)
-    return UNKNOWN if fresh < 0 else max(0.0, worker_bytes(worker) - fresh)
+    return UNKNOWN if fresh < 0 else max(0.0, worker_bytes(app, worker) - fresh)

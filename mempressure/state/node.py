@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mempressure.measure.memory_reading import MemoryReading
+from mempressure.state.package_processes import PackageProcesses, package_processes
 from mempressure.state.records import WorkerState
 
 
@@ -23,11 +24,18 @@ class AppReading:
     """The directory of its workers' state files and sockets."""
     workers: tuple[WorkerState, ...]
     memory: MemoryReading | None
+    counted: PackageProcesses | None = None
+    """Its package processes, where they were counted already; see `package_processes`."""
+
+    @property
+    def package_processes(self) -> PackageProcesses:
+        """Return the package processes of its workers, each counted once."""
+        return self.counted or package_processes(self.workers)
 
     @property
     def used_bytes(self) -> int:
         """Return the proportional memory of all processes of the app, in bytes."""
-        return proportional_bytes(self.workers)
+        return proportional_bytes(self.workers, self.package_processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,11 @@ class NodeReading:
         return self.apps[app].memory if app in self.apps else None
 
 
-def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
-    """Return the memory of an app from its workers' states; None where it has neither limit nor budget."""
+def app_memory(workers: Iterable[WorkerState], processes: PackageProcesses | None = None) -> MemoryReading | None:
+    """Return the memory of an app from its workers' states; None where it has neither limit nor budget.
+
+    `processes` are their package processes, where those were counted already.
+    """
     workers = list(workers)
     budget = max((worker.budget_bytes for worker in workers), default=0)
     limited = max(
@@ -57,17 +68,21 @@ def app_memory(workers: Iterable[WorkerState]) -> MemoryReading | None:
     if limited is not None and not 0 < budget < limited.cgroup_limit_bytes:
         limit, used = int(limited.cgroup_limit_bytes), int(limited.cgroup_working_set_bytes)
     elif budget:
-        limit, used = budget, proportional_bytes(workers)
+        limit, used = budget, proportional_bytes(workers, processes)
     else:
         return None
     # Nothing enforces a budget: above it `available` is negative and the usage exceeds 1.
     return MemoryReading(total=limit, available=limit - used)
 
 
-def proportional_bytes(workers: Iterable[WorkerState]) -> int:
-    """Return the summed proportional memory of workers, their package processes and, once each, their supervisors."""
+def proportional_bytes(workers: Iterable[WorkerState], processes: PackageProcesses | None = None) -> int:
+    """Return the summed proportional memory of workers and, once each, their package processes and supervisors.
+
+    `processes` are the package processes, where those were counted already.
+    """
     workers = list(workers)
-    parts = [part for worker in workers for part in (worker.proportional_bytes, worker.package_processes_bytes)]
+    parts = [worker.proportional_bytes for worker in workers]
+    parts.append((processes or package_processes(workers)).proportional_bytes)
     parts.extend(worker.supervisor_bytes for worker in one_per_supervisor(workers))
     return int(sum(part for part in parts if part > 0))  # unknown values are below 0
 

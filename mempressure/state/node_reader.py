@@ -15,6 +15,7 @@ from mempressure.measure.process import pid_namespace
 from mempressure.state.files import state_file_names
 from mempressure.state.liveness import is_alive
 from mempressure.state.node import AppReading, NodeReading, app_memory
+from mempressure.state.package_processes import package_processes
 from mempressure.state.reader import StateError, load
 from mempressure.state.records import WorkerState
 
@@ -71,7 +72,9 @@ def read_apps(
                 problem = f"app {name!r} of uid {uid} is ignored: the name belongs to uid {apps[name].uid}"
                 on_problem(StateError(f"{problem}; set another MEMPRESSURE_APP for one of them"))
                 continue
-            apps[name] = AppReading(name, uid, directory, tuple(workers), app_memory(workers))
+            processes = package_processes(workers)
+            memory = app_memory(workers, processes)
+            apps[name] = AppReading(name, uid, directory, tuple(workers), memory, processes)
     return apps
 
 

@@ -16,7 +16,7 @@ reader that knows the catalog reads no further than the values, half of the file
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mempressure.measure.reading import UNKNOWN
@@ -89,17 +89,6 @@ class PackageState(Record):
     reclaimed_bytes: float = 0.0
 
 
-def memory_of(packages: Iterable[PackageState]) -> float:
-    """Return what one package holds over several workers, in bytes; what they share with their parent counts once."""
-    own, shared = 0.0, 0.0
-    for package in packages:
-        if package.source == SHARED_SOURCE:
-            shared = max(shared, package.memory_bytes)
-        else:
-            own += package.memory_bytes
-    return own + shared
-
-
 class WorkerState(Record):
     """One worker process and its packages. Sizes in bytes, times in Unix seconds, `UNKNOWN` where not known."""
 
@@ -141,8 +130,6 @@ class WorkerState(Record):
     """Number of requests or tasks under way."""
     idle_timeout: float = UNKNOWN
     """Seconds without work after which it is idle as a whole."""
-    package_processes_bytes: float = 0.0
-    """Proportional memory of all its package processes."""
     supervisor_bytes: float = 0.0
     """Proportional memory of its supervisor; every worker of one supervisor reports the same process."""
     supervisor_private_bytes: float = 0.0
@@ -199,7 +186,6 @@ WORKER_VALUES = (
     "last_work",
     "active_work",
     "idle_timeout",
-    "package_processes_bytes",
     "supervisor_bytes",
     "supervisor_private_bytes",
     "cgroup_limit_bytes",

@@ -23,7 +23,7 @@ class AdmissionControl:
     """Admits the loads of one process, one after the other: measures, decides and reserves for each.
 
     Args:
-        measure: measures memory; takes the process ids of the package processes.
+        measure: measures memory; takes the isolated packages.
         emergency: returns the threshold as it is now, a ratio.
         isolated: the packages of this process that live in processes of their own.
         residents: the residents and caches of this process.
@@ -34,7 +34,7 @@ class AdmissionControl:
     def __init__(
         self,
         *,
-        measure: Callable[[Mapping[str, int | None]], MemoryView],
+        measure: Callable[[Mapping[str, IsolatedPackage]], MemoryView],
         emergency: Callable[[], float],
         isolated: Mapping[str, IsolatedPackage],
         residents: Mapping[str, "Unit"] = MappingProxyType({}),
@@ -70,7 +70,7 @@ class AdmissionControl:
             while True:
                 # Before the measurement: what is released after it was taken may not show in it.
                 under_way = list(self._reservations)
-                view = self._measure({name: p.process_pid for name, p in list(self._isolated.items())})
+                view = self._measure(self._isolated)
                 cost = cost or view.costs.get((package, isolated), 0)
                 if not cost:
                     return self._reserved(0)
@@ -108,16 +108,20 @@ class AdmissionControl:
         return reservation
 
     def _outstanding(self, reservations: list[Reservation], view: MemoryView) -> int:
-        held = {package.process_pid: view.processes.get(name, 0) for name, package in list(self._isolated.items())}
-        held[None] = 0
+        held: dict[int | None, int] = {
+            pid: memory.private for processes in view.processes.values() for pid, memory in processes.items()
+        }
         return sum(max(0, reservation.cost - held.get(reservation.pid, 0)) for reservation in reservations)
 
     def _idle(self, view: MemoryView, tried: set[str]) -> list[Idle]:
-        """Return the packages and residents that are not in use, in the order to unload them: those to be kept last."""
+        """Return the packages and residents that no call of any worker is using, in the order to unload them."""
         states = [
             state
             for state in isolated_states(self._isolated, view.processes)
-            if state.loaded and not state.active_calls and state.name not in tried
+            if state.loaded
+            and not state.active_calls
+            and state.processes_id not in view.used_by_others
+            and state.name not in tried
         ]
         units = [unit for unit in list(self._residents.values()) if unit.name not in tried]
         states += [unit.state() for unit in units if unit.reason_to_keep() is None]

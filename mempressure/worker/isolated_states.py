@@ -1,8 +1,9 @@
 """Isolated packages as the worker publishes them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from mempressure.measure.process import MeasuredProcesses, ProcessMemory
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import PackageState
 
@@ -11,17 +12,18 @@ if TYPE_CHECKING:
 
 
 def isolated_states(
-    isolated: Mapping[str, "IsolatedPackage"], memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None
+    isolated: Mapping[str, "IsolatedPackage"], memory: MeasuredProcesses, *, growth: Mapping[str, float] | None = None
 ) -> list[PackageState]:
     """Return every isolated package as it is now, like `Packages.states`."""
     rates = growth or {}
     return [
-        _isolated_state(package, memory.get(package.name, 0), rates.get(package.name, UNKNOWN))
+        _isolated_state(package, memory.get(package.name, {}).values(), rates.get(package.name, UNKNOWN))
         for package in list(isolated.values())
     ]
 
 
-def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float) -> PackageState:
+def _isolated_state(package: "IsolatedPackage", processes: Collection[ProcessMemory], growth: float) -> PackageState:
+    memory_bytes = sum(process.private for process in processes)
     return PackageState(
         name=package.name,
         mechanism="stop",
@@ -29,10 +31,14 @@ def _isolated_state(package: "IsolatedPackage", memory_bytes: int, growth: float
         timeout=package.timeout,
         priority=package.priority,
         keep_loaded=package.keep_loaded,
-        loaded=float(package.process_pid is not None),
+        processes_id=getattr(package, "processes_id", ""),
+        loaded=float(getattr(package, "processes_running", package.process_pid is not None)),
         active_calls=float(package.active_calls),
-        # Nothing else is in its process: all of it is its own, and goes with it.
+        waiting_calls=float(getattr(package, "waiting_calls", 0)),
+        # Nothing else is in its processes: all of it is its own, and goes with them.
         memory_bytes=float(memory_bytes),
+        proportional_bytes=float(sum(process.proportional for process in processes)),
+        result_bytes=float(getattr(package, "result_bytes", 0)),
         cumulative_bytes=float(memory_bytes),
         freed_bytes=float(memory_bytes),
         growth=growth,

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mempressure.act.supervisors import SupervisorFinder
@@ -10,13 +10,16 @@ from mempressure.config.configuration import Configuration
 from mempressure.decide.admission import ScopeMemory
 from mempressure.decide.ranking import freeable_bytes
 from mempressure.errors import MempressureError
+from mempressure.isolation.package import IsolatedPackage
 from mempressure.log_once import LogOnce
 from mempressure.measure.cgroup import own_cgroup
 from mempressure.measure.memory import host_memory
-from mempressure.measure.process import pid_namespace
+from mempressure.measure.process import MeasuredProcesses, pid_namespace
 from mempressure.state.node import AppReading, app_memory
 from mempressure.state.node_reader import read_node
 from mempressure.state.records import WorkerState
+from mempressure.worker.isolated_states import isolated_states
+from mempressure.worker.registry import pids_of
 from mempressure.worker.sampler import WorkerSampler
 
 _log = logging.getLogger(__name__)
@@ -28,11 +31,13 @@ class MemoryView:
 
     scopes: tuple[ScopeMemory, ...]
     worker: WorkerState
-    """This process as measured now, without its packages."""
-    processes: Mapping[str, int]
-    """Private memory of this process' package processes, by package."""
+    """This process as measured now, with its isolated packages."""
+    processes: MeasuredProcesses
+    """The memory of the package processes that this process uses."""
     costs: Mapping[tuple[str, bool], int]
-    """Memory of a package in the app's other workers, by name and whether it is isolated."""
+    """Memory of a package in the app's other workers, by name and whether it is isolated; then of one process."""
+    used_by_others: Collection[str] = ()
+    """The `processes_id` of package processes in which calls of other workers run or wait."""
 
 
 class MemoryReader:
@@ -50,9 +55,11 @@ class MemoryReader:
         self._sampler = WorkerSampler(configuration, finder=SupervisorFinder(), cgroup=own_cgroup())
         self._once = LogOnce(__name__)
 
-    def measure(self, processes: Mapping[str, int | None]) -> MemoryView:
-        """Measure now; `processes` are the process ids of this process' package processes, by package."""
-        worker, memory = self._sampler.sample(processes, thorough=True)
+    def measure(self, isolated: Mapping[str, IsolatedPackage]) -> MemoryView:
+        """Measure now; `isolated` are the packages of this process that live in processes of their own."""
+        pids = {package.name: pids_of(package) for package in list(isolated.values())}
+        worker, memory = self._sampler.sample(pids, thorough=True)
+        worker.packages = isolated_states(isolated, memory)  # processes that others share count once for the app
         others = self._others()
         scopes = []
         app = app_memory([worker, *others])
@@ -64,7 +71,8 @@ class MemoryReader:
             self._once.over("host")
         except MempressureError as problem:
             self._not_measured("host", problem)
-        return MemoryView(tuple(scopes), worker, memory, _costs(others))
+        used = {each.processes_id for other in others for each in other.packages if each.active_calls}
+        return MemoryView(tuple(scopes), worker, memory, _costs(others), used - {""})
 
     def _others(self) -> list[WorkerState]:
         try:
@@ -91,6 +99,7 @@ def _costs(workers: list[WorkerState]) -> dict[tuple[str, bool], int]:
     for worker in workers:
         for package in worker.packages:
             key = (package.name, package.source == "process")
-            taken = package.memory_bytes if package.loaded else freeable_bytes(package)
+            # Of several processes one: that is what the next one takes.
+            taken = package.memory_bytes / max(1.0, package.loaded) if package.loaded else freeable_bytes(package)
             costs[key] = max(costs.get(key, 0), int(taken))
     return costs

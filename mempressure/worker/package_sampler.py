@@ -4,10 +4,11 @@ Imported with the first declaration: a worker without packages need not hold it.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mempressure.measure.process import MeasuredProcesses
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.records import WorkerState
 from mempressure.verdicts.known import KnownVerdicts
@@ -33,30 +34,31 @@ class PackageSampler:
 
     @property
     def growth(self) -> dict[str, float]:
-        """Return by how many bytes per second each package's own process grows."""
+        """Return by how many bytes per second each package's own processes grow."""
         return {} if self._growth is None else self._growth.rates()
 
     def sample(
         self,
-        measure: Callable[[Mapping[str, int | None]], tuple[WorkerState, dict[str, int]]],
+        measure: Callable[[Mapping[str, Collection[int]]], tuple[WorkerState, MeasuredProcesses]],
         *,
         tracker: "PackageTracker | None",
     ) -> WorkerState:
         """Return the state of the worker with its packages.
 
         Args:
-            measure: takes the process id of each isolated package; returns the worker's state without packages, and
-                each package process's private memory in bytes.
+            measure: takes the process ids of each isolated package; returns the worker's state without packages, and
+                the memory of those processes.
             tracker: of the packages imported here, as the self-check set it; None where none is declared.
         """
         if tracker is not None:
             tracker.tick()
             tracker.update_attribution(now=time.monotonic())
-        pids = self._packages.process_pids()
-        worker, memory = measure(pids)
-        for name, size in memory.items():
-            self._packages.isolated[name].cost_bytes = size
-        self._note_growth(worker.sampled, pids, memory)
+        worker, memory = measure(self._packages.process_pids())
+        self._packages.measured = memory
+        for name, processes in memory.items():
+            # What one more of them would take.
+            self._packages.isolated[name].cost_bytes = max(process.private for process in processes.values())
+        self._note_growth(worker.sampled, memory)
         # Not the registry's: a tracker made since then does not know yet what is unsupported here.
         worker.packages = [] if tracker is None else tracker.states()
         if tracker is not None and worker.baseline_bytes != UNKNOWN:
@@ -78,10 +80,10 @@ class PackageSampler:
         worker.process_start_failures = float(sum(package.start_failures for package in isolated))
         return worker
 
-    def _note_growth(self, now: float, pids: Mapping[str, int | None], memory: Mapping[str, int]) -> None:
+    def _note_growth(self, now: float, memory: MeasuredProcesses) -> None:
         if memory and self._growth is None:
             from mempressure.measure.growth import ProcessGrowth  # only paid for where there is a package process
 
             self._growth = ProcessGrowth()
         if self._growth is not None:
-            self._growth.add(now, pids, memory)
+            self._growth.add(now, memory)

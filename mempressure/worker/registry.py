@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mempressure.config.configuration import Configuration
 from mempressure.errors import UnknownPackageError
-from mempressure.measure.process import private_bytes
+from mempressure.measure.process import MeasuredProcesses, ProcessMemory, process_memory
 from mempressure.state.records import PackageState
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Packages:
 
     Attributes:
         isolated: those that run in processes of their own, by name.
+        measured: their processes' memory when it was last measured.
         tracker: tracks those imported in this process; None until one is declared.
         residents: objects and caches that this process loads and lets go, by name.
     """
@@ -36,15 +37,16 @@ class Packages:
         self.on_change = on_change
         self.emergency = emergency
         self.isolated: dict[str, IsolatedPackage] = {}
+        self.measured: MeasuredProcesses = {}
         self.tracker: PackageTracker | None = None
         self.residents: dict[str, Unit] = {}
 
-    def states(self, memory: Mapping[str, int], *, growth: Mapping[str, float] | None = None) -> list[PackageState]:
+    def states(self, memory: MeasuredProcesses, *, growth: Mapping[str, float] | None = None) -> list[PackageState]:
         """Return every declared package as it is now.
 
         Args:
-            memory: each package process's private memory in bytes, by package.
-            growth: by how many bytes per second each of them grows, where that is known.
+            memory: the memory of the package processes.
+            growth: by how many bytes per second the processes of each package grow, where that is known.
         """
         here = [] if self.tracker is None else self.tracker.states()
         here += [unit.state() for unit in list(self.residents.values())]
@@ -54,21 +56,17 @@ class Packages:
 
         return here + isolated_states(self.isolated, memory, growth=growth)
 
-    def process_pids(self) -> dict[str, int | None]:
-        """Return the process id of each isolated package's process, None where none runs."""
-        return {package.name: package.process_pid for package in list(self.isolated.values())}
+    def process_pids(self) -> dict[str, list[int]]:
+        """Return the process ids of each isolated package's processes, with what they started."""
+        return {package.name: pids_of(package) for package in list(self.isolated.values())}
 
-    def costs(self) -> dict[str, int]:
-        """Return what each isolated package's process held when it was last measured, in bytes."""
-        return {package.name: package.cost_bytes for package in list(self.isolated.values())}
-
-    def measured_processes(self) -> dict[str, int]:
-        """Measure every package process now; return its private memory in bytes (0.2 ms at 20 MB, 13 ms at 1 GB)."""
-        measured = {}
-        for name, pid in self.process_pids().items():
-            if pid is not None:
+    def measured_processes(self) -> dict[str, dict[int, ProcessMemory]]:
+        """Measure every package process now, and return its memory (0.2 ms at 20 MB, 13 ms at 1 GB)."""
+        measured: dict[str, dict[int, ProcessMemory]] = {}
+        for name, pids in self.process_pids().items():
+            for pid in pids:
                 with suppress(ProcessLookupError):  # it has just ended
-                    measured[name] = private_bytes(pid)
+                    measured.setdefault(name, {})[pid] = process_memory(pid)
         return measured
 
     def begin_serving(self) -> None:
@@ -93,6 +91,14 @@ class Packages:
         """Begin anew in a forked child; isolated packages and residents do so by themselves."""
         if self.tracker is not None:
             self.tracker.after_fork()
+
+
+def pids_of(package: "IsolatedPackage") -> list[int]:
+    """Return the process ids of an isolated package's processes, with what they started; empty where none runs."""
+    pids = getattr(package, "process_pids", None)
+    if pids is None:
+        return [] if package.process_pid is None else [package.process_pid]
+    return list(pids)
 
 
 def unknown_package_error(name: str, declared: Packages | None) -> UnknownPackageError:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class WorkerSampler:
         self._cgroup = cgroup
         self._clock = clock
         self._pid_namespace = pid_namespace()
-        self._processes: dict[str, tuple[int, ProcessMemory]] = {}
+        self._processes: dict[str, dict[int, ProcessMemory]] = {}
         self.begin()
         self._once: LogOnce | None = None
         self.baseline_bytes = UNKNOWN
@@ -70,11 +70,13 @@ class WorkerSampler:
         self.baseline_bytes = float(process_memory().private)
         self._serving_since = self._clock()
 
-    def sample(self, processes: Mapping[str, int | None], *, thorough: bool) -> tuple[WorkerState, dict[str, int]]:
-        """Return the worker's state without packages, and each package process's private memory in bytes.
+    def sample(
+        self, processes: Mapping[str, Collection[int]], *, thorough: bool
+    ) -> tuple[WorkerState, dict[str, dict[int, ProcessMemory]]]:
+        """Return the worker's state without packages, and the memory of its package processes by package and pid.
 
         Args:
-            processes: the pid of each isolated package's process, None where none runs.
+            processes: the pids of each isolated package's processes.
             thorough: measure even if the last measurement was costly and recent.
         """
         supervisor = self._finder.find()
@@ -84,7 +86,10 @@ class WorkerSampler:
             self._measure(processes)
             self._next_measurement = now + (time.thread_time() - began) / MAX_TIME_SHARE
         # A process that has ended holds nothing, whenever it was measured.
-        living = {name: memory for name, (pid, memory) in self._processes.items() if processes.get(name) == pid}
+        living: dict[str, dict[int, ProcessMemory]] = {}
+        for name, measured in self._processes.items():
+            for pid in measured.keys() & processes.get(name, ()):
+                living.setdefault(name, {})[pid] = measured[pid]
         active_work, last_work = supervisor.work()
         if not active_work and self._is_settling(last_work):
             self.baseline_bytes = max(self.baseline_bytes, float(self._own.private))
@@ -107,12 +112,11 @@ class WorkerSampler:
             sampled=self._clock(),
             proportional_bytes=float(self._own.proportional),
             private_bytes=float(self._own.private),
-            package_processes_bytes=float(sum(memory.proportional for memory in living.values())),
             supervisor_bytes=float(self._supervisor_memory.proportional),
             supervisor_private_bytes=float(self._supervisor_memory.private),
         )
         self._add_cgroup(state)
-        return state, {name: memory.private for name, memory in living.items()}
+        return state, living
 
     def _is_settling(self, last_work: float) -> bool:
         """Return whether this worker has begun to serve a moment ago, and has had no work yet."""
@@ -120,16 +124,14 @@ class WorkerSampler:
         # Where its server shows no work, none is seen either.
         return began != UNKNOWN and 0 <= last_work <= began + 0.1 and 0 <= self._clock() - began < SETTLING_SECONDS
 
-    def _measure(self, processes: Mapping[str, int | None]) -> None:
+    def _measure(self, processes: Mapping[str, Collection[int]]) -> None:
         self._own = process_memory()
         self._supervisor_memory = _memory_or_nothing(self._finder.find().pid)
         self._processes = {}
-        for name, pid in processes.items():
-            if pid is not None:
-                try:
-                    self._processes[name] = (pid, process_memory(pid))
-                except ProcessLookupError:  # it has just ended
-                    continue
+        for name, pids in processes.items():
+            for pid in pids:
+                with suppress(ProcessLookupError):  # it has just ended
+                    self._processes.setdefault(name, {})[pid] = process_memory(pid)
 
     def _add_cgroup(self, state: WorkerState) -> None:
         try:

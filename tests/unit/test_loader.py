@@ -447,7 +447,8 @@ def test_a_package_host_that_is_killed_and_one_that_does_not_come_up_are_publish
 ):
     monkeypatch.setitem(sys.modules, "only_in_this_process", types.ModuleType("only_in_this_process"))
     assert functions.doubled(2)[0] == 4
-    os.kill(loader._packages.process_pids()["decimal"], signal.SIGKILL)
+    (pid,) = loader._packages.process_pids()["decimal"]
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(ProcessStartError, match="only_in_this_process"):
         loader.isolated("only_in_this_process", allow_imported=True)(bisect.bisect)([1], 1)
     state = until(lambda: (s := published()).process_deaths and s.process_start_failures and s, "both to be published")

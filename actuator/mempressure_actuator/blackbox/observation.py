@@ -29,11 +29,12 @@ def holders(reading: NodeReading, cgroups: Mapping[Cgroup, str], *, proc: str) -
 def _app(app: AppReading) -> dict[str, Any]:
     return {
         "memory": _memory(app.memory) if app.memory is not None else None,
+        # Of all workers together, which may share them: each counts once.
+        "package_processes_bytes": int(app.package_processes.proportional_bytes),
         "workers": [
             {
                 "pid": worker.pid,
                 "private_bytes": int(worker.private_bytes),
-                "package_processes_bytes": int(worker.package_processes_bytes),
                 "packages": dict(
                     sorted(
                         ((p.name, int(p.memory_bytes)) for p in worker.packages if p.loaded), key=lambda held: -held[1]

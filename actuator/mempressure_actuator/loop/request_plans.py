@@ -38,7 +38,10 @@ def plan_unload(reading: NodeReading, package: str, *, app: str, force: bool, ru
     """
     apps = apps_tracking(reading, package, app)
     plan = make_plan(
-        [replace(reading.apps[name], workers=_narrowed(reading.apps[name].workers, package)) for name in apps],
+        [
+            replace(reading.apps[name], workers=_narrowed(reading.apps[name].workers, package), counted=None)
+            for name in apps
+        ],
         mechanisms=mechanisms(),
         # High enough to touch workers, and below emergency, at which a sole worker would be recycled.
         usage=rules.thresholds.unload_packages,
@@ -100,6 +103,11 @@ def _narrowed(workers: Iterable[WorkerState], package: str) -> tuple[WorkerState
     for worker in workers:
         by = next((p.mechanism for p in worker.packages if p.name == package and p.loaded), None)
         ended_by = by if by is not None and mechanism(by).replaces_worker else None
-        packages = [p for p in worker.packages if p.name == package or (p.mechanism == ended_by and p.loaded)]
-        narrowed.append(worker.replaced(packages=packages if by else []))
+        packages = [
+            p
+            for p in worker.packages
+            # A worker that shares processes counts though it has not noticed yet that they run: it may be calling.
+            if (p.name == package and (p.loaded or p.processes_id)) or (p.mechanism == ended_by and p.loaded)
+        ]
+        narrowed.append(worker.replaced(packages=packages))
     return tuple(narrowed)

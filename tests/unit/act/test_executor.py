@@ -9,7 +9,7 @@ from mempressure.decide.plan import Action, Target
 from mempressure.errors import AgentUnreachableError
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
-from mempressure.state.records import PackageState
+from tests.support.builders.package_states import isolated
 from tests.support.doubles.clock import Clock
 
 
@@ -44,11 +44,8 @@ def clock():
 
 @pytest.fixture
 def app(tmp_path, make_worker):
-    package = PackageState(name="pandas", mechanism="stop", source="process", timeout=60.0, loaded=1.0)
-    workers = tuple(
-        make_worker(pid=pid, start_ticks=pid, private_bytes=90.0, package_processes_bytes=10.0, packages=[package])
-        for pid in (11, 12)
-    )
+    package = isolated(size=10)
+    workers = tuple(make_worker(pid=pid, start_ticks=pid, private_bytes=90.0, packages=[package]) for pid in (11, 12))
     return AppReading("shop", 0, tmp_path, workers, None)
 
 
@@ -98,6 +95,48 @@ def test_what_one_worker_skips_or_fails_the_others_still_do(agents, app, clock):
     agents.answers[(11, "stop")] = AgentUnreachableError("agent at 11.sock: Connection refused")
     outcome = executor(clock, lambda: reading(app)).carry_out(stop(app), order_id="c")
     assert (outcome.workers, outcome.errors) == (1, ("agent at 11.sock: Connection refused",))
+
+
+def sharing(app):
+    first, *others = app.workers
+    return Action("stop", app, ("pandas",), (Target(first, {"pandas": 60.0}, sharing=tuple(others)),), 0, "idle")
+
+
+def test_of_workers_that_share_a_process_one_is_ordered_and_it_is_done_in_all(agents, app, clock):
+    outcome = executor(clock, lambda: reading(app)).carry_out(sharing(app), order_id="c")
+    assert (outcome.reclaimed_bytes, outcome.workers, outcome.skipped, outcome.errors) == (5, 2, (), ())
+    assert [pid for pid, _ in agents.orders] == [11]
+
+
+def test_where_it_does_not_answer_another_one_that_shares_is_ordered(agents, app, clock):
+    agents.answers[(11, "stop")] = AgentUnreachableError("agent at 11.sock: no answer")
+    outcome = executor(clock, lambda: reading(app)).carry_out(sharing(app), order_id="c")
+    assert (outcome.reclaimed_bytes, outcome.workers, outcome.errors) == (5, 2, ())
+    assert outcome.notes == ("agent at 11.sock: no answer",)
+    assert [order["id"] for _, order in agents.orders] == ["c.11", "c.12"]
+    agents.answers[(12, "stop")] = AgentUnreachableError("agent at 12.sock: no answer")
+    outcome = executor(clock, lambda: reading(app)).carry_out(sharing(app), order_id="d")
+    assert outcome.errors == ("agent at 11.sock: no answer; agent at 12.sock: no answer",)
+    assert (outcome.workers, outcome.result) == (0, "failed")
+
+
+def test_what_one_that_shares_declines_no_other_is_asked_for(agents, app, clock):
+    agents.answers[(11, "stop")] = {"id": "x", "reclaimed_bytes": 0, "skipped": "in use"}
+    outcome = executor(clock, lambda: reading(app)).carry_out(sharing(app), order_id="c")
+    assert (outcome.workers, outcome.skipped) == (0, ("worker 11: in use",))
+    assert [pid for pid, _ in agents.orders] == [11]
+
+
+def test_a_replaced_worker_does_not_give_back_what_others_share(agents, app, clock, make_worker):
+    package = isolated(size=10, processes_id="a1")
+    old, sibling = (each.replaced(packages=[package]) for each in app.workers)
+    new = make_worker(pid=13, start_ticks=13, private_bytes=20.0, packages=[package])
+    for others, expected in (((sibling,), 70), ((), 70)):  # its successor has the same ones, as the last of them
+        sequence = iter([reading(app, old, *others), reading(app, *others, new)])
+        outcome = executor(clock, lambda steps=sequence: next(steps)).carry_out(recycle(app), order_id="c")
+        assert outcome.reclaimed_bytes == expected
+    sequence = iter([reading(app, old), reading(app, new.replaced(packages=[]))])
+    assert executor(clock, lambda: next(sequence)).carry_out(recycle(app), order_id="c").reclaimed_bytes == 80
 
 
 def test_measuring_asks_every_worker_and_survives_the_hung_ones(agents, app, clock):

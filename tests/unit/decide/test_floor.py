@@ -8,6 +8,7 @@ from mempressure.config.thresholds import Thresholds, relieved
 from mempressure.decide.floor import floor_bytes, reason_out_of_reach
 from mempressure.state.node import AppReading, app_memory
 from mempressure.state.records import WorkerState
+from tests.support.builders.package_states import isolated
 
 MIB = float(1 << 20)
 THRESHOLDS = Thresholds()
@@ -56,7 +57,7 @@ WAYS = "raise it above 660 MiB, run one worker less, or share by --share"
         ([worker(private=200), worker(pid=2, private=300)], f"fresh workers alone take 76 % of the budget; {WAYS}"),
         # Its package processes end with it.
         (
-            [worker(budget=370, package_processes_bytes=500 * MIB)],
+            [worker(budget=370, packages=[isolated(size=500 * MIB)])],
             "fresh workers alone take 78 % of the budget; raise it above 390 MiB",
         ),
         ([worker(fresh=None), worker(pid=2, fresh=None)], ""),

@@ -8,6 +8,7 @@ from mempressure.decide.inventory import inventory
 from mempressure.measure.memory_reading import MemoryReading
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.records import WorkerState
+from tests.support.builders.package_states import isolated
 
 NOW = 1000.0
 
@@ -33,5 +34,5 @@ def test_how_long_a_worker_is_idle_is_told_where_it_is_known(active, last, idle)
     ("baseline", "private", "processes", "expected"), [(60, 100, 5, 45), (60, 50, 0, 0), (-1, 100, 0, None)]
 )
 def test_what_replacing_a_worker_would_give_back_is_told_where_it_is_known(baseline, private, processes, expected):
-    sizes = {"private_bytes": float(private), "package_processes_bytes": float(processes)}
-    assert told(baseline_bytes=float(baseline), **sizes)["expected_bytes"] == expected
+    held = {"private_bytes": float(private), "packages": [isolated(size=processes)]}
+    assert told(baseline_bytes=float(baseline), **held)["expected_bytes"] == expected

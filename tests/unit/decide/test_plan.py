@@ -15,6 +15,7 @@ from mempressure.decide.ranking import Ageing, observed
 from mempressure.mechanisms import NAMES
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
+from tests.support.builders.package_states import isolated
 
 NOW = 10_000.0
 THRESHOLDS = Thresholds()
@@ -211,7 +212,7 @@ def test_no_worker_is_recycled_while_another_of_its_app_starts_or_ends(usage):
 def test_a_worker_is_recycled_only_where_a_fresh_one_would_be_smaller(held, baselines, recycled):
     # 10 MiB of what it holds are its package processes', which go with it.
     first = worker(
-        package(mechanism="recycle"), private_bytes=(held - 10) * 2.0**20, package_processes_bytes=10 * 2.0**20
+        package(mechanism="recycle"), isolated("sympy", 10 << 20, last_used=NOW), private_bytes=(held - 10) * 2.0**20
     )
     others = [worker(pid=pid, baseline_bytes=size * 2.0**20) for pid, size in enumerate(baselines, start=2)]
     made = plan(reading(first, *others, worker(pid=9)), usage=0.86)

@@ -14,6 +14,7 @@ from mempressure.decide.quarantine import judged
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.records import PackageState, WorkerState
+from tests.support.builders.package_states import isolated
 
 NOW = 10_000.0
 MIB = float(1 << 20)
@@ -184,13 +185,13 @@ def test_without_a_baseline_the_packages_are_what_is_expected():
         (60, 74, -1, {"recycle_growth": 15 * MIB}, False),
         (60, 1e6, -1, {"recycle_growth": 0}, False),
         (60, 92, -1, {"packages": [package(idle=1.0)]}, True),
-        (60, 91, -1, {"package_processes_bytes": 500 * MIB}, False),  # which end by themselves
+        (60, 91, -1, {"packages": [isolated(size=500 * MIB, last_used=NOW)]}, False),  # which end by themselves
     ],
 )
 def test_a_busy_worker_is_replaced_where_it_has_grown_much(fresh_mib, mib, late, options, is_candidate):
     growth = {"recycle_growth": options["recycle_growth"]} if "recycle_growth" in options else {}
-    more = {"package_processes_bytes": options.get("package_processes_bytes", 0.0), "late_bytes": late * MIB}
-    busy = worker(*options.get("packages", []), idle=0.1, active_work=3.0, mib=mib, fresh=fresh_mib, **more)
+    held = options.get("packages", [])
+    busy = worker(*held, idle=0.1, active_work=3.0, mib=mib, fresh=fresh_mib, late_bytes=late * MIB)
     made = plan(busy, worker(pid=9, mib=fresh_mib, fresh=fresh_mib), **growth)
     assert recycled(made) == ([1] if is_candidate else [])
     if is_candidate:

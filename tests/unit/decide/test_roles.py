@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from mempressure.decide.roles import ORDER, PARTS, roles, split
 from mempressure.measure.reading import UNKNOWN
 from mempressure.state.node import proportional_bytes
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import WorkerState
+from tests.support.builders.package_states import isolated
 
 MIB = 1 << 20
 NOW = 1000.0
@@ -90,18 +91,21 @@ def test_without_a_server_no_process_is_a_helper():
 
 
 def test_package_processes_are_a_role_of_their_own():
-    def package(name, **values):
-        options = {"mechanism": "stop", "source": "process", "timeout": 60.0, "loaded": 1.0}
-        return PackageState(name=name, **options | values)
-
     held = [
-        package("pandas", memory_bytes=40.0 * MIB),
-        package("sympy", memory_bytes=20.0 * MIB),
-        package("idle", loaded=0.0, memory_bytes=99.0 * MIB),
-        package("flask", mechanism="recycle", source="import", memory_bytes=99.0 * MIB),
+        isolated("pandas", 40 * MIB, proportional_bytes=43.0 * MIB, loaded=2.0),
+        isolated("sympy", 20 * MIB, proportional_bytes=22.0 * MIB),
+        isolated("idle", loaded=0.0),
+        isolated("flask", mechanism="recycle", source="import", memory_bytes=99.0 * MIB),
     ]
-    one = gunicorn(1, packages=held, package_processes_bytes=65, proportional_bytes=10, private_bytes=10)
-    assert shown(one)[1] == ("package process", 2, {"shared": 5, "unsplit": 60})
+    one = gunicorn(1, packages=held, proportional_bytes=10, private_bytes=10)
+    assert shown(one)[1] == ("package process", 3, {"shared": 5, "unsplit": 60})
+
+
+def test_package_processes_that_workers_share_are_there_once():
+    shared = [isolated("pandas", 40 * MIB, processes_id="a1")]
+    own = [isolated("pandas", 30 * MIB, processes_id="b2")]
+    workers = [gunicorn(1, packages=shared), gunicorn(2, packages=shared), gunicorn(3, packages=own)]
+    assert shown(*workers)[-1] == ("package process", 2, {"shared": 0, "unsplit": 70})
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,14 @@ def test_package_processes_are_a_role_of_their_own():
 def test_a_role_is_idle_since_the_last_work_in_any_of_its_processes(workers, idle):
     (role,) = roles(workers, now=NOW)
     assert role.idle_seconds == idle
+
+
+def with_package(state, shared, *, package_bytes, package_private_bytes, **sizes):
+    """Return the state of a worker with these sizes, and with a package process that it may share."""
+    sizes["packages"] = [
+        isolated(processes_id=shared, proportional_bytes=package_bytes, memory_bytes=package_private_bytes)
+    ]
+    return state.replaced(**sizes)
 
 
 SIZES = st.one_of(st.just(UNKNOWN), st.integers(0, 1 << 40).map(float))
@@ -135,13 +147,14 @@ STATES = st.builds(
                 "private_bytes",
                 "baseline_bytes",
                 "late_bytes",
-                "package_processes_bytes",
+                "package_bytes",
+                "package_private_bytes",
                 "supervisor_bytes",
                 "supervisor_private_bytes",
             ),
             SIZES,
         )
-    ).map(lambda sizes: state.replaced(**sizes))
+    ).flatmap(lambda sizes: st.sampled_from(["", "a1"]).map(lambda shared: with_package(state, shared, **sizes)))
 )
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from mempressure.measure.growth import ProcessGrowth
+from mempressure.measure.process import ProcessMemory
 from mempressure.measure.reading import UNKNOWN
 
 MIB = 1 << 20
@@ -11,9 +12,13 @@ def growth():
     return ProcessGrowth()
 
 
+def of(size):
+    return ProcessMemory(proportional=2 * size, private=size)
+
+
 def lived(growth, sizes, *, pid=7, start=1e9):
     for tick, size in enumerate(sizes):
-        growth.add(start + 10 * tick, {"pandas": pid}, {"pandas": size})
+        growth.add(start + 10 * tick, {"pandas": {pid: of(size)}})
     return growth.rates()
 
 
@@ -38,7 +43,16 @@ def test_a_new_process_of_a_package_starts_a_new_series(growth):
     assert lived(growth, [MIB], pid=8, start=1e9 + 100) == {"pandas": UNKNOWN}
 
 
+def test_the_processes_of_a_package_grow_together_once_all_are_known(growth):
+    for tick in range(10):
+        processes = {7: of(50 * MIB + tick * MIB), 8: of(50 * MIB - tick * MIB), 9: of(2 * tick * MIB)}
+        growth.add(1e9 + 10 * tick, {"pandas": processes})
+    assert growth.rates() == {"pandas": pytest.approx(3 * MIB / 10)}
+    growth.add(1e9 + 100, {"pandas": processes | {10: of(MIB)}})
+    assert growth.rates() == {"pandas": UNKNOWN}
+
+
 def test_a_process_that_is_gone_is_forgotten(growth):
     lived(growth, [MIB])
-    growth.add(1e9 + 10, {"pandas": None}, {})
+    growth.add(1e9 + 10, {})
     assert growth.rates() == {}

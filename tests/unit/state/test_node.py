@@ -18,6 +18,7 @@ from mempressure.state.node import app_memory, proportional_bytes
 from mempressure.state.node_reader import read_apps, read_node
 from mempressure.state.reader import StateError
 from mempressure.state.records import WorkerState
+from tests.support.builders.package_states import isolated
 
 MIB = 1 << 20
 NOW = 1e9
@@ -45,7 +46,7 @@ def test_the_host_and_its_apps(read, publish_worker, proc, runtime_dir):
     proc.process(101)
     proc.process(102)
     one = publish_worker(pid=101, proportional_bytes=10.0, packages=["pandas"])
-    two = publish_worker(pid=102, proportional_bytes=20.0, package_processes_bytes=5.0)
+    two = publish_worker(pid=102, proportional_bytes=20.0, packages=[isolated(size=5)])
 
     node = read()
 
@@ -217,7 +218,7 @@ def test_limit_budget_or_nothing(make_worker, limit, working_set, budget, expect
         cgroup_working_set_bytes=working_set,
         budget_bytes=budget,
         proportional_bytes=20.0,
-        package_processes_bytes=10.0,
+        packages=[isolated(size=10)],
         supervisor_bytes=5.0,
     )
     reading = app_memory([worker])
@@ -253,7 +254,7 @@ def test_a_supervisor_counts_once(make_worker):
 
 
 def test_what_is_not_known_counts_nothing(make_worker):
-    unknown = make_worker(proportional_bytes=UNKNOWN, package_processes_bytes=UNKNOWN, supervisor_bytes=UNKNOWN)
+    unknown = make_worker(proportional_bytes=UNKNOWN, packages=[isolated(size=UNKNOWN)], supervisor_bytes=UNKNOWN)
     assert proportional_bytes([unknown, make_worker(pid=102, supervisor_pid=9, proportional_bytes=5.0)]) == 5
 
 
@@ -271,14 +272,16 @@ amounts = st.integers(0, 1 << 40).map(float)
             started=st.just(NOW),
             supervisor_pid=st.integers(0, 2),
             proportional_bytes=amounts,
-            package_processes_bytes=amounts,
+            packages=st.lists(st.builds(isolated, size=amounts), max_size=1),
             supervisor_bytes=amounts,
             budget_bytes=st.integers(0, 1 << 40),
         )
     )
 )
 def test_an_app_uses_at_least_its_workers_and_at_most_everything(workers):
-    own = sum(worker.proportional_bytes + worker.package_processes_bytes for worker in workers)
+    own = sum(
+        worker.proportional_bytes + sum(package.proportional_bytes for package in worker.packages) for worker in workers
+    )
     used = proportional_bytes(workers)
     assert own <= used <= own + sum(worker.supervisor_bytes for worker in workers)
     reading = app_memory(workers)

@@ -19,7 +19,6 @@ from mempressure.state.records import (
     PackageState,
     WorkerState,
     encode,
-    memory_of,
 )
 from tests.support.builders.state_file import HEADER, joined, parts
 
@@ -420,12 +419,3 @@ def test_an_impossible_value_is_refused_where_it_changes(tmp_path, worker):
     worker.packages[-1].uses = 7.0
     publish(worker, path)
     assert load(path, owner=ME) == worker
-
-
-def test_what_is_shared_with_the_parent_counts_once():
-    def held(source, size):
-        return PackageState(name="pandas", mechanism="recycle", source=source, timeout=60.0, memory_bytes=size)
-
-    assert memory_of([held("import", 5.0), held("import", 7.0)]) == 12.0
-    assert memory_of([held("parent", 40.0), held("parent", 30.0), held("import", 7.0)]) == 47.0
-    assert memory_of([]) == 0.0

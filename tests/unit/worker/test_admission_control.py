@@ -12,7 +12,7 @@ from mempressure.decide.admission import ScopeMemory
 from mempressure.errors import MemoryBudgetExceeded
 from mempressure.isolation.function import IsolatedFunction
 from mempressure.loader import LazyLoader
-from mempressure.measure.process import process_memory
+from mempressure.measure.process import ProcessMemory, process_memory
 from mempressure.residents.resident import Resident
 from mempressure.state.records import PackageState, WorkerState
 from mempressure.worker.admission_control import AdmissionControl
@@ -24,6 +24,10 @@ from tests.support.waiting import until
 MIB = 1 << 20
 EMERGENCY = 0.9
 WORKER = WorkerState(app="shop", pid=1, start_ticks=1, pid_namespace="ns", started=0.0)
+
+
+def of(size):
+    return ProcessMemory(proportional=size, private=size)
 
 
 class FakePackage:
@@ -54,6 +58,7 @@ class FakeProcess:
         self.packages = {package.name: package for package in packages}
         self.base = base
         self.costs = costs or {}
+        self.in_use = set()
         self.clock = Clock(0.0)
         self.measuring = threading.Event()
         self.seconds = 0.0
@@ -68,9 +73,9 @@ class FakeProcess:
     def used(self):
         return self.base + sum(package.size for package in self.packages.values() if package.process_pid)
 
-    def measure(self, hosts):
-        memory = {name: self.packages[name].size for name, pid in hosts.items() if pid}
-        view = MemoryView((ScopeMemory("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs)
+    def measure(self, isolated):
+        memory = {p.name: {p.process_pid: of(p.size)} for p in isolated.values() if p.process_pid}
+        view = MemoryView((ScopeMemory("app 'shop'", 1000, self.used()),), WORKER, memory, self.costs, self.in_use)
         if self.seconds:  # in which others would decide on the same memory
             self.measuring.wait(self.seconds)
         return view
@@ -172,6 +177,15 @@ def test_idle_packages_go_and_those_in_use_stay():
     assert process.loaded() == ["busy"]
 
 
+def test_a_package_that_other_workers_call_is_in_use():
+    shared, own = loaded(FakePackage("shared", 300), FakePackage("own", 300, priority=1))
+    shared.processes_id = "a1"
+    process = FakeProcess(shared, own, base=200)
+    process.in_use = {"a1"}
+    process.admission.reserve_for_process("pandas", 300)
+    assert process.loaded() == ["shared"]
+
+
 def test_a_package_used_between_the_look_and_the_unloading_stays():
     one, two = loaded(FakePackage("one", 300), FakePackage("two", 300, priority=1))
     process = FakeProcess(one, two, base=200)
@@ -230,7 +244,7 @@ def test_the_refusal_says_what_it_takes_what_is_free_and_what_to_do():
     package.load()
     process = FakeProcess(package)
     scope = ScopeMemory("app 'shop'", 512 * MIB, 400 * MIB)
-    process.admission._measure = lambda _: MemoryView((scope,), WORKER, {"idle": 10 * MIB}, {})
+    process.admission._measure = lambda _: MemoryView((scope,), WORKER, {"idle": {7: of(10 * MIB)}}, {})
     with pytest.raises(MemoryBudgetExceeded) as refusal:
         process.admission.reserve_for_process("pandas", 120 * MIB)
     assert str(refusal.value) == (

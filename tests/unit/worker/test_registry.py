@@ -2,8 +2,11 @@
 
 import pytest
 
+from mempressure.measure.process import ProcessMemory
 from mempressure.measure.reading import UNKNOWN
 from mempressure.worker.isolated_states import isolated_states
+
+MEASURED = {"json": {7: ProcessMemory(6, 3), 8: ProcessMemory(3, 2)}, "wave": {9: ProcessMemory(50, 40)}}
 
 
 @pytest.fixture
@@ -12,7 +15,7 @@ def package(make_package):
 
 
 def published(package):
-    (state,) = isolated_states({"json": package}, {"json": 5})
+    (state,) = isolated_states({"json": package}, MEASURED)
     return state
 
 
@@ -35,5 +38,6 @@ def test_a_call_that_fails_is_a_use(package):
 def test_all_that_is_in_a_process_of_its_own_goes_with_it(package):
     state = published(package)
     assert (state.memory_bytes, state.cumulative_bytes, state.freed_bytes, state.growth) == (5, 5, 5, UNKNOWN)
-    (state,) = isolated_states({"json": package}, {"json": 5}, growth={"json": 7.5})
+    assert state.proportional_bytes == 9
+    (state,) = isolated_states({"json": package}, MEASURED, growth={"json": 7.5})
     assert state.growth == 7.5

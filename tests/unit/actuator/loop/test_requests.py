@@ -106,6 +106,21 @@ def test_only_the_package_that_was_named_is_stopped():
     assert planned(reading)[0] == [("stop", "shop", 1)]
 
 
+def test_processes_that_workers_share_are_asked_for_once():
+    shared = package(processes_id="a1", memory_bytes=30.0)
+    workers = [worker(shared), worker(shared, pid=2), worker(package(processes_id="a1", loaded=0.0), pid=3)]
+    actions, plan = planned(node(shop=workers))
+    assert actions == [("stop", "shop", 1)]
+    assert (plan.actions[0].expected_bytes, plan.actions[0].workers) == (30, 3)
+    # Idle here, in use there, in a worker that has not noticed yet that they run.
+    workers[2] = worker(package(processes_id="a1", loaded=0.0, active_calls=1.0), pid=3)
+    assert planned(node(shop=workers), force=True)[0] == []
+    machine = FakeMachine(node(shop=workers[:2]), Outcome(30, 2, (), (), 0.1))
+    (result,) = requests(machine).unload("pandas")
+    assert (result["mechanism"], result["workers"], result["reclaimed_bytes"]) == ("stop", 2, 30)
+    assert (result["skipped"], result["errors"], len(machine.actions)) == ([], [], 1)
+
+
 def test_recycling_asks_for_everything_it_takes_along():
     held = [package("numpy", mechanism="recycle", idle=1.0), package(mechanism="recycle")]
     actions, plan = planned(node(shop=[worker(*held), worker(pid=2)]))

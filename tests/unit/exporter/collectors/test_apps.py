@@ -1,6 +1,7 @@
 import pytest
 
 from mempressure_exporter.collectors import Collectors
+from tests.support.builders.package_states import isolated
 from tests.support.builders.samples import series_of
 
 MIB = 1 << 20
@@ -17,7 +18,7 @@ STARTED = 1e9
         ),
         # A budget; what is beyond it is not available, and not negative.
         (
-            {"budget_bytes": 100 * MIB, "proportional_bytes": 150.0 * MIB, "package_processes_bytes": 50.0 * MIB},
+            {"budget_bytes": 100 * MIB, "proportional_bytes": 150.0 * MIB, "packages": [isolated(size=50 * MIB)]},
             {"limit": 100 * MIB, "available": 0, "used": 200 * MIB, "ratio": 2.0, "level": "critical"},
         ),
         # Neither: used, and no ratio.
