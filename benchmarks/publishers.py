@@ -2,14 +2,15 @@
 
 The processes do nothing, and the benchmark writes their state for them, between two scrapes: so each scrape meets a
 new second, however fast scrapes follow each other. In a second every worker's own memory changes, one package in fifty
-of each is used and holds a little more, and one worker loads or unloads one: the others are idle, as most packages are.
+is called and holds a little more, and one is loaded or unloaded: the others are idle, as most packages are. The workers
+share the packages' processes: one of them calls, and all of them tell of the change.
 """
 
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mempressure.state.files import publish
 from mempressure.state.records import PackageState, WorkerState
 
 WORKERS = 8
-SERIES_A_PACKAGE = 8
+SERIES_A_PACKAGE = 10
 """That the exporter prints for a package that was loaded, used and unloaded; one with a verdict has one more."""
 USED_SHARE = 0.02
 
@@ -46,17 +47,22 @@ class Publishers:
 
     def advance(self) -> None:
         """Let a second pass."""
-        now, busy = time.time(), self._random.choice(list(self._workers.values()))
-        for path, worker in self._workers.items():
+        now, workers = time.time(), list(self._workers.values())
+        for worker in workers:
             worker.sampled = now
             worker.proportional_bytes = worker.private_bytes = self._random.uniform(50e6, 51e6) // 4096 * 4096
-            used = max(1, round(USED_SHARE * len(worker.packages)))
-            for package in self._random.sample(list(worker.packages), used):
-                package.uses += 1.0
+        numbers = range(len(workers[0].packages))
+        for number in self._random.sample(numbers, max(1, round(USED_SHARE * len(numbers)))):
+            self._random.choice(workers).packages[number].uses += 1.0
+            for package in _shared(workers, number):
                 package.last_used = now
                 package.memory_bytes += 4096.0
-            if worker is busy:
-                _load_or_unload(self._random.choice(worker.packages))
+                package.proportional_bytes += 4096.0
+        busy, number = self._random.choice(workers), self._random.choice(numbers)
+        _load_or_unload(busy.packages[number])
+        for package in _shared(workers, number):
+            package.loaded = busy.packages[number].loaded
+        for path, worker in self._workers.items():
             publish(worker, path)
 
 
@@ -69,15 +75,22 @@ def packages(series: int) -> list[PackageState]:
             mechanism="stop",
             source="process",
             timeout=60.0,
+            processes_id=f"{number:08x}",
             verdict="stop" if number < rest else "",
             loaded=1.0,
             loads=1.0,
             load_seconds=0.1,
             memory_bytes=4096.0 * (number + 1000),
+            proportional_bytes=4096.0 * (number + 1000),
             last_used=time.time() - number,
         )
         for number in range(count)
     ]
+
+
+def _shared(workers: Sequence[WorkerState], number: int) -> Iterator[PackageState]:
+    """Yield the state of a package in each of these workers."""
+    return (worker.packages[number] for worker in workers)
 
 
 def _load_or_unload(package: PackageState) -> None:

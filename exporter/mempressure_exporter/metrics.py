@@ -88,13 +88,27 @@ FAMILIES = (
     _gauge("app_workers", "Worker processes of the application that publish their state.", "app"),
     _gauge(
         "package_memory_bytes",
-        "Memory of the package over all workers; source is process (measured now), import (measured at import), "
-        "resident (measured when it was loaded) or parent (before the workers were forked: counted once).",
+        "Memory of the package over all workers; source is process (measured now; processes that workers share count "
+        "once), import (measured at import), parent (the same, before the workers were forked: counted once) or "
+        "resident (measured when it was loaded).",
         "app",
         "package",
         "source",
     ),
     _gauge("package_loaded_workers", "Workers in which the package is loaded.", "app", "package"),
+    _gauge(
+        "package_processes",
+        "Package processes of the package that run; those that workers share count once.",
+        "app",
+        "package",
+    ),
+    _gauge("package_waiting_calls", "Calls that wait for a package process of the package.", "app", "package"),
+    _gauge(
+        "package_result_bytes",
+        "Memory that results of the package's functions have imported into workers, which keep it.",
+        "app",
+        "package",
+    ),
     _gauge(
         "package_last_used_timestamp_seconds", "When a worker last used the package, in Unix time.", "app", "package"
     ),

@@ -3,13 +3,15 @@
 Lines are kept from scrape to scrape and rewritten only where a value has changed; labels are sorted and escaped once.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import compress, count
 from operator import ne
+from typing import NamedTuple
 
 from mempressure.measure.reading import UNKNOWN
 from mempressure.mechanisms import least_mild
-from mempressure.state.records import SHARED_SOURCE
+from mempressure.state.records import PROCESS_SOURCE, SHARED_SOURCE
 from mempressure_exporter.counters import PackageTotals, Values
 from mempressure_exporter.exposition import line, with_value
 from mempressure_exporter.metrics import FAMILIES, Family
@@ -23,8 +25,23 @@ ALL_FAMILIES = range(len(PACKAGE_FAMILIES))
 WorkerKey = tuple[str, str, int, int]
 """App, PID namespace, pid and start time (in ticks) of a worker."""
 
-Holding = tuple[bool, int, str, float, str]
-"""One worker's state of a package: loaded, memory in bytes, source of that, last use in Unix seconds, verdict."""
+
+class Holding(NamedTuple):
+    """One worker's state of a package: whole bytes, times in Unix seconds."""
+
+    loaded: int
+    """For an isolated package the number of its processes."""
+    size: int
+    source: str
+    last_used: float
+    verdict: str
+    waiting: int = 0
+    results: int = 0
+    processes: str = ""
+    """Which package processes it is about: of workers that share them the newest reading counts."""
+    sampled: float = 0.0
+    """When the worker's state was published that brought this."""
+
 
 _EMPTY: tuple[Values, ...] = ((),) * len(PACKAGE_FAMILIES)
 
@@ -48,29 +65,34 @@ class Package:
     """How many series there are."""
 
     _loaded: int = 0
+    _processes: int | None = None
+    """None where no worker has the package in processes of its own."""
+    _waiting: int = 0
+    _results: int = 0
     _memory: dict[str, int] = field(default_factory=dict)
     _last_used: float = UNKNOWN
     _verdict: str = ""
     _is_summed: bool = True
-    """Whether these four are up to date."""
+    """Whether these seven are up to date."""
 
-    def hold(self, worker: WorkerKey, holding: Holding) -> None:
+    def hold(self, worker: WorkerKey, now: Holding) -> None:
         """Store a worker's state of the package.
 
-        The sums are adjusted where that is possible: summing eight holders at each change took a quarter longer.
+        The sums are adjusted where that is possible: summing eight holders at each change took a quarter longer. Where
+        workers share processes it is not, and all of them change at once: they are summed once.
         """
         before = self.holders.get(worker)
-        self.holders[worker] = holding
-        if before is None or holding[2] != before[2] or holding[4] != before[4]:
-            self._is_summed = False
-            return
-        loaded, size, source, used, _ = holding
-        if size < 0 or before[1] < 0 or used < before[3] or (source == SHARED_SOURCE and size != before[1]):
+        self.holders[worker] = now
+        if before is None or not _is_adjustable(before, now):
             self._is_summed = False
         elif self._is_summed:  # integers: their sum does not depend on the order of changes
-            self._loaded += loaded - before[0]
-            self._memory[source] += size - before[1]
-            self._last_used = max(self._last_used, used)
+            self._loaded += (now.loaded > 0) - (before.loaded > 0)
+            if self._processes is not None and now.source == PROCESS_SOURCE:
+                self._processes += now.loaded - before.loaded
+            self._waiting += now.waiting - before.waiting
+            self._results += now.results - before.results
+            self._memory[now.source] += now.size - before.size
+            self._last_used = max(self._last_used, now.last_used)
 
     def remove(self, worker: WorkerKey, *, now: float) -> bool:
         """Remove a worker; return whether it was a holder."""
@@ -96,22 +118,41 @@ class Package:
         return changed
 
     def _sum(self) -> None:
-        """Sum over all holders."""
-        self._loaded, self._last_used, self._memory = 0, UNKNOWN, {}
-        for loaded, size, source, used, _ in self.holders.values():
-            self._loaded += loaded
-            self._last_used = max(self._last_used, used)
-            if size >= 0:
-                sizes = (self._memory.get(source, 0), size)
-                self._memory[source] = max(sizes) if source == SHARED_SOURCE else sum(sizes)
+        """Sum over all holders; processes that several share count as the newest reading of them has it."""
+        holders = self.holders.values()
+        self._loaded = sum(holding.loaded > 0 for holding in holders)
+        self._waiting = sum(holding.waiting for holding in holders)
+        self._results = sum(holding.results for holding in holders)
+        self._last_used = max((holding.last_used for holding in holders), default=UNKNOWN)
+        counted = self._counted()
+        numbers = [holding.loaded for holding in counted if holding.source == PROCESS_SOURCE]
+        self._processes = sum(numbers) if numbers else None
+        self._memory = {}
+        for holding in counted:
+            if holding.size >= 0:
+                sizes = (self._memory.get(holding.source, 0), holding.size)
+                self._memory[holding.source] = max(sizes) if holding.source == SHARED_SOURCE else sum(sizes)
         # Workers that started before and after a rehearsal may differ; then the least mild verdict is shown.
-        self._verdict = least_mild(holding[4] for holding in self.holders.values())
+        self._verdict = least_mild(holding.verdict for holding in holders)
         self._is_summed = True
 
-    def _gauges(self) -> tuple[Values, Values, Values, Values]:
+    def _counted(self) -> Collection[Holding]:
+        """Return the states of workers that share nothing, and of each set of shared processes the best."""
+        best: dict[object, Holding] = {}
+        for worker, holding in self.holders.items():
+            key = holding.processes or worker
+            known = best.get(key)
+            if known is None or _goodness(holding) > _goodness(known):
+                best[key] = holding
+        return best.values()
+
+    def _gauges(self) -> tuple[Values, ...]:
         return (
             tuple(self._memory.items()),
             (("", self._loaded),) if self.holders else (),
+            (("", self._processes),) if self._processes is not None else (),
+            (("", self._waiting),) if self._processes is not None else (),
+            (("", self._results),) if self._results > 0 else (),
             (("", self._last_used),) if self._last_used >= 0 else (),
             ((self._verdict, 1),) if self._verdict else (),
         )
@@ -119,3 +160,18 @@ class Package:
     def _text(self, family: Family, values: Values) -> str:
         named = (self.app, self.name)
         return "".join(line(family, (*named, label) if label else named, value) for label, value in values)
+
+
+def _is_adjustable(before: Holding, now: Holding) -> bool:
+    """Return whether the sums of all holders can be told from what has changed in one."""
+    if now.processes or before.processes or now.source != before.source or now.verdict != before.verdict:
+        return False
+    if now.size < 0 or before.size < 0 or now.last_used < before.last_used:
+        return False
+    return now.source != SHARED_SOURCE or now.size == before.size
+
+
+def _goodness(holding: Holding) -> tuple[bool, float, int, int, str]:
+    """Return how good a reading of shared processes is, as in `mempressure.state.package_processes`."""
+    measured = holding.size > 0 or holding.loaded <= 0
+    return (measured, holding.sampled, holding.size, holding.loaded, holding.source)

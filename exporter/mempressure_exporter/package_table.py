@@ -11,7 +11,7 @@ from operator import itemgetter
 from mempressure.state.packages_reading import PackagesReading
 from mempressure.state.records import PACKAGE_VALUES, WorkerState
 from mempressure_exporter.counters import NO_COUNTS, RETAIN_SECONDS, Counts
-from mempressure_exporter.package_series import ALL_FAMILIES, Package, WorkerKey
+from mempressure_exporter.package_series import ALL_FAMILIES, Holding, Package, WorkerKey
 
 REMEMBER_SECONDS = 600.0
 """How long a worker that is not seen is remembered: a hung one comes back with what was counted already."""
@@ -19,7 +19,7 @@ REMEMBER_SECONDS = 600.0
 MAX_REMEMBERED = 100_000
 """How many (worker, package) pairs are remembered; beyond it the workers unseen for longest are forgotten."""
 
-_LOADED, _MEMORY, _LAST_USED = map(PACKAGE_VALUES.index, ("loaded", "memory_bytes", "last_used"))
+_held = itemgetter(*map(PACKAGE_VALUES.index, ("memory_bytes", "last_used", "loaded", "waiting_calls", "result_bytes")))
 _counted = itemgetter(*map(PACKAGE_VALUES.index, ("loads", "refaults", "load_seconds", "unloads", "reclaimed_bytes")))
 
 
@@ -77,7 +77,7 @@ class PackageTable:
             known, packages = self._workers.pop(key, None), _published(worker)
             if known is not None and known.packages.options is packages.options and key in self._current:
                 for index in packages.changed_since(known.packages):
-                    self._hold(key, packages, index, _counts(known.packages.values(index)), changed)
+                    self._hold(key, worker, index, _counts(known.packages.values(index)), changed)
                 known.packages, known.seen = packages, now
             else:
                 known = self._read_whole(key, worker, known, changed, now)
@@ -105,7 +105,7 @@ class PackageTable:
         gone = {name: counts for name, counts in before.items() if (worker.app, name) in self.packages}
         for index, options in enumerate(packages.options):
             counts = _counts(packages.values(index)) if is_older else before.get(options["name"], NO_COUNTS)
-            self._hold(key, packages, index, counts, changed)
+            self._hold(key, worker, index, counts, changed)
             gone.pop(options["name"], None)
         self._remove(key, gone, changed, now)
         return _Worker(packages, now, gone)
@@ -113,12 +113,13 @@ class PackageTable:
     def _hold(
         self,
         key: WorkerKey,
-        packages: PackagesReading,
+        worker: WorkerState,
         index: int,
         before: Counts,
         changed: set[tuple[str, str]],
     ) -> None:
         """Store a worker's state of one package, and add the increases of its counts."""
+        packages = _published(worker)
         options, values = packages.options[index], packages.values(index)
         name = (key[0], options["name"])
         package = self.packages.get(name)
@@ -127,16 +128,12 @@ class PackageTable:
                 return
             package = self.packages[name] = Package(*name)
         self._unheld.discard(name)
-        package.hold(
-            key,
-            (
-                values[_LOADED] > 0,
-                int(values[_MEMORY]),
-                options["source"],
-                values[_LAST_USED],
-                options["verdict"],
-            ),
-        )
+        size, used, *numbers = _held(values)
+        # A worker may publish any number, and none of these is ever negative.
+        loaded, waiting, results = [int(number) if number > 0 else 0 for number in numbers]
+        source, verdict, processes = options["source"], options["verdict"], options["processes_id"]
+        told = (loaded, int(size), source, used, verdict, waiting, results, processes, worker.sampled)
+        package.hold(key, Holding(*told))
         package.totals.add(options["mechanism"], before, _counts(values))
         changed.add(name)
 

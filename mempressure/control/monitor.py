@@ -28,7 +28,7 @@ from mempressure.measure.process import private_bytes
 from mempressure.measure.trend import SLOW_GAP_SECONDS, Series
 from mempressure.state.node import NodeReading
 from mempressure.state.package_processes import Held, memory_of, together
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import PROCESS_SOURCE, PackageState, WorkerState
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ class MemoryMonitor:
         """Return the memory of one package of an app, and advance the series of its processes."""
         samples = []
         for worker, package in held:
-            if package.source == "process":
+            if package.source == PROCESS_SOURCE:
                 having = package.processes_id or (worker.pid, worker.start_ticks)
                 process = (app, package.name, having, package.loads)
                 series = known.get(process, Series()).after(now, package.memory_bytes, gap=SLOW_GAP_SECONDS)

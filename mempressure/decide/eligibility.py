@@ -18,7 +18,7 @@ from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS
 from mempressure.state.fresh import expected_bytes, fresh_bytes, worker_bytes
 from mempressure.state.node import AppReading
 from mempressure.state.package_processes import Held, shared_names
-from mempressure.state.records import PackageState, WorkerState
+from mempressure.state.records import PROCESS_SOURCE, PackageState, WorkerState
 
 RECYCLE_LEAST_SHARE = 0.1
 RECYCLE_LEAST_BYTES = 4 << 20
@@ -136,7 +136,7 @@ class Situation:
         idle = self.now - package.last_used
         if package.last_used < 0:
             # One in a process of its own and without a call has never been used there.
-            return None if package.source == "process" else "has an unknown idle time"
+            return None if package.source == PROCESS_SOURCE else "has an unknown idle time"
         # A last use further in the future dates from before the clock was set back: long ago.
         if not -CLOCK_SET_BACK_SECONDS < idle < needed:
             return None

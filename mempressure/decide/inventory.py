@@ -11,7 +11,7 @@ from mempressure.mechanisms import least_mild
 from mempressure.state.fresh import expected_bytes
 from mempressure.state.node import AppReading, NodeReading
 from mempressure.state.package_processes import Held, memory_of, together
-from mempressure.state.records import WorkerState
+from mempressure.state.records import PROCESS_SOURCE, WorkerState
 
 
 class PackageDict(TypedDict):
@@ -150,7 +150,7 @@ def _package(app: str, name: str, held: Iterable[Held], settings: Settings, now:
         "imports": sorted({name for package in loaded for name in package.imports}),
         "loaded_workers": len(loaded),
         "workers": len(holders),
-        "processes": int(sum(package.loaded for package in once if package.source == "process")),
+        "processes": int(sum(package.loaded for package in once if package.source == PROCESS_SOURCE)),
         "active_calls": int(sum(package.active_calls for package in holders)),
         "waiting_calls": int(sum(package.waiting_calls for package in holders)),
         # Idle for as long as the worker that used it last; one that cannot tell leaves it unknown.

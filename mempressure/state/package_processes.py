@@ -6,11 +6,11 @@ are each worker's own, and add up.
 """
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from mempressure.state.packages_reading import PackagesReading
-from mempressure.state.records import SHARED_SOURCE, PackageState, WorkerState
+from mempressure.state.records import PROCESS_SOURCE, SHARED_SOURCE, PackageState, WorkerState
 
 Held = tuple[WorkerState, PackageState]
 """A package, and the worker that has it."""
@@ -28,11 +28,12 @@ _ADDED = (
 )
 """What workers that share processes count each for itself."""
 
-_IDENTITY, _MEASURED = ("name", "processes_id"), ("loaded", "memory_bytes", "proportional_bytes")
-_identity_in, _identity_of = itemgetter(*_IDENTITY), attrgetter(*_IDENTITY)
+_MEASURED = ("loaded", "memory_bytes", "proportional_bytes")
 
-_Values = tuple[float, float, float]
+_Values = tuple[float, ...]
 """Those of `_MEASURED`."""
+_Place = tuple[int, tuple[str, str]]
+"""The index of a package among its worker's, its name, and its `processes_id`."""
 
 
 class PackageProcesses(NamedTuple):
@@ -46,29 +47,42 @@ class PackageProcesses(NamedTuple):
 def package_processes(workers: Iterable[WorkerState]) -> PackageProcesses:
     """Return the number and the memory of the package processes of an app's workers, each of them counted once.
 
-    Part of every scrape: 0.05 us a package where no worker has a process, else 0.3 us.
+    Part of every scrape, so that what is known already is not looked at again: where workers have equal catalogs, the
+    newest of them is all that is read.
     """
-    measured = [
-        (worker.packages, columns)
-        for worker in sorted(workers, key=attrgetter("sampled"))
-        if worker.packages and (columns := _columns(worker.packages))
-    ]
     own: list[_Values] = []
     shared: dict[tuple[str, str], _Values] = {}
-    if any(max(proportional) > 0 for _, (_, _, proportional) in measured):
-        for packages, columns in measured:
-            for identity, values in zip(_identities(packages), zip(*columns, strict=True), strict=True):
-                # What runs and was not measured yet says nothing; what has ended holds nothing.
-                if values[2] > 0 or not values[0] > 0:
-                    if identity[1]:
-                        shared[identity] = values
-                    else:
-                        own.append(values)
+    unknown: dict[int, list[_Place]] = {}
+    """By catalog: where in it packages are of whose processes nothing is known yet."""
+    for worker in sorted(workers, key=lambda worker: (-worker.sampled, worker.pid)):
+        packages = worker.packages
+        catalog = id(packages.options) if isinstance(packages, PackagesReading) else id(packages)
+        places = unknown.get(catalog)
+        if places is None:
+            places = _places(packages)
+        rows = _measured(packages) if places else ()
+        left = unknown[catalog] = []
+        for place in places:
+            index, identity = place
+            if identity in shared:
+                continue
+            values = rows[index]
+            if not identity[1]:
+                own.append(values)
+                left.append(place)
+            # What runs and was not measured yet says nothing; what has ended holds nothing.
+            elif values[2] > 0 or not values[0] > 0:
+                shared[identity] = values
+            else:
+                left.append(place)
     counted = [values for values in (*own, *shared.values()) if values[2] > 0]  # unknown sizes are below 0
+    if not counted:
+        return PackageProcesses()
+    numbers, private, proportional = zip(*counted, strict=True)
     return PackageProcesses(
-        int(sum(max(1.0, loaded) for loaded, _, _ in counted)),
-        sum(max(0.0, private) for _, private, _ in counted),
-        sum(proportional for _, _, proportional in counted),
+        int(sum(max(1, number) for number in numbers)),
+        sum(size for size in private if size > 0),
+        sum(proportional),
     )
 
 
@@ -114,17 +128,24 @@ def shared_names(workers: Iterable[WorkerState], worker: WorkerState) -> set[str
     return {each.name for each in worker.packages if each.processes_id and (each.name, each.processes_id) in known}
 
 
-def _columns(packages: Sequence[PackageState]) -> list[Sequence[float]]:
-    """Return the numbers of `_MEASURED` of all packages; what was read from a file is not decoded for it."""
+def _places(packages: Sequence[PackageState]) -> list[_Place]:
+    """Return where in a worker's packages those are that live in processes of their own."""
     if isinstance(packages, PackagesReading):
-        return [*packages.columns(*_MEASURED)]
-    return [[getattr(package, name) for package in packages] for name in _MEASURED]
+        return [
+            (index, (each["name"], each["processes_id"]))
+            for index, each in enumerate(packages.options)
+            if each["source"] == PROCESS_SOURCE
+        ]
+    return [
+        (index, (each.name, each.processes_id)) for index, each in enumerate(packages) if each.source == PROCESS_SOURCE
+    ]
 
 
-def _identities(packages: Sequence[PackageState]) -> Iterable[tuple[str, str]]:
+def _measured(packages: Sequence[PackageState]) -> list[_Values]:
+    """Return the numbers of `_MEASURED` of each package; what was read from a file is not decoded for it."""
     if isinstance(packages, PackagesReading):
-        return map(_identity_in, packages.options)
-    return map(_identity_of, packages)
+        return list(zip(*packages.columns(*_MEASURED), strict=True))
+    return [(each.loaded, each.memory_bytes, each.proportional_bytes) for each in packages]
 
 
 def _as_one(packages: Sequence[PackageState]) -> PackageState:
@@ -142,9 +163,9 @@ def _as_one(packages: Sequence[PackageState]) -> PackageState:
     )
 
 
-def _goodness(held: Held) -> tuple[bool, float, float, int]:
+def _goodness(held: Held) -> tuple[bool, float, int]:
     worker, package = held
-    return (package.memory_bytes > 0 or not package.loaded > 0, worker.sampled, package.memory_bytes, -worker.pid)
+    return (package.memory_bytes > 0 or not package.loaded > 0, worker.sampled, -worker.pid)
 
 
 def _process_of(worker: WorkerState) -> tuple[str, int, int]:

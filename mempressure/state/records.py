@@ -29,6 +29,8 @@ MAX_NAMES = 1000
 """Most entries in a list or mapping of a catalog."""
 HEADER = struct.Struct("<8sIIq")
 MAGIC = b"MPSTATE4"
+PROCESS_SOURCE = "process"
+"""The source of packages that live in processes of their own."""
 SHARED_SOURCE = "parent"
 """The source of packages that a worker has from the process that it was forked from."""
 

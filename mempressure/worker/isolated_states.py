@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mempressure.measure.process import MeasuredProcesses, ProcessMemory
 from mempressure.measure.reading import UNKNOWN
-from mempressure.state.records import PackageState
+from mempressure.state.records import PROCESS_SOURCE, PackageState
 
 if TYPE_CHECKING:
     from mempressure.isolation.package import IsolatedPackage
@@ -27,7 +27,7 @@ def _isolated_state(package: "IsolatedPackage", processes: Collection[ProcessMem
     return PackageState(
         name=package.name,
         mechanism="stop",
-        source="process",
+        source=PROCESS_SOURCE,
         timeout=package.timeout,
         priority=package.priority,
         keep_loaded=package.keep_loaded,

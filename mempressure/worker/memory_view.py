@@ -17,7 +17,7 @@ from mempressure.measure.memory import host_memory
 from mempressure.measure.process import MeasuredProcesses, pid_namespace
 from mempressure.state.node import AppReading, app_memory
 from mempressure.state.node_reader import read_node
-from mempressure.state.records import WorkerState
+from mempressure.state.records import PROCESS_SOURCE, WorkerState
 from mempressure.worker.isolated_states import isolated_states
 from mempressure.worker.registry import pids_of
 from mempressure.worker.sampler import WorkerSampler
@@ -98,7 +98,7 @@ def _costs(workers: list[WorkerState]) -> dict[tuple[str, bool], int]:
     costs: dict[tuple[str, bool], int] = {}
     for worker in workers:
         for package in worker.packages:
-            key = (package.name, package.source == "process")
+            key = (package.name, package.source == PROCESS_SOURCE)
             # Of several processes one: that is what the next one takes.
             taken = package.memory_bytes / max(1.0, package.loaded) if package.loaded else freeable_bytes(package)
             costs[key] = max(costs.get(key, 0), int(taken))

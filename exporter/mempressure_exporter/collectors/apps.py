@@ -68,7 +68,7 @@ def _memory(app: AppReading, trend: float | None) -> Iterator[Sample]:
 
 def _roles(app: AppReading, *, now: float) -> Iterator[Sample]:
     sizes: dict[tuple[str, str], int] = {}
-    for role in roles(app.workers, now=now):  # two servers may have the same
+    for role in roles(app.workers, now=now, processes=app.package_processes):  # two servers may have the same
         for part, size in role.split.parts():
             sizes[role.role, part] = sizes.get((role.role, part), 0) + size
     for labels, size in sizes.items():

@@ -54,6 +54,8 @@ mempressure_package_memory_bytes{app="shop",package="pandas",source="process"} 6
 mempressure_package_memory_bytes{app="shop",package="sympy",source="import"} 2.097152e+07
 mempressure_package_loaded_workers{app="shop",package="pandas"} 1.0
 mempressure_package_loaded_workers{app="shop",package="sympy"} 2.0
+mempressure_package_processes{app="shop",package="pandas"} 1.0
+mempressure_package_waiting_calls{app="shop",package="pandas"} 0.0
 mempressure_package_last_used_timestamp_seconds{app="shop",package="pandas"} 1.7e+09
 mempressure_package_verdict{app="shop",mechanism="stop",package="pandas"} 1.0
 mempressure_package_loads_total{app="shop",package="pandas"} 3.0

@@ -222,8 +222,11 @@ held = st.builds(
     st.sampled_from(["pandas", "sympy", "numpy"]),
     st.sampled_from(["stop", "recycle"]),
     st.sampled_from(["process", "import", "parent"]),
-    loaded=st.integers(0, 1),
+    loaded=st.integers(0, 2),
     memory_bytes=st.integers(-1, 5),
+    processes_id=st.sampled_from(["", "a1"]),
+    waiting_calls=st.integers(0, 2),
+    result_bytes=st.integers(0, 2),
     last_used=st.sampled_from([UNKNOWN, 1.0, 2.0]),
     loads=st.integers(0, 3),
     verdict=st.sampled_from(["", "stop", "recycle"]),
@@ -245,26 +248,46 @@ def test_gauges_are_always_those_of_the_living_workers(history):
             if family.kind == "gauge"
         }
         assert table.series == sum(each.series for each in table.packages.values())
-        assert found == gauges([package for packages in step.values() for package in packages])
+        assert found == gauges(step)
 
 
-def gauges(packages):
+def gauges(step):
     """Add up from scratch."""
+    packages = [package for packages in step.values() for package in packages]
     found = {}
-    for each in packages:
-        named = ("shop", each.name)
-        found["loaded_workers", *named] = found.get(("loaded_workers", *named), 0) + each.loaded
-        if each.memory_bytes >= 0:
-            memory = ("memory_bytes", *named, each.source)
-            sizes = (found.get(memory, 0), each.memory_bytes)
-            found[memory] = max(sizes) if each.source == "parent" else sum(sizes)
-        if each.last_used >= 0:
-            last_used = ("last_used_timestamp_seconds", *named)
-            found[last_used] = max(found.get(last_used, 0), each.last_used)
     for name in {each.name for each in packages}:
-        if verdict := least_mild(each.verdict for each in packages if each.name == name):
-            found["verdict", "shop", name, verdict] = 1
+        values = gauges_of([each for each in packages if each.name == name])
+        found |= {(metric, "shop", name, *labels): value for (metric, *labels), value in values.items()}
     return found
+
+
+def gauges_of(packages):
+    found = {("loaded_workers",): sum(each.loaded > 0 for each in packages)}
+    for each in once(packages):
+        if each.source == "process":
+            found["processes",] = found.get(("processes",), 0) + each.loaded
+            found["waiting_calls",] = sum(each.waiting_calls for each in packages)
+        if each.memory_bytes >= 0:
+            sizes = (found.get(("memory_bytes", each.source), 0), each.memory_bytes)
+            found["memory_bytes", each.source] = max(sizes) if each.source == "parent" else sum(sizes)
+    if results := sum(each.result_bytes for each in packages):
+        found["result_bytes",] = results
+    if (last_used := max(each.last_used for each in packages)) >= 0:
+        found["last_used_timestamp_seconds",] = last_used
+    if verdict := least_mild(each.verdict for each in packages):
+        found["verdict", verdict] = 1
+    return found
+
+
+def once(packages):
+    """Return one state of each set of processes; all were published at the same time."""
+    sets = {}
+    for number, each in enumerate(packages):
+        sets.setdefault(each.processes_id or number, []).append(each)
+    return [
+        max(each, key=lambda one: (one.memory_bytes > 0 or not one.loaded, one.memory_bytes, one.loaded, one.source))
+        for each in sets.values()
+    ]
 
 
 def test_a_worker_that_ends_when_others_get_room_is_removed():

@@ -87,7 +87,7 @@ def test_only_collectors_that_are_on_and_requested_run(configure, proc):
 def test_every_family_is_printed_by_a_collector(scrape, proc, publish_worker, clock, package):
     proc.process(101)
     publish_worker(
-        packages=[package(last_used=STARTED, verdict="stop")],
+        packages=[package(last_used=STARTED, verdict="stop", result_bytes=1.0)],
         budget_bytes=GIB,
         cgroup_waiting_seconds=1.0,
         cgroup_stalled_seconds=1.0,

@@ -41,6 +41,10 @@ def test_packages_are_summed_over_workers(scrape, proc, publish_worker, package)
         ("package_loaded_workers", "shop", "pandas"): 1,
         ("package_loaded_workers", "shop", "sympy"): 0,
         ("package_loaded_workers", "shop", "matplotlib"): 0,
+        ("package_processes", "shop", "pandas"): 1,
+        ("package_processes", "shop", "matplotlib"): 0,
+        ("package_waiting_calls", "shop", "pandas"): 0,
+        ("package_waiting_calls", "shop", "matplotlib"): 0,
         ("package_last_used_timestamp_seconds", "shop", "pandas"): STARTED - 5,
         ("package_loads_total", "shop", "pandas"): 3,
         ("package_refaults_total", "shop", "pandas"): 1,
@@ -50,6 +54,22 @@ def test_packages_are_summed_over_workers(scrape, proc, publish_worker, package)
         ("package_unloads_total", "shop", "matplotlib", "stop"): 0,
         ("package_reclaimed_bytes_total", "shop", "matplotlib", "stop"): 0,
     }
+
+
+def test_processes_that_workers_share_are_summed_once_in_all_metrics(scrape, proc, publish_worker, package):
+    shared = {"loaded": 2.0, "memory_bytes": 60.0 * MIB, "proportional_bytes": 62.0 * MIB, "processes_id": "a1"}
+    for pid, waiting, results in ((101, 1.0, 0.0), (102, 2.0, 5.0 * MIB), (103, 0.0, 3.0 * MIB)):
+        proc.process(pid)
+        packages = [package(waiting_calls=waiting, result_bytes=results, last_used=STARTED - 5, **shared)]
+        publish_worker(pid=pid, budget_bytes=1 << 30, proportional_bytes=10.0 * MIB, packages=packages)
+    found = scrape()
+    assert found["package_memory_bytes", "shop", "pandas", "process"] == 60 * MIB
+    assert found["package_processes", "shop", "pandas"] == 2
+    assert found["package_waiting_calls", "shop", "pandas"] == 3
+    assert found["package_result_bytes", "shop", "pandas"] == 8 * MIB
+    assert found["app_memory_used_bytes", "shop"] == 92 * MIB
+    assert found["app_role_memory_bytes", "shop", "package process", "unsplit"] == 60 * MIB
+    assert found["app_role_memory_bytes", "shop", "package process", "shared"] == 2 * MIB
 
 
 def test_a_packages_memory_measured_in_two_ways_is_two_series(scrape, proc, publish_worker, package):
@@ -97,7 +117,7 @@ def test_series_beyond_the_limit_are_dropped_and_counted_and_the_first_ones_stay
 ):
     proc.process(101)
     publish_worker(packages=[package(f"package-{number:02}") for number in range(10)])
-    each = 7  # loaded, memory, loads, refaults, load seconds, unloads, reclaimed
+    each = 9  # loaded, memory, processes, waiting, loads, refaults, load seconds, unloads, reclaimed
     running = Collectors(configure(), proc=proc.path, clock=clock, max_series=3 * each + 2)
     for scrapes in (1, 2):
         found = series_of(running)
