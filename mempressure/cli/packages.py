@@ -1,6 +1,6 @@
 """Show every package that applications on the node have declared.
 
-With the memory it holds, how long it has not been used, what unloads it and what that would free.
+With the processes and the memory it holds, how long it has not been used, what unloads it and what that would free.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from mempressure.cli.reports.roles import advice_lines, package_idle, roles_tabl
 from mempressure.cli.source import Inventory, Node
 from mempressure.config.configuration import load_configuration
 from mempressure.decide.inventory import AppDict, PackageDict
+from mempressure.state.records import PROCESS_SOURCE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -118,6 +119,9 @@ def _table(packages: list[PackageDict]) -> "Table":
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
     table.add_column("package", overflow="fold", min_width=10)
     table.add_column("loaded in", justify="right", no_wrap=True)
+    isolated = any(package["source"] == PROCESS_SOURCE for package in packages)
+    if isolated:
+        table.add_column("n", justify="right", no_wrap=True)
     for name in ("memory", "frees", "idle"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("mechanism", no_wrap=True)
@@ -127,6 +131,11 @@ def _table(packages: list[PackageDict]) -> "Table":
         table.add_row(
             Text(package["package"], style="" if loaded else "dim"),
             f"{package['loaded_workers']}/{package['workers']}",
+            *(
+                [str(package["processes"]) if package["source"] == PROCESS_SOURCE else units.UNKNOWN]
+                if isolated
+                else []
+            ),
             units.size(package["memory_bytes"]) if loaded else units.UNKNOWN,
             units.size(package["freed_bytes"]) if loaded else units.UNKNOWN,
             _idle(package) if loaded else units.UNKNOWN,
@@ -138,5 +147,5 @@ def _table(packages: list[PackageDict]) -> "Table":
 
 def _idle(package: PackageDict) -> str:
     if package["active_calls"]:
-        return "in use"
+        return f"{package['waiting_calls']} waiting" if package["waiting_calls"] else "in use"
     return package_idle(package["idle_seconds"], package["worker_idle_seconds"])

@@ -215,7 +215,7 @@ class MemoryMonitor:
         for app, packages in held.items():
             by_name: dict[str, list[Held]] = {}
             for worker, package in together(packages):
-                if package.loaded:
+                if package.loaded or package.result_bytes > 0:
                     by_name.setdefault(package.name, []).append((worker, package))
             if by_name:
                 memories[app] = tuple(self._package_memory(app, held, known, now) for held in by_name.values())
@@ -224,7 +224,8 @@ class MemoryMonitor:
     def _package_memory(self, app: str, held: list[Held], known: Mapping[Process, Series], now: float) -> PackageMemory:
         """Return the memory of one package of an app, and advance the series of its processes."""
         samples = []
-        for worker, package in held:
+        loaded = [each for each in held if each[1].loaded]
+        for worker, package in loaded:
             if package.source == PROCESS_SOURCE:
                 having = package.processes_id or (worker.pid, worker.start_ticks)
                 process = (app, package.name, having, package.loads)
@@ -232,7 +233,8 @@ class MemoryMonitor:
                 self._processes[process] = series
                 samples.append(series.samples)
         name = held[0][1].name
-        return PackageMemory(name, app, memory_of(held), tuple(samples))
+        results = sum(package.result_bytes for _, package in held)
+        return PackageMemory(name, app, memory_of(loaded), tuple(samples), results)
 
     def _private_bytes(self) -> int | None:
         try:

@@ -27,14 +27,12 @@ SHARED_AT_REST = 0.6
 SHARED_AT_PEAK = 0.4
 """The same once they have worked for long: each use of an object writes to its page."""
 PROCESS_BYTES = 8 << 20
-"""What a package process takes besides its package; each worker starts its own."""
-MOSTLY_OWN = 2 / 3
-"""A package of which less comes back than this share of what its holders count for it is shared by them."""
+"""What a package process takes besides its package; one is predicted, since more start only while calls wait."""
 _SHARING = frozenset({"gunicorn", "celery"})
 """Servers whose workers are forked, so that `mempressure run --share` can serve them."""
 _MOST_NAMES = 5
 
-Kind = Literal["share", "manage", "import", "isolate", "keep", "helpers"]
+Kind = Literal["share", "manage", "import", "isolate", "helpers"]
 
 
 class AdviceDict(TypedDict):
@@ -55,7 +53,7 @@ class Advice:
     action: str
     """What to do and why, without a full stop."""
     code: str
-    """The command to run or the code to paste; empty where something is better left alone."""
+    """The command to run or the code to paste."""
     rest_bytes: int
     """What it is expected to give back while the app has nothing to do; negative: what it costs."""
     peak_bytes: int
@@ -112,7 +110,7 @@ def advice(workers: Iterable[WorkerState], *, now: float, command: str = "COMMAN
 
 
 def _weight(advice: Advice) -> int:
-    return -advice.peak_bytes if advice.kind == "keep" else max(advice.rest_bytes, advice.peak_bytes)
+    return max(advice.rest_bytes, advice.peak_bytes)
 
 
 def _pools(workers: Sequence[WorkerState]) -> list[_Pool]:
@@ -184,7 +182,7 @@ def _imports(pool: _Pool) -> list[Advice]:
 
 
 def _isolations(workers: Sequence[WorkerState], now: float) -> list[Advice]:
-    """Advise which idle packages to run in processes of their own, and against it where that costs more."""
+    """Advise which idle packages to run in a process of their own, which the workers share."""
     holders: dict[str, list[tuple[WorkerState, PackageState]]] = {}
     for worker in workers:
         for package in worker.packages:
@@ -207,7 +205,7 @@ def _isolations(workers: Sequence[WorkerState], now: float) -> list[Advice]:
         for name, held in idle.items()
         if name not in inner
     ]
-    return [each for each in advised if each.kind == "keep" or each.rest_bytes > -each.peak_bytes]
+    return [each for each in advised if each.rest_bytes > -each.peak_bytes]
 
 
 def _isolation(name: str, *, sizes: Sequence[float], shares: Sequence[float], seconds: float) -> Advice:
@@ -219,22 +217,14 @@ def _isolation(name: str, *, sizes: Sequence[float], shares: Sequence[float], se
         shares: which share of that is the worker's own, 0 to 1.
         seconds: for how long it has been idle.
     """
-    number, whole = len(sizes), sum(sizes)
     own = [size * share for size, share in zip(sizes, shares, strict=True)]
     # Pages that were there before the fork exist once for all of them, those that were written to once more each.
-    rest = min(whole, sum(own) + max(sizes) - min(own))
-    peak = rest - whole - number * PROCESS_BYTES
-    if rest < MOSTLY_OWN * whole:
-        return Advice(
-            kind="keep",
-            action=f"do not isolate {name}: its {number} holders share it, and would each start a process with a copy",
-            code="",
-            rest_bytes=int(rest),
-            peak_bytes=int(peak),
-        )
+    rest = min(sum(sizes), sum(own) + max(sizes) - min(own))
+    peak = rest - max(sizes) - PROCESS_BYTES
     return Advice(
         kind="isolate",
-        action=f"run what uses {name}, unused for {_spoken(seconds)}, in a process that ends when idle",
+        action=f"run what uses {name}, unused for {_spoken(seconds)}, in a process of its own, which workers share and "
+        "which ends when idle",
         code=f'@loader.isolated("{name}")',
         rest_bytes=int(rest),
         peak_bytes=int(peak),

@@ -25,6 +25,7 @@ SuggestionType = Literal[
     "moderate_package_unloading",
     "swap_usage_moderate",
     "high_memory_footprint",
+    "package_imported_by_results",
     "increasing_memory_trend",
 ]
 """Every type there is, in the order in which suggestions of one priority are listed."""
@@ -35,6 +36,7 @@ PRIORITIES: dict[Severity, int] = {"critical": 1, "high": 2, "medium": 3, "low":
 SWAP_MODERATE_RATIO, SWAP_HIGH_RATIO = 0.50, 0.80
 LOW_AVAILABLE_RATIO, LOW_AVAILABLE_BYTES = 0.10, 1 << 30
 FOOTPRINT_RATIO, FOOTPRINT_BYTES = 0.10, 256 << 20
+RESULT_BYTES = 16 << 20
 NEAR_EMERGENCY_SECONDS = 15 * 60
 
 GROWTH_SAMPLES = 10
@@ -81,6 +83,11 @@ _KINDS: dict[SuggestionType, _Kind] = {
     "swap_usage_moderate": _Kind("medium", "Moderate swap usage detected", "Monitor swap usage"),
     "high_memory_footprint": _Kind(
         "medium", "{package} holds much memory", "Unload {package} when it is idle, or give it a shorter timeout"
+    ),
+    "package_imported_by_results": _Kind(
+        "medium",
+        "Results of functions isolated for {package} import it into the workers, which keep it",
+        'Return plain data from these functions, or declare them with results="plain"',
     ),
     "increasing_memory_trend": _Kind("low", "Memory of {package} is increasing", "Monitor the memory of {package}"),
 }
@@ -152,13 +159,15 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class PackageMemory:
-    """What one loaded package of an app holds, summed over the app's workers."""
+    """What one package of an app holds over the app's workers: while it is loaded, and what its results left behind."""
 
     name: str
     app: str
     memory_bytes: float
     processes: Sequence[Sequence[Sample]] = ()
-    """The memory of each process of its own, over time; empty where it shares its workers' processes."""
+    """The memory of its own processes over time, a series for each set that workers share; empty where it has none."""
+    result_bytes: float = 0.0
+    """What results of its functions have imported into the workers."""
 
 
 def scope_suggestions(
@@ -201,7 +210,7 @@ def package_suggestions(packages: Iterable[PackageMemory], *, scope: str, total_
     """Return the suggestions on single packages, most urgent first.
 
     Args:
-        packages: the loaded ones of a scope.
+        packages: those of a scope.
         scope: "app" where the app has a limit or budget, else "host".
         total_bytes: of that scope.
     """
@@ -210,6 +219,9 @@ def package_suggestions(packages: Iterable[PackageMemory], *, scope: str, total_
         size = package.memory_bytes
         if size >= FOOTPRINT_BYTES or 0 < FOOTPRINT_RATIO * total_bytes <= size:
             found.append(_suggestion("high_memory_footprint", size, "", scope, package.app, package.name))
+        if package.result_bytes >= RESULT_BYTES:
+            kind: SuggestionType = "package_imported_by_results"
+            found.append(_suggestion(kind, package.result_bytes, "", scope, package.app, package.name))
         name, grown = _worst_growth(package.processes)
         if grown:
             found.append(_suggestion(name, grown, "", scope, package.app, package.name))

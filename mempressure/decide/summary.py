@@ -120,7 +120,7 @@ class Observation:
     scopes: tuple[ScopeReport, ...]
     """The host, then apps."""
     packages: Mapping[str, tuple[PackageMemory, ...]]
-    """The loaded packages of each app."""
+    """The packages of each app that are loaded, or left something behind in its workers."""
     new_alerts: tuple[Alert, ...]
     """Those that entered the history with this observation."""
     history: tuple[Alert, ...]

@@ -8,6 +8,7 @@ from mempressure.config.thresholds import PressureLevel, pressure_level
 from mempressure.control.records import Scope
 from mempressure.decide.inventory import AppDict, PackageDict
 from mempressure.decide.summary import Observation, ScopeReport
+from mempressure.state.records import PROCESS_SOURCE
 from mempressure.units import UNKNOWN, duration, part, size
 from mempressure_actuator.page.chart import Chart, draw
 from mempressure_actuator.page.roles import AdviceView, RoleView, advice_views, role_views
@@ -34,6 +35,10 @@ class PackageView:
     mechanism: str
     note: str
     workers: str
+    processes: str
+    """How many package processes run and how many calls wait for one, as text; empty for other packages."""
+    left: str
+    """What results of its functions have imported into the workers, as text; empty where that is little."""
     kept: bool
 
 
@@ -153,8 +158,18 @@ def _package_view(app: str, package: PackageDict, most: int) -> PackageView:
         mechanism=package["mechanism"],
         note=_note(package),
         workers=f"{package['loaded_workers']} of {package['workers']}",
+        processes=_processes(package),
+        left=f"{size(package['result_bytes'])} in workers by results" if package["result_bytes"] >= 1 << 20 else "",
         kept=package["keep_loaded"],
     )
+
+
+def _processes(package: PackageDict) -> str:
+    if package["source"] != PROCESS_SOURCE:
+        return ""
+    waiting = package["waiting_calls"]
+    number = _count(package["processes"], "process", "processes")
+    return f"{number}, {_count(waiting, 'call waits', 'calls wait')}" if waiting else number
 
 
 def cycle_views(cycles: Iterable[CycleDict], *, now: float) -> tuple[CycleView, ...]:
@@ -251,8 +266,8 @@ def _action_view(action: ActionDict, app: str) -> ActionView:
     return ActionView(sentence=f"{what}{where}:", result=result[action["result"]], details=details)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, several: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {several or noun + 's'}"
 
 
 def _id(kind: str, *names: str) -> str:

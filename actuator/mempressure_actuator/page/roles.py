@@ -45,8 +45,6 @@ class AdviceView:
     gives: str
     action: str
     code: str
-    warns: bool
-    """Whether it advises against something."""
 
 
 def role_views(app: AppDict) -> tuple[RoleView, ...]:
@@ -91,7 +89,6 @@ def _advice_view(advice: AdviceDict) -> AdviceView:
         gives=f"{_change(advice['rest_bytes'])} at rest, {_change(advice['peak_bytes'])} at the peak",
         action=advice["action"],
         code=advice["code"],
-        warns=advice["kind"] == "keep",
     )
 
 

@@ -13,6 +13,9 @@ PACKAGE = {
     "package": "pandas",
     "mechanism": "stop",
     "verdict": "stop",
+    "source": "process",
+    "processes": 1,
+    "waiting_calls": 0,
     "memory_bytes": 70 * MIB,
     "freed_bytes": 90 * MIB,
     "loaded_workers": 2,
@@ -22,7 +25,14 @@ PACKAGE = {
     "worker_idle_seconds": None,
     "keep_loaded": False,
 }
-ABSENT = PACKAGE | {"package": "sympy", "loaded_workers": 0, "memory_bytes": 0, "freed_bytes": None, "verdict": None}
+ABSENT = PACKAGE | {
+    "package": "sympy",
+    "loaded_workers": 0,
+    "processes": 0,
+    "memory_bytes": 0,
+    "freed_bytes": None,
+    "verdict": None,
+}
 ROLE = {
     "title": "gunicorn worker",
     "processes": 3,
@@ -104,8 +114,8 @@ def test_packages_as_a_table():
     assert lines[0] == "n1: as told"
     assert lines[2] == "shop: 3 workers, 100.0 of 200.0 MiB, 50.0 %"
     assert [line.split() for line in lines[4:]] == [
-        ["pandas", "2/3", "70.0", "MiB", "90.0", "MiB", "5", "min", "stop", "stop"],
-        ["sympy", "0/3", "-", "-", "-", "stop", "-"],
+        ["pandas", "2/3", "1", "70.0", "MiB", "90.0", "MiB", "5", "min", "stop", "stop"],
+        ["sympy", "0/3", "0", "-", "-", "-", "stop", "-"],
     ]
 
 
@@ -113,6 +123,8 @@ def test_packages_as_a_table():
     ("change", "shown"),
     [
         ({"active_calls": 1}, "in use"),
+        ({"active_calls": 4, "waiting_calls": 3}, "3 waiting"),
+        ({"processes": 12}, " 12 "),
         ({"idle_seconds": None}, " - "),
         ({"idle_seconds": None, "worker_idle_seconds": 120.0}, "worker 2 min"),
         ({"keep_loaded": True}, "stop (kept)"),
@@ -150,8 +162,8 @@ def test_status_leads_an_app_with_its_roles_and_ends_it_with_advice():
         "role, MiB n PSS private shared fresh late grown idle",
         "gunicorn worker 3 90.0 80.0 10.0 50.0 - 30.0 5 min",
         "",
-        "package loaded in memory frees idle mechanism verdict",
-        "pandas 2/3 70.0 MiB 90.0 MiB 5 min stop stop",
+        "package loaded in n memory frees idle mechanism verdict",
+        "pandas 2/3 1 70.0 MiB 90.0 MiB 5 min stop stop",
         "",
         "What to do, and MiB that it is expected to give back:",
         "60 at rest, 40 at the peak: share what 3 gunicorn workers load before the fork",

@@ -285,6 +285,24 @@ def test_each_worker_has_a_process_of_its_own(make_worker):
     assert found == [("memory_leak", 44)]
 
 
+def test_processes_that_workers_share_are_one_series_whoever_tells_of_them(make_worker):
+    monitor = MemoryMonitor()
+    for step in range(12):
+        shared = package(size=(50 + 4 * step) * MIB).replaced(processes_id="a1")
+        workers = [make_worker(pid=pid, packages=[shared]) for pid in (1, 2, 3) if pid != 1 + step % 3]
+        observation = monitor.observe(node(*workers, at=1e9 + 10 * step))
+    (memory,) = observation.packages["shop"]
+    assert (memory.memory_bytes, len(memory.processes), len(memory.processes[0])) == (94 * MIB, 1, 12)
+    assert [s.type for s in observation.suggestions()] == ["memory_leak"]
+
+
+def test_what_results_have_imported_counts_in_each_worker_and_after_the_unloading(make_worker):
+    left = package(size=0, loaded=0.0).replaced(result_bytes=9.0 * MIB, processes_id="a1")
+    workers = [make_worker(pid=pid, packages=[left]) for pid in (1, 2)]
+    (suggestion,) = MemoryMonitor().observe(node(*workers)).suggestions()
+    assert (suggestion.type, suggestion.value) == ("package_imported_by_results", 18 * MIB)
+
+
 def test_a_package_counts_over_all_workers_of_its_app(make_worker):
     monitor = MemoryMonitor()
     shop = [make_worker(pid=pid, packages=[package(size=100 * MIB)]) for pid in (1, 2, 3)]

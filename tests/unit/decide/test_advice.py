@@ -85,13 +85,13 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
 @pytest.mark.parametrize(
     ("packages", "values", "expected"),
     [
-        # Loaded by each worker for itself: all of it comes back; at the peak there are two processes more.
-        ([package("pandas", 80.0)], {"shared": 0}, ("isolate", '@loader.isolated("pandas")', 160, -16)),
-        # Shared by the workers since before their fork: each would load a copy.
+        # Loaded by each worker for itself: all of it comes back; at the peak there is one process with a copy.
+        ([package("pandas", 80.0)], {"shared": 0}, ("isolate", '@loader.isolated("pandas")', 160, 72)),
+        # Shared by the workers since before their fork: there is a copy in either case.
         (
             [package("pandas", 80.0, source="parent", last_used=UNKNOWN)],
             {"private": 10, "fresh": 5, "shared": 60, "last_work": NOW - 300},
-            ("keep", "", 84, -92),
+            ("isolate", '@loader.isolated("pandas")', 84, -4),
         ),
         (
             [package("pandas", 80.0, source="parent", last_used=UNKNOWN, freed_bytes=UNKNOWN)],
@@ -102,7 +102,7 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
         (
             [package("pandas", 80.0, late=True)],
             {"private": 90, "fresh": 5, "late": 85, "shared": 60},
-            ("isolate", '@loader.isolated("pandas")', 160, -16),
+            ("isolate", '@loader.isolated("pandas")', 160, 72),
         ),
         ([package("pandas", 80.0, last_used=NOW - 30)], {"shared": 0}, None),
         ([package("pandas", 80.0, active_calls=1.0)], {"shared": 0}, None),
@@ -111,22 +111,22 @@ def test_what_every_worker_imports_late_is_to_be_imported_before_the_fork():
         (
             [package("pandas", 80.0, last_used=UNKNOWN, late=True)],
             {"shared": 0, "last_work": NOW - 300},
-            ("isolate", '@loader.isolated("pandas")', 160, -16),
+            ("isolate", '@loader.isolated("pandas")', 160, 72),
         ),
         ([package("pandas", 80.0, last_used=UNKNOWN, late=True)], {"shared": 0}, None),
         ([package("pandas", 80.0, source="process", mechanism="stop")], {"shared": 0}, None),
-        ([package("tiny", 6.0)], {"shared": 0}, None),
+        ([package("tiny", 4.0)], {"shared": 0}, None),
         # What it leads to comes back with it.
         (
             [package("scipy", 60.0), package("sklearn", 80.0, imports=["scipy"])],
             {"shared": 0},
-            ("isolate", '@loader.isolated("sklearn")', 160, -16),
+            ("isolate", '@loader.isolated("sklearn")', 160, 72),
         ),
     ],
 )
 def test_idle_packages_are_to_be_isolated_unless_that_costs_more(packages, values, expected):
     workers = [served(pid, *packages, **{"fresh": 80} | values) for pid in (1, 2)]
-    isolating = [each for each in found(*workers) if each[0] in ("isolate", "keep")]
+    isolating = [each for each in found(*workers) if each[0] == "isolate"]
     assert isolating == ([expected] if expected else [])
 
 
@@ -168,9 +168,9 @@ WORKERS = st.builds(
 def test_advice_is_short_sorted_and_never_promises_more_than_there_is(workers):
     found = advice(workers, now=NOW)
     assert len(found) <= MOST
-    weights = [-each.peak_bytes if each.kind == "keep" else max(each.rest_bytes, each.peak_bytes) for each in found]
+    weights = [max(each.rest_bytes, each.peak_bytes) for each in found]
     assert weights == sorted(weights, reverse=True)
     assert all(weight >= LEAST_BYTES for weight in weights)
     total = sum(each.proportional_bytes for each in workers)
     assert all(each.rest_bytes <= total for each in found if each.kind in ("share", "manage", "import", "helpers"))
-    assert all(each.code or each.kind == "keep" for each in found)
+    assert all(each.code for each in found)

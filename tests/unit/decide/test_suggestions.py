@@ -122,6 +122,15 @@ def test_a_trend_is_high_where_emergency_is_less_than_fifteen_minutes_away(avail
     assert kinds(suggestions) == [("memory_trend_increasing", severity, 64.0 * MIB)]
 
 
+@pytest.mark.parametrize(("size", "expected"), [(16 * MIB, True), (16 * MIB - 1, False), (0, False)])
+def test_results_that_import_their_package_into_the_workers(size, expected):
+    """Also of a package that is not loaded: what its results imported stays."""
+    packages = [PackageMemory("pandas", "shop", 0.0, result_bytes=size)]
+    found = package_suggestions(packages, scope="app", total_bytes=100 * GIB)
+    assert kinds(found) == ([("package_imported_by_results", "medium", size)] if expected else [])
+    assert all('results="plain"' in each.recommendation for each in found)
+
+
 @pytest.mark.parametrize(
     ("size", "total", "expected"),
     [
@@ -304,6 +313,6 @@ def test_where_unloading_cannot_relieve_a_scope_what_can_is_recommended(held, ad
 
 
 def test_there_are_seven_types_on_scopes_and_three_on_packages():
-    on_packages = {"high_memory_footprint", "memory_leak", "increasing_memory_trend"}
+    on_packages = {*("high_memory_footprint", "package_imported_by_results", "memory_leak", "increasing_memory_trend")}
     assert on_packages < set(SUGGESTION_TYPES)
-    assert len(SUGGESTION_TYPES) == 10
+    assert len(SUGGESTION_TYPES) == 11

@@ -75,11 +75,11 @@ def test_the_host_is_shown_with_level_usage_and_trend(client):
 
 
 def test_packages_are_shown_with_memory_idle_time_mechanism_and_workers(client, shop):
-    options = {"source": "process", "timeout": 60.0}
+    options = {"source": "import", "timeout": 60.0}
+    isolated = {"mechanism": "stop", "source": "process", "timeout": 60.0, "memory_bytes": 30.0 * MIB}
     shop(
-        PackageState(
-            name="pandas", mechanism="stop", loaded=1.0, memory_bytes=30.0 * MIB, last_used=1e9 - 90, **options
-        ),
+        PackageState(name="pandas", loaded=2.0, result_bytes=9.0 * MIB, last_used=1e9 - 90, **isolated),
+        PackageState(name="torch", loaded=1.0, active_calls=4.0, waiting_calls=3.0, **isolated),
         PackageState(name="sympy", mechanism="recycle", last_used=-1.0, **options),
         PackageState(name="numpy", mechanism="recycle", loaded=1.0, last_used=-1.0, keep_loaded=True, **options),
         PackageState(name="lxml", mechanism="recycle", loaded=1.0, active_calls=2.0, verdict="stop", **options),
@@ -89,9 +89,10 @@ def test_packages_are_shown_with_memory_idle_time_mechanism_and_workers(client, 
         text_of_cell(row)[0].split(" ")[0]: text_of_cell(row)
         for row in re.findall(r"<tr id=.*?</tr>", page.text, re.DOTALL)
     }
-    assert rows["pandas"][1] == "30.0 MiB"
+    assert rows["pandas"][1] == "30.0 MiB 9.0 MiB in workers by results"
     assert rows["pandas"][2].endswith("timeout 60 s")
-    assert rows["pandas"][3:] == ["stop", "1 of 1", "Unload"]
+    assert rows["pandas"][3:] == ["stop", "1 of 1 2 processes", "Unload"]
+    assert rows["torch"][1:] == ["30.0 MiB", "in use timeout 60 s", "stop", "1 of 1 1 process, 3 calls wait", "Unload"]
     assert rows["sympy"] == ["sympy", "-", "not loaded", "recycle", "0 of 1", ""]
     assert rows["numpy"][0] == "numpy kept loaded"
     assert rows["numpy"][2] == "unknown timeout 60 s"
@@ -129,7 +130,7 @@ def test_an_app_is_led_by_its_roles_and_ends_with_advice(client, publish_worker,
     assert text.index("gunicorn worker") < text.index("pandas")
     assert "30.0 MiB less at rest, 20.0 MiB less at the peak : share what 2 gunicorn workers load" in text
     assert "mempressure run --manage --share -- COMMAND" in text
-    assert "20.0 MiB less at rest, 16.0 MiB more at the peak : run what uses pandas" in text
+    assert "20.0 MiB less at rest, 2.0 MiB less at the peak : run what uses pandas" in text
     assert '@loader.isolated("pandas")' in text
 
 
