@@ -279,7 +279,7 @@ class Declarations:
         def scopes() -> "Iterable[ScopeMemory]":
             from mempressure.worker.memory_view import MemoryReader  # only paid for where one is to be loaded again
 
-            return MemoryReader(self._packages.configuration).measure(self._packages.process_pids()).scopes
+            return MemoryReader(self._packages.configuration).measure(self._packages.isolated).scopes
 
         return Upkeep(self._packages.residents, is_kept=is_kept, limit=limit, scopes=scopes)
 

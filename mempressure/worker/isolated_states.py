@@ -24,6 +24,7 @@ def isolated_states(
 
 def _isolated_state(package: "IsolatedPackage", processes: Collection[ProcessMemory], growth: float) -> PackageState:
     memory_bytes = sum(process.private for process in processes)
+    last_used = package.last_used_anywhere
     return PackageState(
         name=package.name,
         mechanism="stop",
@@ -31,18 +32,18 @@ def _isolated_state(package: "IsolatedPackage", processes: Collection[ProcessMem
         timeout=package.timeout,
         priority=package.priority,
         keep_loaded=package.keep_loaded,
-        processes_id=getattr(package, "processes_id", ""),
-        loaded=float(getattr(package, "processes_running", package.process_pid is not None)),
+        processes_id=package.processes_id,
+        loaded=float(len(package.process_pids)),
         active_calls=float(package.active_calls),
-        waiting_calls=float(getattr(package, "waiting_calls", 0)),
+        waiting_calls=float(package.waiting_calls),
         # Nothing else is in its processes: all of it is its own, and goes with them.
         memory_bytes=float(memory_bytes),
         proportional_bytes=float(sum(process.proportional for process in processes)),
-        result_bytes=float(getattr(package, "result_bytes", 0)),
+        result_bytes=float(package.imported.size),
         cumulative_bytes=float(memory_bytes),
         freed_bytes=float(memory_bytes),
         growth=growth,
-        last_used=UNKNOWN if package.last_used is None else package.last_used,
+        last_used=UNKNOWN if last_used is None else last_used,
         uses=float(package.uses),
         loads=float(package.loads),
         refaults=float(package.refaults),

@@ -19,7 +19,6 @@ from mempressure.state.node import AppReading, app_memory
 from mempressure.state.node_reader import read_node
 from mempressure.state.records import PROCESS_SOURCE, WorkerState
 from mempressure.worker.isolated_states import isolated_states
-from mempressure.worker.registry import pids_of
 from mempressure.worker.sampler import WorkerSampler
 
 _log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class MemoryReader:
 
     def measure(self, isolated: Mapping[str, IsolatedPackage]) -> MemoryView:
         """Measure now; `isolated` are the packages of this process that live in processes of their own."""
-        pids = {package.name: pids_of(package) for package in list(isolated.values())}
+        pids = {package.name: package.process_pids for package in list(isolated.values())}
         worker, memory = self._sampler.sample(pids, thorough=True)
         worker.packages = isolated_states(isolated, memory)  # processes that others share count once for the app
         others = self._others()

@@ -75,6 +75,8 @@ class WorkerSampler:
     ) -> tuple[WorkerState, dict[str, dict[int, ProcessMemory]]]:
         """Return the worker's state without packages, and the memory of its package processes by package and pid.
 
+        What a package process started is part of it.
+
         Args:
             processes: the pids of each isolated package's processes.
             thorough: measure even if the last measurement was costly and recent.
@@ -128,10 +130,15 @@ class WorkerSampler:
         self._own = process_memory()
         self._supervisor_memory = _memory_or_nothing(self._finder.find().pid)
         self._processes = {}
+        if not any(processes.values()):
+            return
+        from mempressure.package_process.descendants import memory_of_tree  # only paid for where one runs
+
         for name, pids in processes.items():
             for pid in pids:
                 with suppress(ProcessLookupError):  # it has just ended
-                    self._processes.setdefault(name, {})[pid] = process_memory(pid)
+                    private, proportional = memory_of_tree(pid)
+                    self._processes.setdefault(name, {})[pid] = ProcessMemory(proportional, private)
 
     def _add_cgroup(self, state: WorkerState) -> None:
         try:

@@ -3,7 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -35,11 +35,21 @@ class FakePackage:
 
     timeout, last_used, load_seconds, refault_level, last_refault, refault_delay = 60.0, 1.0, 1.0, 0.0, None, 0.0
     loads = 1
-    uses = refaults = unloads = reclaimed_bytes = active_calls = 0
+    uses = refaults = unloads = reclaimed_bytes = active_calls = waiting_calls = 0
+    processes_id = ""
+    imported = SimpleNamespace(size=0)
 
     def __init__(self, name, size, *, priority=0, keep_loaded=False):
         self.name, self.size, self.priority, self.keep_loaded = name, size, priority, keep_loaded
         self.process_pid = None
+
+    @property
+    def process_pids(self):
+        return [] if self.process_pid is None else [self.process_pid]
+
+    @property
+    def last_used_anywhere(self):
+        return self.last_used
 
     def load(self):
         self.process_pid = id(self)
