@@ -43,7 +43,7 @@ def work(*, again: bool) -> None:
     while True:
         time.sleep(0.1)
         for holder in holders:
-            if again and holder.package.process_pid is None:
+            if again and not holder.package.process_pids:
                 holder()
 
 

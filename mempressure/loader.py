@@ -514,6 +514,7 @@ class LazyLoader:
                     self._configuration,
                     on_change=self._changed,
                     emergency=lambda: self._process_monitor().thresholds.emergency,
+                    unloading=lambda: self._process_monitor().thresholds.unload_packages,
                 )
                 self._declarations = Declarations(self._packages)
             return self._declarations

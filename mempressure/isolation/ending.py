@@ -16,8 +16,8 @@ from mempressure.protocol.slots import SlotRecord
 _KILL_SECONDS = 5.0  # for a killed process to end; only one stuck in the kernel takes longer
 _EXIT_SECONDS = 1.0  # from its last message to its end
 
-Asked = Mapping[int, "Channel | str"]
-"""By slot: a connection over which the process answers, or why it stays."""
+Asked = Mapping[int, "tuple[Channel, int] | str"]
+"""By slot: a connection over which the process answers, and the private bytes that it held; or why it stays."""
 
 
 class Stopped(NamedTuple):
@@ -33,14 +33,15 @@ class Stopped(NamedTuple):
     """Failures of hooks, and what had to be killed."""
 
 
-def ask_to_end(processes: Processes, *, idle_for: float | None = None) -> Asked:
+def ask_to_end(processes: Processes, *, measure: Callable[[int], int], idle_for: float | None = None) -> Asked:
     """Ask every process to end if it has nothing to do, without waiting.
 
     Args:
         processes: of one generation.
+        measure: returns the private bytes of a process and of what it started; raises `OSError` where it ended.
         idle_for: seconds; a process that ended a call less than that ago stays.
     """
-    asked: dict[int, Channel | str] = {}
+    asked: dict[int, tuple[Channel, int] | str] = {}
     for number, record in sorted(processes.generation.records().items(), reverse=True):
         call = record.call
         if call and has_caller(record):
@@ -48,11 +49,21 @@ def ask_to_end(processes: Processes, *, idle_for: float | None = None) -> Asked:
         elif call:
             end_call(record, call)
         else:
-            asked[number] = _asked(slots.control_path(processes.generation.directory, number), idle_for)
+            path = slots.control_path(processes.generation.directory, number)
+            held = _measured(measure, record.pid)  # before it may begin to end
+            channel = _asked(path, idle_for)
+            asked[number] = "did not answer" if channel is None else (channel, held)
     return asked
 
 
-def _asked(path: str, idle_for: float | None) -> "Channel | str":
+def _measured(measure: Callable[[int], int], pid: int) -> int:
+    try:
+        return measure(pid)
+    except OSError:  # it has ended meanwhile
+        return 0
+
+
+def _asked(path: str, idle_for: float | None) -> "Channel | None":
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(1.0)
     try:
@@ -61,32 +72,27 @@ def _asked(path: str, idle_for: float | None) -> "Channel | str":
         channel.send(frames.STOP, frames.encode(idle_for))
     except OSError:  # it is ending, or hangs
         connection.close()
-        return "did not answer"
+        return None
     return channel
 
 
-def finish(processes: Processes, asked: Asked, *, deadline: float, measure: Callable[[int], int]) -> Stopped:
+def finish(processes: Processes, asked: Asked, *, deadline: float) -> Stopped:
     """Wait for the end of processes that were asked to end; kill those that have not done by the deadline.
 
     Args:
         processes: of one generation.
         asked: as `ask_to_end` returned it.
         deadline: in seconds of the monotonic clock.
-        measure: returns the private bytes of a process and of what it started; raises `OSError` where it ended.
     """
     ended = held = 0
     reasons: list[str] = []
     problems: list[str] = []
-    for number, channel in asked.items():
+    for number, answered in asked.items():
         record = processes.generation.record(number)
-        if isinstance(channel, str) or record is None:
-            reasons.append(str(channel))
+        if isinstance(answered, str) or record is None:
+            reasons.append(str(answered))
             continue
-        pid, size = record.pid, 0
-        try:
-            size = measure(pid)
-        except OSError:  # it has ended meanwhile
-            size = 0
+        channel, size = answered
         reason, told = _outcome(channel, record, deadline)
         problems += told
         if reason is None and not _has_ended(processes, record, deadline):

@@ -64,7 +64,8 @@ class IsolatedPackage(Counters):
         on_unload: a function of a module, run in a process before it ends in an orderly way.
         on_start: returns the functions that are run in a process before it imports anything.
         on_change: called after a process was started and after the package was unloaded, in the thread that did it.
-        reserve: called before a process is started, to reserve the memory that it is known to need.
+        reserve: called before the first process is started, to reserve the memory that it is known to need.
+        reserve_another: the same for one process more, which calls can do without.
         app: the name of the app whose workers share the processes.
         runtime: the runtime directory; the configured one by default.
         clock: returns the time in Unix seconds.
@@ -87,6 +88,7 @@ class IsolatedPackage(Counters):
         on_start: Callable[[], Sequence[HookName]] = tuple,
         on_change: Callable[[], None] | None = None,
         reserve: Reserve | None = None,
+        reserve_another: Reserve | None = None,
         app: str = "",
         runtime: Path | None = None,
         clock: Callable[[], float] = time.time,
@@ -105,6 +107,7 @@ class IsolatedPackage(Counters):
         self.on_change = on_change
         self._on_start = on_start
         self._reserve = reserve
+        self._reserve_another = reserve_another
         self._hooks = [] if on_unload is None else [hook_name(on_unload)]
         self._app = app
         self._runtime = runtime
@@ -259,7 +262,7 @@ class IsolatedPackage(Counters):
         if processes is None or reason is not None:
             return 0, reason
         unloaded_at = self._clock()
-        asked = ask_to_end(processes, idle_for=idle_for)
+        asked = ask_to_end(processes, measure=self._measure, idle_for=idle_for)
         stopped = self._finish(processes, asked, time.monotonic() + deadline_seconds)
         if stopped.ended:
             with self._lock:
@@ -286,7 +289,7 @@ class IsolatedPackage(Counters):
             return
         generation = processes.generation
         if generation.is_last_user():
-            self._finish(processes, ask_to_end(processes), time.monotonic() + seconds)
+            self._finish(processes, ask_to_end(processes, measure=self._measure), time.monotonic() + seconds)
             kill_all(processes)
             generation.remove()
         processes.close()
@@ -302,9 +305,10 @@ class IsolatedPackage(Counters):
 
     # What `processes.Processes` asks of it
 
-    def reserve(self) -> Reservation:
+    def reserve(self, *, another: bool) -> Reservation:
         """Reserve the memory that a process is known to need."""
-        return Reservation(0) if self._reserve is None else self._reserve(self.name, self.cost_bytes)
+        reserve = self._reserve_another if another else self._reserve
+        return Reservation(0) if reserve is None else reserve(self.name, self.cost_bytes)
 
     def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
         """Count a process that this worker started, and say what its function's module adds to it."""
@@ -405,7 +409,7 @@ class IsolatedPackage(Counters):
         }
 
     def _finish(self, processes: Processes, asked: Asked, deadline: float) -> Stopped:
-        stopped = finish(processes, asked, deadline=deadline, measure=self._measure)
+        stopped = finish(processes, asked, deadline=deadline)
         for problem in stopped.problems:
             self.count_problem("ending the process of package %r: %s", self.name, problem)
         return stopped

@@ -28,8 +28,8 @@ _AGAIN_SECONDS = 5.0  # after one process more could not be started
 class Events(Protocol):
     """What happens to the processes, for the package's counters."""
 
-    def reserve(self) -> Reservation:
-        """Reserve memory for a process; raises `MemoryBudgetExceeded` where there is none."""
+    def reserve(self, *, another: bool) -> Reservation:
+        """Reserve memory for the first process or another; raises `MemoryBudgetExceeded` where there is none."""
 
     def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
         """Count a process that this worker started; importing its module and that one's parents added so much."""
@@ -186,7 +186,7 @@ class Starter:
     def _start_in(self, number: int, listener: socket.socket | None) -> None:
         """Start a process in a free slot, with the lock held; without a listening socket it gets a new one."""
         began = time.perf_counter()
-        reservation = self._events.reserve()
+        reservation = self._events.reserve(another=listener is not None)
         try:
             try:
                 listener = listener or new_listener(self._generation)

@@ -59,6 +59,27 @@ class AdmissionControl:
         """
         return self._reserve(package, cost, isolated=True)
 
+    def reserve_for_another(self, package: str, cost: int, *, below: float) -> Reservation:
+        """Reserve what one package process more takes, which calls can do without: nothing is unloaded for it.
+
+        Args:
+            package: the package.
+            cost: bytes, 0 where it is not known here.
+            below: a threshold that it must not enter, a ratio.
+
+        Raises:
+            MemoryBudgetExceeded: its cost is known and does not fit.
+        """
+        with self._lock:
+            under_way = list(self._reservations)
+            view = self._measure(self._isolated)
+            cost = cost or view.costs.get((package, True), 0)
+            reserved = self._outstanding(under_way, view)
+            admission = decide(cost, scopes=view.scopes, reserved=reserved, emergency=below, idle=[])
+            if admission.admitted or not cost:
+                return self._reserved(cost)
+            raise MemoryBudgetExceeded(_refusal(package, cost, admission, [], below))
+
     def reserve_for_import(self, package: str, cost: int = 0) -> Reservation:
         """Reserve what importing a package into this process takes; as `reserve_for_process`."""
         return self._reserve(package, cost, isolated=False)

@@ -177,6 +177,7 @@ class Declarations:
                     name,
                     on_change=self._packages.on_change,
                     reserve=self._reserve_process,
+                    reserve_another=self._reserve_another,
                     message_limit=self._packages.configuration.message_limit or sys.maxsize,
                     on_start=lambda: self._on_start(name, names),
                     app=self._packages.configuration.app,
@@ -303,6 +304,7 @@ class Declarations:
         """Begin anew in a forked child."""
         self._lock = threading.Lock()
         self.admission = self._make_admission()
+        self._spare = None
 
     def _keep(self, unit: _Unit) -> _Unit:
         """Add a resident or a cache; one that the same function declared before, as before a reload, gives way to it.
@@ -340,8 +342,10 @@ class Declarations:
         }
 
     def _make_admission(self) -> "AdmissionControl | None":
-        if not self._packages.configuration.admission or identity.packages() is not None:
-            return None
+        off = not self._packages.configuration.admission or identity.packages() is not None
+        return None if off else self._admission_control()
+
+    def _admission_control(self) -> "AdmissionControl":
         from mempressure.worker.admission_control import AdmissionControl  # off by default
         from mempressure.worker.memory_view import MemoryReader
 
@@ -365,6 +369,13 @@ class Declarations:
                 "see mempressure_feature_supported and docs/metrics.md"
             )
         return Reservation(0) if self.admission is None else self.admission.reserve_for_process(package, cost)
+
+    def _reserve_another(self, package: str, cost: int) -> "Reservation":
+        """Reserve memory for one package process more: also where loads need no reservation, it has to have room."""
+        if self.admission is None and self._spare is None:
+            self._spare = self._admission_control()
+        control = self.admission or self._spare
+        return control.reserve_for_another(package, cost, below=self._packages.unloading())  # type: ignore[union-attr]  # made above
 
     def _reserve_import(self, package: str, cost: int) -> "Reservation":
         from mempressure.packages.reservation import Reservation

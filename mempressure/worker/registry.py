@@ -22,6 +22,7 @@ class Packages:
         configuration: of the process.
         on_change: called when something was loaded or unloaded.
         emergency: returns the threshold that a load must not enter, a ratio.
+        unloading: returns the threshold that unloading begins at, a ratio.
 
     Attributes:
         isolated: those that run in processes of their own, by name.
@@ -31,11 +32,17 @@ class Packages:
     """
 
     def __init__(
-        self, configuration: Configuration, *, on_change: Callable[[], None], emergency: Callable[[], float]
+        self,
+        configuration: Configuration,
+        *,
+        on_change: Callable[[], None],
+        emergency: Callable[[], float],
+        unloading: Callable[[], float],
     ) -> None:
         self.configuration = configuration
         self.on_change = on_change
         self.emergency = emergency
+        self.unloading = unloading
         self.isolated: dict[str, IsolatedPackage] = {}
         self.measured: MeasuredProcesses = {}
         self.tracker: PackageTracker | None = None

@@ -78,7 +78,7 @@ def _stopped_again_and_again(package: Any, stage: Stage) -> dict[str, Any]:
         stage.step("used")
         levels.append(stage.settled_bytes())
         if cycle < stage.cycles:
-            pid = package.process_pid
+            pid = next(iter(package.process_pids), None)
             reclaimed, refused = package.unload()
             if refused is not None or _lives(pid):
                 return refusal(refused or f"its process {pid} lives on")

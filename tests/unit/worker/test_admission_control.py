@@ -110,6 +110,16 @@ def test_a_reservation_counts_until_it_is_released():
     process.admission.reserve_for_process("numpy", 300)
 
 
+def test_one_process_more_has_its_room_or_is_not_started_and_nothing_is_unloaded_for_it():
+    idle, pandas = loaded(FakePackage("sympy", 300), FakePackage("pandas", 200))
+    process = FakeProcess(idle, pandas, base=0)
+    process.admission.reserve_for_another("pandas", 200, below=0.8)
+    with pytest.raises(MemoryBudgetExceeded, match="no room to load package 'pandas'"):
+        process.admission.reserve_for_another("pandas", 200, below=0.8)  # 500 held, 200 reserved
+    process.admission.reserve_for_another("pandas", 0, below=0.5)  # its cost is not known yet
+    assert process.loaded() == ["pandas", "sympy"]
+
+
 def test_what_the_host_of_a_reservation_holds_already_is_not_counted_twice():
     package = FakePackage("pandas", 300)
     process = FakeProcess(package, base=0)

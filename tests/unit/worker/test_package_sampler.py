@@ -12,7 +12,9 @@ from mempressure.worker.registry import Packages
 @pytest.fixture
 def packages():
     """The declared packages of a process: residents of 5 and 7 bytes."""
-    packages = Packages(load_configuration(environ={}), on_change=lambda: None, emergency=lambda: 0.9)
+    packages = Packages(
+        load_configuration(environ={}), on_change=lambda: None, emergency=lambda: 0.9, unloading=lambda: 0.8
+    )
     for name, size in (("shop.model", 5), ("shop.<locals>.table", 7)):
         packages.residents[name] = Resident(object, name=name, timeout=60.0)
         packages.residents[name]()
