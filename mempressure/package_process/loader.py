@@ -28,6 +28,24 @@ class LoaderInside:
         """Remember a function that is run before anything is imported; see `LazyLoader.on_start`."""
         return remembered
 
+    def resident(self, *function: "Callable[[], Any]", **options: "Any") -> "Any":
+        """Declare an object that is loaded once here; see `LazyLoader.resident`."""
+        from mempressure.package_process import residents  # most processes have none
+
+        return residents.resident(*function, **options)
+
+    def cache(self, *function: "Callable[..., Any]", **options: "Any") -> "Any":
+        """Keep a function's results; see `LazyLoader.cache`."""
+        from mempressure.package_process import residents  # most processes have none
+
+        return residents.cache(*function, **options)
+
+    def installed(self, name: str) -> bool:
+        """Return whether module `name` could be imported; see `LazyLoader.installed`."""
+        # Not an import statement: what lives in this folder needs nothing of what is built on it.
+        found: bool = importlib.import_module("mempressure.packages.installed").is_installed(name)
+        return found
+
     def on_pressure(self, _level: str) -> "Callable[[Callable[..., Any]], Callable[..., Any]]":
         """Leave a function as it is: it is for workers."""
         return lambda callback: callback
