@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from types import MethodType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, cast
 
+from mempressure.forks import ensure_own_process
 from mempressure.residents.load_cost import LoadCost
 from mempressure.residents.reclaim import reclaim
 from mempressure.residents.unit import Unit
@@ -106,6 +107,7 @@ class Cache(Unit, Generic[P, R]):
             TypeError: an argument is not hashable.
         """
         key = self._key(args, kwargs)
+        ensure_own_process()
         with self._lock:
             self.uses += 1
             self.last_used = now = self._clock()

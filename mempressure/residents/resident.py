@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
 from mempressure.errors import MempressureError
+from mempressure.forks import ensure_own_process
 from mempressure.packages.reservation import Reservation, Reserve
 from mempressure.residents.load_cost import LoadCost
 from mempressure.residents.reclaim import reclaim
@@ -68,6 +69,7 @@ class Resident(Unit, Generic[T]):
             Exception: what loading it raised, in each call that waited for it; the next call tries again.
             MemoryBudgetExceeded: there is not enough memory for it.
         """
+        ensure_own_process()
         with self._lock:
             self.uses += 1
             if self._slot:

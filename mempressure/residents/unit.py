@@ -1,12 +1,12 @@
 """The base of residents and caches: one unit that is loaded, used, let go and published under one name."""
 
-import os
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mempressure.decide.backoff import decayed, factor
+from mempressure.forks import ensure_own_process, in_child
 from mempressure.isolation.counters import Counters
 from mempressure.measure.reading import CLOCK_SET_BACK_SECONDS, UNKNOWN
 from mempressure.residents.reclaim import reclaim
@@ -118,6 +118,7 @@ class Unit(Counters):
             By how many bytes the process' private memory fell, and None; or 0 and why it was left alone: "not loaded",
             "in use: ...", "used 3.2 s ago", or that it is shared with the parent.
         """
+        ensure_own_process()
         with self._lock:
             reason = self._reason_to_keep(idle_for)
             if reason is not None:
@@ -210,4 +211,4 @@ def _after_fork_in_child() -> None:
         unit.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+in_child(_after_fork_in_child)

@@ -11,6 +11,7 @@ import pytest
 from mempressure.act.order_client import give_order
 from mempressure.config.paths import socket_path
 from mempressure.errors import AgentUnreachableError
+from mempressure.state.node_reader import read_node
 from stack.engines import ROOT
 from tests.support.waiting import until
 
@@ -46,7 +47,7 @@ def start(tmp_path, runtime_dir, state_dir):
         process.wait(10)
 
 
-@pytest.mark.parametrize("use", ["loader", "packages", "work", "import", "module"])
+@pytest.mark.parametrize("use", ["loader", "packages", "work", "import", "module", "resident"])
 def test_the_child_has_an_agent_of_its_own_from_its_next_use_on(start, runtime_dir, use):
     parent, child = start(use)
     directory = runtime_dir / str(os.geteuid())
@@ -59,3 +60,14 @@ def test_the_child_has_an_agent_of_its_own_from_its_next_use_on(start, runtime_d
     assert answers(parent)
     assert (directory / f"{child}.state").exists()
     assert (directory / f"{parent}.state").exists()
+
+
+def test_what_a_resident_was_loaded_with_before_the_fork_is_the_parents(start, runtime_dir):
+    _, child = start("resident")
+
+    def source():
+        app = read_node(runtime_dir, on_problem=lambda problem: None).apps.get("forks")
+        workers = [] if app is None else [worker for worker in app.workers if worker.pid == child]
+        return next((each.source for worker in workers for each in worker.packages if each.name == "table"), "")
+
+    assert until(source, "the child's state", seconds=20) == "parent"

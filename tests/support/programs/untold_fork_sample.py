@@ -20,6 +20,15 @@ import bisect  # noqa: E402 -- tracked, and so after its declaration
 work = loader.background_work("in the child")
 
 
+@loader.resident(name="table")
+def table() -> list[int]:
+    """Load something that the child then has from its parent."""
+    return [1]
+
+
+table()
+
+
 def idles() -> bool:
     """Return whether the agent's thread waits, the module armed: it would else hold locks of the interpreter."""
     ages = [time.time() - path.stat().st_mtime for path in folder.glob("runtime/*/*.state")]
@@ -37,6 +46,7 @@ USES = {
     "work": hold,
     "import": lambda: deferred.scheduler,
     "module": lambda: bisect.bisect,
+    "resident": table,
 }
 while not idles():
     time.sleep(0.02)
