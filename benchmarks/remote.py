@@ -1,14 +1,19 @@
-"""The functions that the benchmark of calls has run in another process, whichever way."""
+"""The functions that the benchmarks of calls have run in another process, whichever way."""
 
 import os
-from typing import Any
+import time
+
+TYPE_CHECKING = False  # typing's own would load typing, and be counted as what a process holds
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def nothing() -> None:
     """Do no work: what a call costs is then all there is."""
 
 
-def echo(array: Any) -> Any:
+def echo(array: "Any") -> "Any":
     """Give an array back."""
     return array
 
@@ -21,6 +26,19 @@ def pid() -> int:
 def busy() -> int:
     """Be in one call of C code that gives no other thread of the process a turn."""
     return sum(range(10**13))
+
+
+def pause(seconds: float) -> None:
+    """Take a time without using a core."""
+    time.sleep(seconds)
+
+
+def compute(count: int) -> int:
+    """Use a core, in pure Python: `count` additions."""
+    total = 0
+    for number in range(count):
+        total += number & 7
+    return total
 
 
 def touch_numpy() -> None:

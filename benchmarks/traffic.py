@@ -54,12 +54,16 @@ class Phase:
         if len(self.examples) < EXAMPLES:
             self.examples.append(f"{page.path}: {status} {body!r:.300}")
 
+    @property
+    def rate(self) -> float:
+        """Return how many requests were answered each second, once it has ended."""
+        return len(self.latencies) / self._seconds
+
     def row(self) -> list[str]:
         """Return a row for the report: requests, per second, failed, wrong, sent again, p50, p99 and maximum in ms."""
         ordered = sorted(self.latencies)
         times = [f"{1000 * value:.1f}" for value in (quantile(ordered, 0.5), quantile(ordered, 0.99), ordered[-1])]
-        rate = f"{len(ordered) / self._seconds:.0f}"
-        return [f"{len(ordered)}", rate, f"{self.failed}", f"{self.wrong}", f"{self.retried}", *times]
+        return [f"{len(ordered)}", f"{self.rate:.0f}", f"{self.failed}", f"{self.wrong}", f"{self.retried}", *times]
 
 
 class Traffic:
@@ -69,15 +73,18 @@ class Traffic:
         port: of the server, on loopback.
         pages: what to ask for.
         clients: how many.
+        kept: whether each keeps its connection; else it makes one for each request, as most proxies do: several workers
+            that accept from one socket share new connections better than kept ones.
     """
 
     COLUMNS = ("requests", "a second", "failed", "wrong", "sent again", "p50 ms", "p99 ms", "max ms")
 
-    def __init__(self, port: int, pages: Sequence[Page], *, clients: int = 16) -> None:
+    def __init__(self, port: int, pages: Sequence[Page], *, clients: int = 16, kept: bool = True) -> None:
         self.phase = Phase("start")
         self._port = port
         self._pages = pages
         self._weights = [page.weight for page in pages]
+        self._headers = {} if kept else {"Connection": "close"}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
@@ -121,12 +128,12 @@ class Traffic:
         reused = connection.sock is not None
         try:
             try:
-                answer = _answer(connection, page.path)
+                answer = _answer(connection, page.path, self._headers)
             except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
                 if not reused:
                     raise
                 connection.close()
-                answer = _answer(connection, page.path)
+                answer = _answer(connection, page.path, self._headers)
                 with self._lock:
                     phase.retried += 1
             status, body = answer.status, answer.read()
@@ -137,7 +144,7 @@ class Traffic:
             phase.take(page, status, body, time.monotonic() - started)
 
 
-def _answer(connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
+def _answer(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     """Send a request and return its answer, of which the status line has arrived."""
-    connection.request("GET", path)
+    connection.request("GET", path, headers=headers)
     return connection.getresponse()

@@ -24,6 +24,10 @@ STARTS = 15
 class Way(Protocol):
     """Runs functions in a process that it starts, at the first call at the latest."""
 
+    @property
+    def processes(self) -> int:
+        """Return how many processes it has now."""
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function and return its result."""
 
@@ -32,12 +36,21 @@ class Way(Protocol):
 
 
 class Host:
-    """The package process, as `loader.isolated` has it."""
+    """The package process, as `loader.isolated` has it.
 
-    def __init__(self) -> None:
+    Args:
+        processes: how many at a time, as for `loader.isolated`.
+    """
+
+    def __init__(self, *, processes: int | str | None = 1) -> None:
         from mempressure.isolation.function import IsolatedPackage
 
-        self._package = IsolatedPackage("json")
+        self._package = IsolatedPackage("errno", processes=processes)
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes it has now."""
+        return len(self._package.process_pids)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function and return its result."""
@@ -57,6 +70,11 @@ class Pool:
 
         self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
+    @property
+    def processes(self) -> int:
+        """Return that it has one."""
+        return 1
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function and return its result."""
         return self._pool.submit(function, *arguments).result(timeout=60)
@@ -73,6 +91,11 @@ class Loky:
         from joblib.externals.loky import ProcessPoolExecutor
 
         self._pool = ProcessPoolExecutor(1)
+
+    @property
+    def processes(self) -> int:
+        """Return that it has one."""
+        return 1
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function and return its result."""
