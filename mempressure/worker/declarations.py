@@ -64,6 +64,7 @@ class Declarations:
         self._packages = packages
         self._lock = threading.Lock()
         self.admission = self._make_admission()
+        self._spare: AdmissionControl | None = None
         self._started_with: dict[str, list[HookName]] = {}
 
     def ensure_tracker(self) -> "PackageTracker":

@@ -85,7 +85,7 @@ class WorkerSampler:
         now = time.monotonic()
         if self.measures_memory and (thorough or now >= self._next_measurement):
             began = time.thread_time()  # on a busy machine the clock would count what others take: 15 ms for 8
-            self._measure(processes)
+            self._measure(processes, oldest_seconds=0.1 if thorough else 0.9)
             self._next_measurement = now + (time.thread_time() - began) / MAX_TIME_SHARE
         # A process that has ended holds nothing, whenever it was measured.
         living: dict[str, dict[int, ProcessMemory]] = {}
@@ -126,19 +126,18 @@ class WorkerSampler:
         # Where its server shows no work, none is seen either.
         return began != UNKNOWN and 0 <= last_work <= began + 0.1 and 0 <= self._clock() - began < SETTLING_SECONDS
 
-    def _measure(self, processes: Mapping[str, Collection[int]]) -> None:
+    def _measure(self, processes: Mapping[str, Collection[int]], *, oldest_seconds: float) -> None:
         self._own = process_memory()
         self._supervisor_memory = _memory_or_nothing(self._finder.find().pid)
         self._processes = {}
         if not any(processes.values()):
             return
-        from mempressure.package_process.descendants import memory_of_tree  # only paid for where one runs
+        from mempressure.isolation.generation import memory_of  # only paid for where one runs
 
         for name, pids in processes.items():
             for pid in pids:
                 with suppress(ProcessLookupError):  # it has just ended
-                    private, proportional = memory_of_tree(pid)
-                    self._processes.setdefault(name, {})[pid] = ProcessMemory(proportional, private)
+                    self._processes.setdefault(name, {})[pid] = memory_of(pid, oldest_seconds=oldest_seconds)
 
     def _add_cgroup(self, state: WorkerState) -> None:
         try:

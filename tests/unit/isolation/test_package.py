@@ -14,6 +14,8 @@ import pytest
 
 from mempressure.errors import IsolationError, ProcessDiedError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.function import IsolatedFunction, IsolatedPackage
+from mempressure.isolation.generation import memory_of
+from mempressure.measure.process import ProcessMemory
 from tests.support.doubles.clock import Clock
 from tests.support.forking import in_child
 from tests.support.functions import isolated_functions as functions
@@ -127,6 +129,19 @@ def test_unload_gives_back_what_the_process_held(package, isolate):
     assert not psutil.pid_exists(pid)
     assert (package.unloads, package.reclaimed_bytes, package.process_pid) == (1, reclaimed, None)
     assert package.unload() == (0, "not loaded")
+
+
+def test_one_worker_measures_a_process_and_the_others_read_it(package, isolate):
+    pid = isolate(functions.pid)()
+    measured = memory_of(pid, oldest_seconds=60)
+    assert measured.private > 2_000_000
+    (record,) = package._processes.generation.records().values()
+    record.private = 12345
+    assert memory_of(pid, oldest_seconds=60) == ProcessMemory(measured.proportional, 12345)
+    assert memory_of(pid, oldest_seconds=0).private > 2_000_000
+    package.unload()
+    with pytest.raises(ProcessLookupError):
+        memory_of(pid, oldest_seconds=0)
 
 
 def test_unload_counts_nothing_for_a_process_that_cannot_be_measured(make_package):
