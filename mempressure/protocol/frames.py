@@ -135,13 +135,16 @@ class Channel:
         self.socket = connection
         self._first = bytearray(_FIRST_READ_BYTES)
         self._first_view = memoryview(self._first)
+        self._got = self._used = 0  # bytes in `_first`, and of those the ones that were copied on
         self._begin()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
 
     def _begin(self) -> None:
-        """Expect a new message."""
-        self._got = 0  # bytes of it in `_first`
-        self._used = 0  # of those the ones copied on
+        """Expect a new message, whose beginning may have come with the last one."""
+        ahead = self._got - self._used
+        if ahead:
+            self._first[:ahead] = self._first[self._used : self._got]
+        self._got, self._used = ahead, 0
         self._parts: list[bytearray | mmap.mmap] | None = None  # where the rest goes; None before its header is known
         self._filled = 0  # parts that are complete
         self._done = 0  # bytes of the part that is not
@@ -209,15 +212,17 @@ class Channel:
             NoMemoryForMessageError: there is no memory for the message.
             BlockingIOError, TimeoutError: it is not complete; call again to go on.
         """
-        # Since the ends take turns, only this message can be in the socket: one read gets all of a small one.
+        # One read gets all of a small message, and where log records precede an answer the beginning of the next.
         while self._got < _HEADER.size:
             self._got += self._read(self._first_view[self._got :])
         kind, count, size, number, nanoseconds = _HEADER.unpack_from(self._first)
         if self._parts is None:
             self._used = _HEADER.size
-            if not count and self._got == _HEADER.size + size:  # by far the most
-                body = bytes(self._first_view[_HEADER.size : self._got])
-                self._got = self._used = 0
+            end = _HEADER.size + size
+            if not count and self._got >= end:  # by far the most
+                body = bytes(self._first_view[_HEADER.size : end])
+                self._used = end
+                self._begin()
                 return Frame(kind, Payload(body), number, nanoseconds)
             if count > _MOST_BUFFERS:
                 raise ValueError(f"a message of {count} buffers, which nothing of mempressure has sent")

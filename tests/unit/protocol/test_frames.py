@@ -229,3 +229,37 @@ def test_any_plain_value_with_any_buffers_arrives(value, sizes):
     finally:
         for end in ends:
             end.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 30, 1000, 4050, 4060, 4064, 4070, 5000, 70_000, LARGE_BYTES]), max_size=8),
+    pause_after=st.integers(0, 10_000),
+)
+def test_messages_that_come_together_are_received_one_after_the_other(sizes, pause_after):
+    """As log records before an answer do: one read of the socket may have several of them, and a part of the last."""
+    one, other = socket.socketpair()
+    sender, receiver = Channel(one), Channel(other)
+    values = [bytes([number]) * size for number, size in enumerate(sizes)]
+    whole = recorded(values)
+    try:
+        thread = threading.Thread(target=lambda: (one.sendall(whole[:pause_after]), one.sendall(whole[pause_after:])))
+        thread.start()
+        assert [decode(receiver.receive().payload) for _ in values] == values
+        thread.join(timeout=10)
+        assert not receiver.receiving
+    finally:
+        sender.close()
+        receiver.close()
+
+
+def recorded(values):
+    """Return what a channel sends for these values, as one text."""
+    one, other = socket.socketpair()
+    with one, other:
+        sent = []
+        channel = Channel(one)
+        channel._send_all = lambda data, _waiting: sent.append(bytes(data))
+        for value in values:
+            channel.send(frames.LOG, encode(value))
+        return b"".join(sent)
