@@ -39,17 +39,22 @@ class NotRunError(ProcessDiedError):
 class Queue(Protocol):
     """Where calls wait: the processes that may run them."""
 
-    def connect(self, began: int) -> socket.socket:
-        """Return a new connection; `began` is when the call was made, in nanoseconds of the monotonic clock."""
+    def connect(self, began: int) -> tuple[socket.socket, int]:
+        """Return a new connection, and what names the socket where its calls wait.
+
+        Args:
+            began: when the call was made, in nanoseconds of the monotonic clock.
+        """
 
     def record(self, number: int) -> SlotRecord | None:
         """Return the record of the process in a slot."""
 
-    def note_waiting(self, began: int) -> bool:
+    def note_waiting(self, began: int, where: int) -> bool:
         """Note that a call still waits; return whether it is to be made anew.
 
         Args:
             began: when the call was made, in nanoseconds of the monotonic clock.
+            where: the socket where it waits.
         """
 
     def note_waited(self, seconds: float) -> None:
@@ -63,9 +68,10 @@ class Queue(Protocol):
 
 
 class _Connection:
-    __slots__ = ("channel", "is_withdrawn", "own", "record")
+    __slots__ = ("channel", "is_withdrawn", "own", "record", "where")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, where: int) -> None:
+        self.where = where
         self.set_timeout(connection, _MOVE_SECONDS)
         self.own = OwnDescriptor(connection)
         self.channel = Channel(connection)
@@ -134,7 +140,7 @@ class Connections:
             connection = self._kept_connection() if request.size < _LARGE_BYTES else None
             kept = connection is not None
             if connection is None:
-                connection = _Connection(self._queue.connect(began))
+                connection = _Connection(*self._queue.connect(began))
             try:
                 answer = _Call(connection, self._queue, number, began, kept=kept).made(request)
             except NotRunError as error:
@@ -242,7 +248,7 @@ class _Call:
             connection.set_timeout(connection.channel.socket, _TICK_SECONDS)
         if not unread:
             return
-        if not self._kept and not self._queue.note_waiting(self._began):
+        if not self._kept and not self._queue.note_waiting(self._began, connection.where):
             return
         self._kept = False
         connection.is_withdrawn = True

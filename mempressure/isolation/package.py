@@ -124,6 +124,7 @@ class IsolatedPackage(Counters):
         self.reset_counters()
         self._processes: Processes | None = None
         self._connections: Connections | None = None
+        self._behind: list[Processes] = []
         self._key = ""
         self._module = ""
         self._executor: ThreadPoolExecutor | None = None
@@ -133,12 +134,12 @@ class IsolatedPackage(Counters):
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: connections and processes are the parent's, and its threads do not exist."""
-        processes, connections = self._processes, self._connections
+        processes, connections, behind = self._processes, self._connections, self._behind
         self._begin()
         if connections is not None:
             connections.close()
-        if processes is not None:
-            processes.forget()
+        for each in behind if processes is None else [processes, *behind]:
+            each.forget()
 
     def note_declaration(self) -> None:
         """Note the `sys.path` of a declaration, and when this worker's code was loaded."""
@@ -242,6 +243,8 @@ class IsolatedPackage(Counters):
                 with self._lock:
                     self.active_calls -= 1
                     self.last_used = self._clock()
+                if self._behind and not self.active_calls:
+                    self._leave_behind()
         return result_of(answer, called, decode=self.imported.decoded)
 
     def unload(
@@ -285,6 +288,7 @@ class IsolatedPackage(Counters):
             executor.shutdown(wait=False, cancel_futures=True)
         if connections is not None:
             connections.close()
+        self._leave_behind()
         if processes is None:
             return
         generation = processes.generation
@@ -345,7 +349,7 @@ class IsolatedPackage(Counters):
                 if processes.generation.is_ours() and (processes.generation.living() or self._key == self._new_key()):
                     return connections
                 connections.close()
-                processes.close()
+                self._behind.append(processes)  # another thread's call may run there
             try:
                 self._key = self._new_key()
                 generation = join(self._directory(), self._key, declared_at=self._declared_at)
@@ -368,6 +372,13 @@ class IsolatedPackage(Counters):
     def _new_key(self) -> str:
         own = self.processes == EACH_WORKER
         return key_of(self.name, self.packages, app=self._app, paths=self._paths, own=own)
+
+    def _leave_behind(self) -> None:
+        """Leave generations that could not be used any more while calls ran."""
+        with self._lock:
+            left, self._behind = self._behind, []
+        for processes in left:
+            processes.close()
 
     def _directory(self) -> str:
         """Return the directory of generations, which is this user's; one of this worker's own where there is none."""

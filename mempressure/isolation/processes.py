@@ -1,5 +1,6 @@
 """The processes of an isolated package as one worker sees them: where its calls wait, and what becomes of them."""
 
+import os
 import socket
 import time
 
@@ -28,8 +29,8 @@ class Processes:
         self._packages = packages
         self._waited = 0.0  # seconds that calls waited lately, of which those long ago count for less and less
 
-    def connect(self, began: int) -> socket.socket:
-        """Return a connection to the queue of calls; start the first process where there is none.
+    def connect(self, began: int) -> tuple[socket.socket, int]:
+        """Return a connection to the queue of calls, and the name of its socket; start a process where there is none.
 
         Args:
             began: when the call was made, in nanoseconds of the monotonic clock.
@@ -42,7 +43,7 @@ class Processes:
         while True:
             if not self.generation.is_ours():
                 raise GenerationLostError
-            connection = socket.socket(socket.AF_UNIX)
+            where, connection = self._where(), socket.socket(socket.AF_UNIX)
             try:
                 connect(connection, self.generation.socket_path)
             except (FileNotFoundError, ConnectionRefusedError):  # no process
@@ -52,26 +53,35 @@ class Processes:
                 connection.close()
                 raise
             else:
-                return connection
+                return connection, where
 
     def record(self, number: int) -> SlotRecord | None:
         """Return the record of the process in a slot."""
         return self.generation.record(number)
 
-    def note_waiting(self, began: int) -> bool:
+    def _where(self) -> int:
+        try:
+            return os.stat(self.generation.socket_path).st_ino
+        except OSError:
+            return 0
+
+    def note_waiting(self, began: int, where: int) -> bool:
         """Start one process more where a call has waited for longer than that takes; end what runs for nobody.
 
         Args:
             began: when the call was made, in nanoseconds of the monotonic clock.
+            where: the socket where it waits, as `connect` named it.
 
         Returns:
-            Whether the call is to be made anew: there was no process to take it, while another program has a copy of
-            the socket where it waits.
+            Whether the call is to be made anew: other calls wait at another socket by now, since no process could hand
+            over this one, or there was no process while another program had a copy of the socket.
 
         Raises:
             ProcessStartError: the process, or one that this call waited for, failed to start.
             MemoryBudgetExceeded: there is no room for it.
         """
+        if where != self._where():
+            return True
         if not self.generation.living():
             return self.starter.start_first(began)
         records = self.generation.records().values()

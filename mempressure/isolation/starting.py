@@ -171,11 +171,12 @@ class Starter:
             living = self._generation.living()
             if lock is None or not living or len(living) >= self._most:
                 return
-            for number in living:
-                listener = listener_of(self._generation, number)
-                if listener is not None:
-                    self._start_in(_free_slot(living), listener)
-                    return
+            busy = [number for number, record in self._generation.records().items() if not record.stopping]
+            listeners = (listener_of(self._generation, number) for number in busy)
+            listener = next((each for each in listeners if each is not None), None)
+            if busy:
+                # With a new socket where all hold the GIL in C code, or are stopped: those that wait move to it.
+                self._start_in(_free_slot(living), listener)
         except (MempressureError, OSError):  # counted; calls go on waiting for the processes that there are
             self._not_before = time.monotonic() + _AGAIN_SECONDS
         finally:

@@ -29,6 +29,7 @@ _BUSY_SHARE = 0.3  # of that time, with which it is still needed
 _SEND_SECONDS = 2.0  # without progress; then the worker is not waited for any longer, which may be stopped
 _WITHDRAWN_AFTER_NANOSECONDS = 1_000_000  # workers withdraw calls after twice that
 _EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE: one process wakes for a connection; select has it from Python 3.14 on
+_LONG_NANOSECONDS = 500_000_000  # a call of such length may have kept this process from answering workers
 _PAUSE_SECONDS = 0.05  # after a connection could not be accepted
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -94,6 +95,8 @@ class Service:
         self._poll.register(self._wakeup, select.EPOLLIN)
         self._window = time.monotonic()
         self._busy = 0.0
+        self._where = self._socket_now()
+        self._took_long = False
 
     @property
     def listener(self) -> socket.socket:
@@ -109,7 +112,7 @@ class Service:
                 channel, idle_for = self._requests.popleft()
                 if self._may_end(channel, idle_for):
                     return channel
-            if self._is_surplus():
+            if self._is_surplus() or (not self._queue and self._is_superseded()):
                 return None
             waiting, self._waiting = self._waiting, False
             caller = self._accepted() if waiting else None
@@ -223,6 +226,7 @@ class Service:
             slot.call = 0
             slot.calls += 1
             self._busy += (slot.idle_since - began) / 1e9
+            self._took_long = self._took_long or slot.idle_since - began > _LONG_NANOSECONDS
             if slot.abandoned == number:
                 os._exit(0)  # a worker is about to kill this process, since nobody waits for that call
 
@@ -266,6 +270,19 @@ class Service:
         idle = self._busy < _BUSY_SHARE * passed and not self._queue
         self._window, self._busy = now, 0.0
         return idle and any(holder(self._directory, number) for number in range(self._number))
+
+    def _is_superseded(self) -> bool:
+        """Return whether calls wait at another socket by now: in a long call this process did not hand over its own."""
+        if not self._took_long:
+            return False
+        self._took_long = False
+        return self._where != self._socket_now()
+
+    def _socket_now(self) -> int:
+        try:
+            return os.stat(f"{self._directory}/socket").st_ino
+        except OSError:
+            return 0
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
