@@ -95,29 +95,7 @@ def start_process(
         ProcessStartTimeoutError: it did not finish its imports in time.
     """
     began = time.monotonic_ns()
-    try:
-        # No fork may happen now: the child would inherit the process's end of the connection and keep it open.
-        with _fork_guard:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                process = subprocess.Popen(
-                    interpreter.command(
-                        [
-                            generation.directory,
-                            str(number),
-                            str(listener.fileno()),
-                            str(theirs.fileno()),
-                            identity.argument(packages),
-                        ]
-                    ),
-                    stdin=subprocess.DEVNULL,
-                    close_fds=True,
-                    pass_fds=[listener.fileno(), theirs.fileno()],
-                    env=interpreter.environment(),
-                    start_new_session=True,  # Ctrl-C and the like go to the worker only
-                )
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise ProcessStartError(f"no process could be started with {sys.executable!r}: {error}") from error
+    ours, process = _spawned(generation, number, listener, packages)
     channel = Channel(ours)
     try:
         child = Child(process, on_end)
@@ -134,6 +112,34 @@ def start_process(
         return child, notes
     finally:
         channel.close()
+
+
+def _spawned(
+    generation: Generation, number: int, listener: socket.socket, packages: tuple[str, ...]
+) -> "tuple[socket.socket, subprocess.Popen[bytes]]":
+    """Start the interpreter; return the connection on which it waits for what to do, and the process."""
+    command = interpreter.command([generation.directory, str(number)])  # raises what says why there is none
+    try:
+        # No fork may happen now: the child would inherit the process's end of the connection and keep it open.
+        with _fork_guard:
+            ours, theirs = socket.socketpair()
+            descriptors = [listener.fileno(), theirs.fileno()]
+            try:
+                with theirs:
+                    process = subprocess.Popen(
+                        [*command, *map(str, descriptors), identity.argument(packages)],
+                        stdin=subprocess.DEVNULL,
+                        close_fds=True,
+                        pass_fds=descriptors,
+                        env=interpreter.environment(),
+                        start_new_session=True,  # Ctrl-C and the like go to the worker only
+                    )
+            except BaseException:
+                ours.close()
+                raise
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise ProcessStartError(f"no process could be started with {sys.executable!r}: {error}") from error
+    return ours, process
 
 
 def _started(channel: Channel, child: Child, start: Mapping[str, Any], seconds: float) -> Frame:

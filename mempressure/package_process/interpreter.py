@@ -200,7 +200,7 @@ def fingerprint(declared: "Iterable[tuple[str, ...]]" = ()) -> "tuple[Any, ...]"
         if name not in _OF_ONE_PROCESS and not name.startswith(_OF_ONE_PROCESS_PREFIX)
     )
     return (
-        (sys.executable, _identity(sys.executable), sys.version, sys.prefix),
+        (sys.executable, _identity(sys.executable or ""), sys.version, sys.prefix),
         (tuple(sys.flags), tuple(sorted(sys._xoptions.items())), tuple(sys.warnoptions)),  # noqa: SLF001 - documented
         tuple(str(argument) for argument in getattr(sys, "argv", [])),
         tuple(_identity(entry) for entry in path_for(declared)),
