@@ -234,16 +234,29 @@ def join(base: str, key: str, *, declared_at: int, lock_seconds: float = 10.0) -
                     numbers.append(int(digits))
                 else:
                     _remove_unused(f"{base}/{name}")
-        for number in sorted(numbers, reverse=True):
-            generation = _joined(f"{base}/{key}.{number}")
-            if generation is None:
-                continue
-            if _runs_code_of(generation, declared_at):
-                return generation
-            generation.leave()
-        return _created(f"{base}/{key}.{max(numbers, default=0) + 1}")
+        found = _newest([f"{base}/{key}.{number}" for number in sorted(numbers, reverse=True)], declared_at)
+        return found or _created(f"{base}/{key}.{max(numbers, default=0) + 1}")
     finally:
         lock.release()
+
+
+def _newest(directories: "Iterable[str]", declared_at: int) -> Generation | None:
+    """Use the newest generation whose processes run this worker's code, or else the newest that has none."""
+    empty: Generation | None = None
+    for directory in directories:
+        generation = _joined(directory)
+        if generation is None:
+            continue
+        records = generation.records()
+        if not records and empty is None:
+            empty = generation  # a worker from before a change may find one with its own code yet
+        elif records and _runs_code_of(generation, declared_at):
+            if empty is not None:
+                empty.leave()
+            return generation
+        else:
+            generation.leave()
+    return empty
 
 
 def _created(directory: str) -> Generation:
