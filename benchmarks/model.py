@@ -61,6 +61,6 @@ def _played(environment: Environment, way: str, pages: list[Page], seconds: floa
     words += ["--timeout-worker-healthcheck", "60"]
     settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     library = {} if way == "plain" else {"PYTHONPATH": str(ROOT)}
-    with serve(way, words, port=port, environ={**CLEAN, **settings, **library}, name="model") as service:
+    with serve(way, words, port=port, environ={**CLEAN, **settings, **library}, name="model", budget="4GiB") as service:
         pages[:] = pages or known(port, PATHS)
         return service.play(pages, clients=CLIENTS, warm_seconds=WARM_SECONDS, seconds=seconds)

@@ -77,7 +77,7 @@ def _played(way: str, pages: list[Page], seconds: float) -> Outcome:
     words += ["--workers", "3", "--worker-class", "gthread", "--threads", "4"]
     environ = {"PYTHONPATH": str(ROOT), "SHOP_WAY": way, "SHOP_SALES": str(SALES), **BYTECODE}
     environ |= {"MPLBACKEND": "agg", "MPLCONFIGDIR": str(ROOT / "build" / "matplotlib")}
-    with serve(way, words, port=port, environ=environ, name="newcomer") as service:
+    with serve(way, words, port=port, environ=environ, name="newcomer", budget="1GiB") as service:
         pages[:] = pages or known(port, PATHS)
         return service.play(pages, clients=CLIENTS, warm_seconds=WARM_SECONDS, seconds=seconds)
 

@@ -28,7 +28,6 @@ REST_SECONDS = 4.0
 IDLE_SECONDS = 3.0
 """Without a call, after which a package may be unloaded."""
 RELIEF_SECONDS = 60.0
-_BUDGET = "1GiB"
 _PRESSED = {"warning": 0.06, "unload_packages": 0.07, "aggressive_unload": 0.98, "emergency": 0.99}
 _PROGRAM = b"mempressure.package_process.program"
 
@@ -131,7 +130,9 @@ class Relieved:
 
 
 @contextlib.contextmanager
-def serve(way: str, command: Sequence[str], *, port: int, environ: Mapping[str, str], name: str) -> Iterator[Relieved]:
+def serve(
+    way: str, command: Sequence[str], *, port: int, environ: Mapping[str, str], name: str, budget: str
+) -> Iterator[Relieved]:
     """Run a service and an actuator until the block ends; the service answers when it begins.
 
     Args:
@@ -139,7 +140,8 @@ def serve(way: str, command: Sequence[str], *, port: int, environ: Mapping[str, 
         command: runs the service.
         port: that it serves `/ping` on.
         environ: its environment variables, besides those of mempressure.
-        name: of the folder of its logs.
+        name: of the app, and of the folder of its logs.
+        budget: of the app: it is under pressure when its thresholds are set from 7 % of it on, before that from 85 %.
     """
     directory = Path(tempfile.mkdtemp(prefix="mempressure-"))  # short: a Unix socket's path has 107 bytes at most
     settings = {
@@ -147,7 +149,7 @@ def serve(way: str, command: Sequence[str], *, port: int, environ: Mapping[str, 
         "MEMPRESSURE_RUNTIME_DIR": str(directory / "runtime"),
         "MEMPRESSURE_STATE_DIR": str(directory / "state"),
         "MEMPRESSURE_NODE": "bench",
-        "MEMPRESSURE_BUDGET": _BUDGET,
+        "MEMPRESSURE_BUDGET": budget,
         "MEMPRESSURE_RECYCLE_MIN_LIFETIME": "3600",
         "LAZY_LOADING_UNLOADING_MEMORY_PRESSURE_TIMEOUT": str(IDLE_SECONDS),
     }

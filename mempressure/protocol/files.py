@@ -33,7 +33,9 @@ class LoadedFiles:
         now = time.time_ns()
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
-            if isinstance(file, str) and file not in self._files:
+            # torch has modules of its own making in "_ops.py", which is no file: a real one's path is absolute, since
+            # that of the interpreter is.
+            if isinstance(file, str) and file.startswith("/") and file not in self._files:
                 self._files[file] = identity(file, before=now - _RECENT_NANOSECONDS)
         new = f"{self._path}.{os.getpid()}"
         try:
@@ -87,7 +89,7 @@ def are_those_of(directory: str, number: int, *, declared_at: int) -> bool:
         try:
             status = os.stat(path)
         except OSError:
-            if "/" in path and loaded is None:  # never was a file of its own, as in a zip archive
+            if loaded is None:  # never was a file of its own, as in a zip archive
                 continue
             return False
         same = loaded == (status.st_mtime_ns, status.st_size, status.st_ino)

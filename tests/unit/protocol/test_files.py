@@ -89,6 +89,12 @@ def test_a_module_of_an_archive_never_has_a_file(module, noted, tmp_path, monkey
     assert declared(tmp_path, at=time.time_ns() + SECOND)
 
 
+def test_a_module_that_a_package_made_in_memory_never_has_a_file(module, tmp_path, monkeypatch):
+    module.__file__ = "_ops.py"  # as that of torch.ops
+    note_later(LoadedFiles(str(tmp_path), 0), monkeypatch)
+    assert declared(tmp_path, at=time.time_ns() + SECOND)
+
+
 def test_the_list_is_written_when_there_are_more_modules(noted, tmp_path, monkeypatch):
     path = files.path_of(str(tmp_path), 0)
     before = os.stat(path).st_ino
