@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from mempressure.isolation.processes import Processes
-from mempressure.isolation.spawner import end_call, has_caller, wait_for_end
+from mempressure.isolation.processes import Processes, end_call, has_caller, wait_for_end
 from mempressure.package_process import descendants
 from mempressure.protocol import frames, slots
 from mempressure.protocol.addresses import connect

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mempressure import forks
-from mempressure.errors import IsolationError, ProcessStartError, UnsafeDirectoryError
+from mempressure.errors import IsolationError
 from mempressure.isolation.calls import HookName, encode_call, hook_name, result_of
-from mempressure.isolation.connection import Connections
 from mempressure.isolation.counters import Counters
-from mempressure.isolation.ending import Asked, Stopped, ask_to_end, finish, kill_all
-from mempressure.isolation.generation import GenerationLostError, join, key_of
+from mempressure.isolation.generation import Generation, key_of
+from mempressure.isolation.membership import Membership, generations_directory
 from mempressure.isolation.processes import Processes
 from mempressure.isolation.results import ImportedByResults
 from mempressure.isolation.starting import Starter
 from mempressure.package_process import descendants, interpreter, logs
 from mempressure.packages.reservation import Reservation, Reserve
-from mempressure.protocol.frames import MESSAGE_BYTES, Frame, Payload
+from mempressure.protocol.frames import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+    from mempressure.isolation.ending import Asked, Stopped
 
 START_SECONDS: Final = 60.0
 """Default time for a process's start, its imports included; then it is killed."""
@@ -116,30 +117,31 @@ class IsolatedPackage(Counters):
         self._paths: list[tuple[str, ...]] = []
         self._declared_at = 0
         self._warned: set[str] = set()
+        self._membership = Membership(
+            key=self._new_key,
+            directory=self._directory,
+            declared_at=lambda: self._declared_at,
+            processes=self._new_processes,
+        )
         self._begin()
         self.note_declaration()
         _packages.add(self)
 
     def _begin(self) -> None:
         self.reset_counters()
-        self._processes: Processes | None = None
-        self._connections: Connections | None = None
-        self._behind: list[Processes] = []
-        self._key = ""
         self._module = ""
         self._executor: ThreadPoolExecutor | None = None
         self._calling: set[int] = set()
-        self._joining = threading.Lock()
         self.imported = ImportedByResults(self.packages)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: connections and processes are the parent's, and its threads do not exist."""
-        processes, connections, behind = self._processes, self._connections, self._behind
         self._begin()
-        if connections is not None:
-            connections.close()
-        for each in behind if processes is None else [processes, *behind]:
-            each.forget()
+        self._membership.after_fork()
+
+    @property
+    def _processes(self) -> Processes | None:
+        return self._membership.processes
 
     def note_declaration(self) -> None:
         """Note the `sys.path` of a declaration, and when this worker's code was loaded."""
@@ -236,15 +238,16 @@ class IsolatedPackage(Counters):
                 self.active_calls += 1
                 self.uses += 1
                 counted = True
-            answer = self._exchanged(module, request)
+            self._module = self._module or module
+            answer = self._membership.exchange(request)
         finally:
             self._calling.discard(thread)
             if counted:
                 with self._lock:
                     self.active_calls -= 1
                     self.last_used = self._clock()
-                if self._behind and not self.active_calls:
-                    self._leave_behind()
+                if not self.active_calls:
+                    self._membership.leave_behind()
         return result_of(answer, called, decode=self.imported.decoded)
 
     def unload(
@@ -264,6 +267,8 @@ class IsolatedPackage(Counters):
         reason = self._reason_not_to_unload(processes)
         if processes is None or reason is not None:
             return 0, reason
+        from mempressure.isolation.ending import ask_to_end  # paid for by workers that end something
+
         unloaded_at = self._clock()
         asked = ask_to_end(processes, measure=self._measure, idle_for=idle_for)
         stopped = self._finish(processes, asked, time.monotonic() + deadline_seconds)
@@ -281,16 +286,14 @@ class IsolatedPackage(Counters):
         A later call starts a new one.
         """
         with self._lock:
-            processes, self._processes = self._processes, None
-            connections, self._connections = self._connections, None
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
-        if connections is not None:
-            connections.close()
-        self._leave_behind()
+        processes = self._membership.withdraw()
         if processes is None:
             return
+        from mempressure.isolation.ending import ask_to_end, kill_all
+
         generation = processes.generation
         if generation.is_last_user():
             self._finish(processes, ask_to_end(processes, measure=self._measure), time.monotonic() + seconds)
@@ -331,74 +334,31 @@ class IsolatedPackage(Counters):
         """Count a process that ended without being asked to."""
         self.count_death()
 
-    def _exchanged(self, module: str, request: Payload) -> Frame:
-        try:
-            return self._joined(module).exchange(request)
-        except GenerationLostError:  # noticed at a connection that is not its own any more
-            return self._joined(module).exchange(request)
-
-    def _joined(self, module: str) -> Connections:
-        """Return the connections to the generation that runs this worker's code, after joining it where needed."""
-        self._module = self._module or module
-        connections, processes = self._connections, self._processes
-        if connections is not None and processes is not None and connections.are_any_kept():
-            return connections
-        with self._joining:
-            processes, connections = self._processes, self._connections
-            if processes is not None and connections is not None:
-                if processes.generation.is_ours() and (processes.generation.living() or self._key == self._new_key()):
-                    return connections
-                connections.close()
-                self._behind.append(processes)  # another thread's call may run there
-            try:
-                self._key = self._new_key()
-                generation = join(self._directory(), self._key, declared_at=self._declared_at)
-            except OSError as error:
-                raise ProcessStartError(
-                    f"the processes of package {self.name!r} have no directory to be called in: {error}"
-                ) from error
-            starter = Starter(
-                generation,
-                packages=self.packages,
-                most=self._most(),
-                start_seconds=self.start_timeout,
-                start=self._start,
-                events=self,
-            )
-            self._processes = Processes(generation, starter=starter, packages=self.packages)
-            self._connections = Connections(self._processes)
-            return self._connections
-
     def _new_key(self) -> str:
         own = self.processes == EACH_WORKER
         return key_of(self.name, self.packages, app=self._app, paths=self._paths, own=own)
 
-    def _leave_behind(self) -> None:
-        """Leave generations that could not be used any more while calls ran."""
-        with self._lock:
-            left, self._behind = self._behind, []
-        for processes in left:
-            processes.close()
+    def _new_processes(self, generation: Generation) -> Processes:
+        starter = Starter(
+            generation,
+            packages=self.packages,
+            most=self._most(),
+            start_seconds=self.start_timeout,
+            start=self._start,
+            events=self,
+        )
+        return Processes(generation, starter=starter, packages=self.packages)
 
     def _directory(self) -> str:
-        """Return the directory of generations, which is this user's; one of this worker's own where there is none."""
-        from mempressure.config.configuration import load_configuration
-        from mempressure.config.paths import make_private, own_runtime_directory
-
-        runtime = self._runtime or load_configuration().runtime_directory
-        try:
-            return os.fspath(make_private(own_runtime_directory(runtime) / "processes", mode=0o700))
-        except (OSError, UnsafeDirectoryError) as error:
-            from tempfile import mkdtemp
-
-            directory = mkdtemp(prefix="mempressure-")
+        def tell(directory: str, error: Exception) -> None:
             self.count_problem(
                 "the processes of package %r are this worker's alone, in %s: the runtime directory cannot be used: %s",
                 self.name,
                 directory,
                 error,
             )
-            return directory
+
+        return generations_directory(self._runtime, on_problem=tell)
 
     def _most(self) -> int:
         if self.processes == EACH_WORKER:
@@ -419,7 +379,9 @@ class IsolatedPackage(Counters):
             "levels": logs.levels(),
         }
 
-    def _finish(self, processes: Processes, asked: Asked, deadline: float) -> Stopped:
+    def _finish(self, processes: Processes, asked: "Asked", deadline: float) -> "Stopped":
+        from mempressure.isolation.ending import finish
+
         stopped = finish(processes, asked, deadline=deadline)
         for problem in stopped.problems:
             self.count_problem("ending the process of package %r: %s", self.name, problem)

@@ -1,12 +1,14 @@
 """The processes of an isolated package as one worker sees them: where its calls wait, and what becomes of them."""
 
 import os
+import select
 import socket
 import time
 
 from mempressure.isolation.generation import Generation, GenerationLostError
-from mempressure.isolation.spawner import describe_status, end_call, has_caller, wait_for_end
 from mempressure.isolation.starting import LEAST_START_SECONDS, Starter
+from mempressure.measure.process import start_ticks
+from mempressure.package_process import descendants
 from mempressure.protocol.addresses import connect
 from mempressure.protocol.slots import SlotRecord
 
@@ -120,6 +122,8 @@ class Processes:
             wait_for_end(pid, _KILL_SECONDS)
         else:
             child.ended.wait(_KILL_SECONDS)
+        from mempressure.isolation.spawner import describe_status  # loaded where the process was started
+
         status = self.starter.statuses.get(pid)
         return f"the package process of {names} (pid {pid}) {describe_status(status)}"
 
@@ -133,3 +137,45 @@ class Processes:
         for child in list(self.starter.children.values()):
             child.forget()
         self.generation.leave_to_parent()
+
+
+def has_caller(record: SlotRecord) -> bool:
+    """Return whether the worker lives whose call a process runs."""
+    try:
+        return start_ticks(record.caller) == record.caller_ticks
+    except OSError:
+        return False
+
+
+def end_call(record: SlotRecord, call: int) -> None:
+    """Kill a process, if it still runs a call that nobody waits for."""
+    # In this order: the process looks whether its call was abandoned after it has set `call` to 0, so that either it
+    # sees this, and takes no other call, or this sees that it has gone on.
+    record.abandoned = call
+    if record.call == call:
+        descendants.kill_group(record.pid, record.ticks)
+
+
+def wait_for_end(pid: int, seconds: float) -> bool:
+    """Wait for the end of a process that another worker may have started; return whether it has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except (OSError, AttributeError):  # before Linux 5.3
+        return _polled_end(pid, seconds)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _polled_end(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while os.path.exists(f"/proc/{pid}/smaps"):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

@@ -1,7 +1,6 @@
 """The start of package processes, and what is left to do when one has ended: reaping it, and ending what it started."""
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from mempressure.package_process import descendants, identity, interpreter
 from mempressure.protocol import frames
 from mempressure.protocol.addresses import SocketAddress, connect
 from mempressure.protocol.frames import Channel, Frame, Payload
-from mempressure.protocol.slots import SlotRecord, control_path
+from mempressure.protocol.slots import control_path
 
 _KILL_SECONDS = 5.0  # for a killed process to end; only one stuck in the kernel takes longer
 _LISTENER_SECONDS = 1.0  # for a busy process to hand over the listening socket: its thread may wait for the GIL
@@ -244,48 +243,6 @@ def listener_of(generation: Generation, number: int) -> socket.socket | None:
     listener = socket.socket(fileno=descriptors[0])
     _listeners.add(listener)
     return listener
-
-
-def has_caller(record: SlotRecord) -> bool:
-    """Return whether the worker lives whose call a process runs."""
-    try:
-        return start_ticks(record.caller) == record.caller_ticks
-    except OSError:
-        return False
-
-
-def end_call(record: SlotRecord, call: int) -> None:
-    """Kill a process, if it still runs a call that nobody waits for."""
-    # In this order: the process looks whether its call was abandoned after it has set `call` to 0, so that either it
-    # sees this, and takes no other call, or this sees that it has gone on.
-    record.abandoned = call
-    if record.call == call:
-        descendants.kill_group(record.pid, record.ticks)
-
-
-def wait_for_end(pid: int, seconds: float) -> bool:
-    """Wait for the end of a process that another worker may have started; return whether it has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except (OSError, AttributeError):  # before Linux 5.3
-        return _polled_end(pid, seconds)
-    try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        return bool(poller.poll(max(0.0, seconds) * 1000))
-    finally:
-        os.close(descriptor)
-
-
-def _polled_end(pid: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while os.path.exists(f"/proc/{pid}/smaps"):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 _listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()

@@ -7,11 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mempressure.errors import MempressureError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.generation import Generation, Lock
-from mempressure.isolation.spawner import Child, listener_of, new_listener, start_process
 from mempressure.packages.reservation import Reservation
 from mempressure.protocol import slots
 
@@ -23,6 +22,10 @@ _SETTLE_SECONDS = 2.0  # for a process that lives and has no socket: it is about
 _LOCK_SECONDS = 5.0  # beyond the limit for a start, for another worker to start a process: it may be stopped
 _MOST_STATUSES = 16
 _AGAIN_SECONDS = 5.0  # after one process more could not be started
+
+
+if TYPE_CHECKING:
+    from mempressure.isolation.spawner import Child
 
 
 class Events(Protocol):
@@ -123,7 +126,7 @@ class Starter:
                 time.sleep(_RETRY_SECONDS)  # it has just started, or is about to be killed
                 return False
             self._raise_failure_after(began)  # of the start that this call has waited for
-            self._start_in(_free_slot(living), None)
+            self._start_in(_free_slot(living), None, another=False)
             self._unheard_since = None
             return True
         finally:
@@ -165,6 +168,8 @@ class Starter:
             self._starting_more.release()
 
     def _start_another(self) -> None:
+        from mempressure.isolation.spawner import listener_of
+
         lock: Lock | None = None
         try:
             lock = self._generation.start_lock()
@@ -176,7 +181,7 @@ class Starter:
             listener = next((each for each in listeners if each is not None), None)
             if busy:
                 # With a new socket where all hold the GIL in C code, or are stopped: those that wait move to it.
-                self._start_in(_free_slot(living), listener)
+                self._start_in(_free_slot(living), listener, another=True)
         except (MempressureError, OSError):  # counted; calls go on waiting for the processes that there are
             self._not_before = time.monotonic() + _AGAIN_SECONDS
         finally:
@@ -184,10 +189,13 @@ class Starter:
                 lock.release()
             self._starting_more.release()
 
-    def _start_in(self, number: int, listener: socket.socket | None) -> None:
+    def _start_in(self, number: int, listener: socket.socket | None, *, another: bool) -> None:
         """Start a process in a free slot, with the lock held; without a listening socket it gets a new one."""
+        # 0.3 MB with subprocess, which workers that call what others have started need not hold.
+        from mempressure.isolation.spawner import new_listener, start_process
+
         began = time.perf_counter()
-        reservation = self._events.reserve(another=listener is not None)
+        reservation = self._events.reserve(another=another)
         try:
             try:
                 listener = listener or new_listener(self._generation)
@@ -216,7 +224,7 @@ class Starter:
         self.children[child.pid] = child
         self._events.started(time.perf_counter() - began, added)
 
-    def _note_end(self, child: Child, number: int) -> None:
+    def _note_end(self, child: "Child", number: int) -> None:
         record = self._generation.record(number)
         self.children.pop(child.pid, None)
         self.statuses[child.pid] = child.status

@@ -25,7 +25,7 @@ def problems(monkeypatch):
         told.extend(stopped.problems)
         return stopped
 
-    monkeypatch.setattr("mempressure.isolation.package.finish", noting)
+    monkeypatch.setattr("mempressure.isolation.ending.finish", noting)
     return told
 
 

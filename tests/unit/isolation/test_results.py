@@ -8,7 +8,7 @@ import pytest
 from mempressure.isolation.results import ImportedByResults
 from mempressure.protocol import frames
 
-BALLAST = 8 << 20
+BALLAST = 40 << 20  # more than malloc ever keeps for the next one
 
 
 @pytest.fixture
