@@ -12,14 +12,47 @@ import socket
 import struct
 import termios
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from mempressure.errors import IsolationError, ProcessDiedError
 from mempressure.measure.descriptor import OwnDescriptor
-from mempressure.package_process import logs
 from mempressure.protocol import frames
 from mempressure.protocol.frames import Channel, Frame, Payload
 from mempressure.protocol.slots import SlotRecord
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Queue(Protocol):
+        """Where calls wait: the processes that may run them."""
+
+        def connect(self, began: int) -> tuple[socket.socket, int]:
+            """Return a new connection, and what names the socket where its calls wait.
+
+            Args:
+                began: when the call was made, in nanoseconds of the monotonic clock.
+            """
+
+        def record(self, number: int) -> SlotRecord | None:
+            """Return the record of the process in a slot."""
+
+        def note_waiting(self, began: int, where: int) -> bool:
+            """Note that a call still waits; return whether it is to be made anew.
+
+            Args:
+                began: when the call was made, in nanoseconds of the monotonic clock.
+                where: the socket where it waits.
+            """
+
+        def note_waited(self, seconds: float) -> None:
+            """Note for how long a call had waited when it was run."""
+
+        def abandon(self, number: int) -> None:
+            """End the process that runs the call of this id, since nobody waits for it any more."""
+
+        def describe_death(self, number: int) -> str:
+            """Say which process ended that ran the call of this id, and how."""
+
 
 _ATTEMPTS = 8  # of one call: each process that ended before it took the call costs one or two
 _MOVE_NANOSECONDS = 2_000_000
@@ -34,37 +67,6 @@ _NOTHING = b"\0\0\0\0"
 
 class NotRunError(ProcessDiedError):
     """A call was not read by any process, and can be made again."""
-
-
-class Queue(Protocol):
-    """Where calls wait: the processes that may run them."""
-
-    def connect(self, began: int) -> tuple[socket.socket, int]:
-        """Return a new connection, and what names the socket where its calls wait.
-
-        Args:
-            began: when the call was made, in nanoseconds of the monotonic clock.
-        """
-
-    def record(self, number: int) -> SlotRecord | None:
-        """Return the record of the process in a slot."""
-
-    def note_waiting(self, began: int, where: int) -> bool:
-        """Note that a call still waits; return whether it is to be made anew.
-
-        Args:
-            began: when the call was made, in nanoseconds of the monotonic clock.
-            where: the socket where it waits.
-        """
-
-    def note_waited(self, seconds: float) -> None:
-        """Note for how long a call had waited when it was run."""
-
-    def abandon(self, number: int) -> None:
-        """End the process that runs the call of this id, since nobody waits for it any more."""
-
-    def describe_death(self, number: int) -> str:
-        """Say which process ended that ran the call of this id, and how."""
 
 
 class _Connection:
@@ -110,7 +112,7 @@ class Connections:
         queue: the processes.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: "Queue") -> None:
         self._queue = queue
         self._kept: list[_Connection] = []
         self._numbers = itertools.count(1)
@@ -185,7 +187,7 @@ class Connections:
 class _Call:
     """One call over one connection."""
 
-    def __init__(self, connection: _Connection, queue: Queue, number: int, began: int, *, kept: bool) -> None:
+    def __init__(self, connection: _Connection, queue: "Queue", number: int, began: int, *, kept: bool) -> None:
         self._connection = connection
         self._queue = queue
         self._number = number
@@ -231,6 +233,8 @@ class _Call:
                 continue
             if answer.kind != frames.LOG:
                 return answer
+            from mempressure.package_process import logs  # where a function logs something
+
             logs.emit(frames.decode(answer.payload))
 
     def _wait(self) -> None:

@@ -19,7 +19,7 @@ from mempressure.isolation.membership import Membership, generations_directory
 from mempressure.isolation.processes import Processes
 from mempressure.isolation.results import ImportedByResults
 from mempressure.isolation.starting import Starter
-from mempressure.package_process import descendants, interpreter, logs
+from mempressure.package_process import descendants, interpreter
 from mempressure.packages.reservation import Reservation, Reserve
 from mempressure.protocol.frames import MESSAGE_BYTES
 
@@ -342,7 +342,7 @@ class IsolatedPackage(Counters):
         starter = Starter(
             generation,
             packages=self.packages,
-            most=self._most(),
+            most=self._most,
             start_seconds=self.start_timeout,
             start=self._start,
             events=self,
@@ -370,6 +370,8 @@ class IsolatedPackage(Counters):
         return usable_cores()
 
     def _start(self) -> dict[str, Any]:
+        from mempressure.package_process import logs  # paid for by workers that start something
+
         return {
             **interpreter.handed_over(self._paths),
             "module": self._module,

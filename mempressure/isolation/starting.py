@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mempressure.errors import MempressureError, ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.generation import Generation, Lock
@@ -25,23 +25,24 @@ _AGAIN_SECONDS = 5.0  # after one process more could not be started
 
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from mempressure.isolation.spawner import Child
 
+    class Events(Protocol):
+        """What happens to the processes, for the package's counters."""
 
-class Events(Protocol):
-    """What happens to the processes, for the package's counters."""
+        def reserve(self, *, another: bool) -> Reservation:
+            """Reserve memory for the first process or another; raises `MemoryBudgetExceeded` where there is none."""
 
-    def reserve(self, *, another: bool) -> Reservation:
-        """Reserve memory for the first process or another; raises `MemoryBudgetExceeded` where there is none."""
+        def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
+            """Count a process that this worker started; importing its module and that one's parents added so much."""
 
-    def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
-        """Count a process that this worker started; importing its module and that one's parents added so much."""
+        def failed(self, error: BaseException) -> None:
+            """Count a start that failed."""
 
-    def failed(self, error: BaseException) -> None:
-        """Count a start that failed."""
-
-    def died(self) -> None:
-        """Count a process that ended without being asked to."""
+        def died(self) -> None:
+            """Count a process that ended without being asked to."""
 
 
 class Starter:
@@ -50,7 +51,7 @@ class Starter:
     Args:
         generation: the generation.
         packages: the import names that each process loads.
-        most: most processes at a time.
+        most: returns how many processes there may be at a time.
         start_seconds: limit for the start of one, imports included.
         start: returns what a process takes over and imports.
         events: told what happens.
@@ -65,10 +66,10 @@ class Starter:
         generation: Generation,
         *,
         packages: tuple[str, ...],
-        most: int,
+        most: Callable[[], int],
         start_seconds: float,
         start: Callable[[], Mapping[str, Any]],
-        events: Events,
+        events: "Events",
     ) -> None:
         self.children: dict[int, Child] = {}
         self.statuses: dict[int, int | None] = {}
@@ -159,7 +160,7 @@ class Starter:
         if time.monotonic() < self._not_before or not self._starting_more.acquire(blocking=False):
             return
         try:
-            if len(self._generation.living()) >= self._most:
+            if len(self._generation.living()) >= self._most():
                 self._starting_more.release()
                 return
             threading.Thread(target=self._start_another, name="mempressure-start", daemon=True).start()
@@ -174,7 +175,7 @@ class Starter:
         try:
             lock = self._generation.start_lock()
             living = self._generation.living()
-            if lock is None or not living or len(living) >= self._most:
+            if lock is None or not living or len(living) >= self._most():
                 return
             busy = [number for number, record in self._generation.records().items() if not record.stopping]
             listeners = (listener_of(self._generation, number) for number in busy)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from mempressure.package_process import descendants, identity, interpreter, logs
+from mempressure.package_process import identity, interpreter, logs
 from mempressure.package_process.answers import answer, description
 from mempressure.package_process.functions import declared
 from mempressure.package_process.serving import Service, peer_of
@@ -112,6 +112,8 @@ def _run(directory: str, number: int, slot: "SlotRecord", listener: socket.socke
     slot.stopping = 1
     control.remove()
     service.close()
+    from mempressure.package_process.pools import end_in_order
+
     problems = _run_hooks(start["on_unload"])
 
     def tell(problem: str = "") -> None:
@@ -122,7 +124,7 @@ def _run(directory: str, number: int, slot: "SlotRecord", listener: socket.socke
             except OSError:
                 pass  # the worker has given up
 
-    problems += descendants.end_in_order(tell)
+    problems += end_in_order(tell)
     tell()
     return 0
 

@@ -15,7 +15,8 @@ import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
-from mempressure.package_process import descendants
+from mempressure.package_process.descendants import tree
+from mempressure.package_process.pools import end_in_order
 
 kept: list[Any] = []  # for as long as the process lives, as an application's globals are
 SLEEP = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -31,10 +32,10 @@ def main(way: str) -> None:
     """Start processes in a way, and end them when told to."""
     os.setpgid(0, 0)
     globals()[way]()
-    answer(descendants.tree(os.getpid()))
+    answer(tree(os.getpid()))
     sys.stdin.readline()
     began = time.monotonic()
-    problems = descendants.end_in_order(lambda text: answer({"late": text}))
+    problems = end_in_order(lambda text: answer({"late": text}))
     answer({"problems": problems, "seconds": time.monotonic() - began})
     os._exit(0)
 
