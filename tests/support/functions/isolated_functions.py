@@ -54,6 +54,10 @@ def surroundings():
     }
 
 
+def wait(seconds):
+    time.sleep(seconds)
+
+
 def touch_then_wait(path, seconds):
     """Say on the file system that the call has begun, then take a while."""
     open(path, "w").close()
