@@ -137,7 +137,6 @@ class Connections:
         """
         began = time.monotonic_ns()
         number = os.getpid() << 32 | next(self._numbers)
-        gone: BaseException | None = None
         for _ in range(_ATTEMPTS):
             connection = self._kept_connection() if request.size < _LARGE_BYTES else None
             kept = connection is not None
@@ -145,8 +144,7 @@ class Connections:
                 connection = _Connection(*self._queue.connect(began))
             try:
                 answer = _Call(connection, self._queue, number, began, kept=kept).made(request)
-            except NotRunError as error:
-                gone = error
+            except NotRunError:  # not kept: with its traceback, it would keep the connection until a garbage collection
                 connection.own.close()
                 continue
             except BaseException:
@@ -155,7 +153,7 @@ class Connections:
             self._keep(connection, answer, kept=kept)
             self._queue.note_waited(answer.nanoseconds / 1e9)
             return answer
-        raise ProcessDiedError(f"{_ATTEMPTS // 2} package processes in a row ended before they took the call") from gone
+        raise ProcessDiedError(f"{_ATTEMPTS // 2} package processes in a row ended before they took the call")
 
     def _kept_connection(self) -> _Connection | None:
         busy = []

@@ -122,6 +122,7 @@ def _spawned(
         # No fork may happen now: the child would inherit the process's end of the connection and keep it open.
         with _fork_guard:
             ours, theirs = socket.socketpair()
+            _while_starting.add(ours)
             descriptors = [listener.fileno(), theirs.fileno()]
             try:
                 with theirs:
@@ -223,7 +224,7 @@ def new_listener(generation: Generation) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    _listeners.add(listener)
+    _while_starting.add(listener)
     return listener
 
 
@@ -241,12 +242,12 @@ def listener_of(generation: Generation, number: int) -> socket.socket | None:
     if not descriptors:
         return None
     listener = socket.socket(fileno=descriptors[0])
-    _listeners.add(listener)
+    _while_starting.add(listener)
     return listener
 
 
-_listeners: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
-"""Those that this worker has while it starts a process: in a forked child, calls would wait at them for ever."""
+_while_starting: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+"""Sockets that this worker has while it starts a process. Calls would wait for ever at one that a child has."""
 
 _fork_guard = threading.Lock()
 
@@ -262,8 +263,8 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _fork_guard  # noqa: PLW0603 - there is one in each process
     _fork_guard = threading.Lock()  # it may be held by a thread that does not exist here
-    for listener in list(_listeners):
-        listener.close()
+    for each in list(_while_starting):
+        each.close()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

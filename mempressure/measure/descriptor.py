@@ -52,6 +52,7 @@ class OwnDescriptor(Generic[_File]):
     __slots__ = ("_identity", "file", "number")
 
     def __init__(self, file: _File) -> None:
+        self._identity = None  # where an interruption comes before the rest
         self.file = file
         self.number = file if isinstance(file, int) else file.fileno()
         self._identity = identity_of(self.number)

@@ -115,14 +115,16 @@ def _run(directory: str, number: int, slot: "SlotRecord", listener: socket.socke
     from mempressure.package_process.pools import end_in_order
 
     problems = _run_hooks(start["on_unload"])
+    asked = [] if channel is None else [channel]
 
     def tell(problem: str = "") -> None:
         _flush()
-        if channel is not None:
+        told = frames.encode([*problems, problem] if problem else problems)
+        for each in [*asked, *service.take_requests()]:  # of workers that ask at the same time, or for a surplus one
             try:
-                channel.send(frames.ENDING, frames.encode([*problems, problem] if problem else problems))
+                each.send(frames.ENDING, told)
             except OSError:
-                pass  # the worker has given up
+                continue  # the worker has given up
 
     problems += end_in_order(tell)
     tell()

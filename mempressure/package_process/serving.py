@@ -127,6 +127,13 @@ class Service:
         self._requests.append((channel, idle_for))
         os.eventfd_write(self._wakeup, 1)
 
+    def take_requests(self) -> "list[Channel]":
+        """Return the connections of workers that have asked for the end and were not answered."""
+        channels = []
+        while self._requests:
+            channels.append(self._requests.popleft()[0])
+        return channels
+
     def send_log(self, record: "dict[str, Any]") -> None:
         """Send a log record to the worker whose call runs.
 

@@ -22,7 +22,7 @@ STEPS = {
     "idle": "4$",
     "sending": f"{LARGE_BYTES}$",
     "calling": "ProcessDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
-    "answering": "ProcessDiedError: .* was killed by SIGKILL .* during the call, whose effect is unknown",
+    "answering": "ProcessDiedError: .* ended during the call, whose effect is unknown",
     "hook": "None$",
     "exit": "None$",
 }
@@ -59,10 +59,9 @@ class Worker:
 
     def reach(self):
         """Wait until it is at its step."""
+        until((self.directory / "at").exists, f"step {self.step}")
         if self.step == "sending":
             until(lambda: waits_to_send(self.process.pid), "the worker to be sending")
-            return
-        until((self.directory / "at").exists, f"step {self.step}")
         if self.step == "answering":
             os.kill(self.process.pid, signal.SIGSTOP)
             (self.directory / "go").touch()
@@ -78,12 +77,13 @@ class Worker:
 
 
 def waits_to_send(pid):
-    """Whether a process' main thread waits in the kernel for room in a Unix socket."""
-    return "sock_alloc_send" in Path(f"/proc/{pid}/wchan").read_text()
+    """Whether a process' main thread waits in the kernel for room in a socket; for calls it waits at an epoll."""
+    where = Path(f"/proc/{pid}/wchan").read_text()
+    return "do_poll" in where or "poll_schedule" in where or "do_sys_poll" in where
 
 
 @pytest.fixture
-def worker(request, tmp_path):
+def worker(request, tmp_path, own_processes):
     worker = Worker(request.param, tmp_path)
     with worker.process:
         yield worker

@@ -71,6 +71,7 @@ class Steps:
     def sending(self):
         self.square(2)
         os.kill(self.package.process_pid, signal.SIGSTOP)
+        open(f"{self._directory}/at", "w").close()
         return IsolatedFunction(len, package=self.package)(bytes(LARGE_BYTES))
 
     def calling(self):
@@ -92,14 +93,14 @@ def main(step, directory):
     os.environ["STEPS"] = directory
     sys.path.insert(0, directory)
     warm = IsolatedPackage("json")
-    IsolatedFunction(square, package=warm)(1)  # from here on the spawner has its descriptors
-    warm.unload()
+    IsolatedFunction(square, package=warm)(1)
+    warm.close()
     before = held()
     steps = Steps(directory, step)
     became = told(getattr(steps, step))
     open(f"{directory}/go", "w").close()
     after = told(lambda: steps.square(3))
-    steps.package.unload()
+    steps.package.close()
     left = {name: number - before[name] for name, number in held().items()}
     print(json.dumps({"became": became, "after": after, "problems": steps.package.problems, "left": left}))  # noqa: T201 -- the test reads it
 
