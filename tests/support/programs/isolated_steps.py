@@ -53,7 +53,8 @@ class Steps:
     def __init__(self, directory, step):
         self._directory = directory
         hook = halt if step == "hook" else None
-        self.package = IsolatedPackage("halting_package" if step == "importing" else "json", on_unload=hook)
+        name = "halting_package" if step == "importing" else "json"
+        self.package = IsolatedPackage(name, processes=1, on_unload=hook)
         self.square = IsolatedFunction(square, package=self.package)
 
     def spawned(self):
