@@ -104,7 +104,7 @@ def check_trim(system: System) -> str:
         or _frozen(system)
         or ("" if system.glibc else "the C library is not glibc and has no malloc_trim")
         or _replaced_allocator(system)
-        or _without_ctypes(system, "malloc_trim is called")
+        or _without_ctypes(system)
         or check_process_memory(system)
     )
 
@@ -117,13 +117,13 @@ def check_on_pressure(system: System) -> str:
 
 
 def check_package_processes(system: System) -> str:
-    """Return why package processes, which end with their worker, cannot work here, empty where they can."""
+    """Return why package processes, which end with their last worker, cannot work here, empty where they can."""
     by = _patched_by(system)
     if by:  # measured: the thread that is to start it never gets to run, and the call fails after a minute
         return f"{by} has patched threading: starting a process from another thread would hang"
     if not system.linux:
-        return "only Linux ends a process with the one that started it (PR_SET_PDEATHSIG)"
-    return _no_interpreter(system) or _without_ctypes(system, "PR_SET_PDEATHSIG is set") or _no_processes(system)
+        return "only Linux kills a process once the last worker that uses it has ended (F_SETSIG)"
+    return _no_interpreter(system) or _no_processes(system)
 
 
 CHECKS: Mapping[str, Callable[[System], str]] = {
@@ -171,8 +171,10 @@ def _replaced_allocator(system: System) -> str:
     return ""
 
 
-def _without_ctypes(system: System, use: str) -> str:
-    return "" if system.has_module("_ctypes") else f"this Python was built without ctypes, by which {use}"
+def _without_ctypes(system: System) -> str:
+    return (
+        "" if system.has_module("_ctypes") else "this Python was built without ctypes, by which malloc_trim is called"
+    )
 
 
 def _no_interpreter(system: System) -> str:

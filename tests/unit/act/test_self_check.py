@@ -74,10 +74,7 @@ UNPATCHED = {
         ({"inherited": ("pandas", "sympy")}, {"trim": "had loaded pandas, sympy"}),
         (
             {"has_module": lambda name: name != "_ctypes"},
-            {
-                "trim": "without ctypes, by which malloc_trim",
-                "package_processes": "without ctypes, by which PR_SET_PDEATHSIG",
-            },
+            {"trim": "without ctypes, by which malloc_trim"},
         ),
         ({"try_accessed_bit": lambda: "no swap"}, {"accessed_bit": "no swap"}),
         ({"linux": False}, {"package_processes": "only Linux"}),
