@@ -1,4 +1,4 @@
-"""Monthly sums with pandas, which is isolated: it lives in a process of its own, not in the worker."""
+"""Monthly sums with pandas, which is isolated: it lives in processes that the workers share, not in each worker."""
 
 from typing import TypedDict
 

@@ -1,7 +1,7 @@
 """The lazy loader: what an application declares its heavy packages to.
 
 One loader a process, shared by all its threads. It tracks packages imported in the process, runs functions of isolated
-packages in processes of their own, and has an agent that publishes the state and takes orders.
+packages in processes that the workers of an app share, and has an agent that publishes the state and takes orders.
 """
 
 import os
@@ -154,15 +154,16 @@ class LazyLoader:
         on_unload: Callable[[], object] | None = None,
         allow_imported: bool = False,
     ) -> "Callable[[Callable[P, R]], IsolatedFunction[P, R]]":
-        """Declare a function whose body runs in the own processes of a package; arguments and result are pickled.
+        """Declare a function whose body runs in a process of its package; arguments and result are pickled.
 
-        The workers of an app share them. Calls run in the order in which they come; a call starts the first process,
-        and one more where calls wait for longer than starting one takes.
+        The workers of an app share the processes, and the state of modules in them. Calls run in the order in which
+        they come; a call starts the first process, and one more where calls wait for longer than starting one takes.
+        See docs/package-processes.md.
 
         Args:
-            names: the package, or several that live in one process; functions declared with the same ones share it.
-            process: a name for the process; the names of the packages, joined by +, otherwise.
-            processes: most processes at a time, by default as many as the app has cores; "worker" for a process of
+            names: the package, or several that live together; functions declared with the same ones share processes.
+            process: a name for the processes; the names of the packages, joined by +, otherwise.
+            processes: most processes at a time, by default as many as the app may use cores; "worker" for a process of
                 each worker's own.
             results: "plain" to have NumPy's scalars become Python's, and other objects of the packages refused: they
                 would import their package into the worker.
@@ -171,7 +172,7 @@ class LazyLoader:
             keep_loaded: leave it loaded unless the pressure is high.
             start_timeout: seconds that its process may take to start, imports included; the configured default
                 otherwise.
-            on_unload: called in the package's process before it ends.
+            on_unload: called in each process of the package before it ends in order; found by name, like the function.
             allow_imported: isolate it although this process has imported it too, and keeps that copy whatever is
                 unloaded.
 
@@ -210,11 +211,11 @@ class LazyLoader:
         It is found by its name, like an isolated function: define it in a module that imports little.
 
         Args:
-            names: packages, or the name of a process.
+            names: packages, or names of processes; those that nothing is declared with have no effect.
 
         Raises:
-            ConfigurationError: there is no such package or process name; or, when the function is given, it cannot be
-                found by name in another process.
+            ConfigurationError: when the function is given: there is no name, or one that cannot be used.
+            IsolationError: when the function is given: it cannot be found by name in another process.
         """
         declared_in = sys._getframe(1).f_globals.get("__name__")  # noqa: SLF001 - as collections.namedtuple does
 
@@ -431,7 +432,10 @@ class LazyLoader:
         return self._process_monitor().monitor
 
     def packages(self) -> list[PackageState]:
-        """Return every declared package as it is now, package processes measured and imports attributed."""
+        """Return every declared package as it is now, package processes measured and imports attributed.
+
+        What workers share, the memory and number of package processes, each of them returns as a whole.
+        """
         ensure_own_process()
         if self._packages is None:
             return []
@@ -467,7 +471,10 @@ class LazyLoader:
         return self.monitor.force_garbage_collection()
 
     def close(self) -> None:
-        """Stop the control loop and the agent, end the package processes, and leave the import system as it was."""
+        """Stop the control loop and the agent, leave the import system as it was, and use no package process any more.
+
+        Package processes that no other worker uses are ended.
+        """
         self.stop()
         self._bootstrap.stop()
         if self._packages is not None:

@@ -1,9 +1,10 @@
 """Directories and files that processes share: their names, the checks of owner and mode, and atomic replacement.
 
-Layout of the runtime directory (state files and sockets of the workers' agents, short-lived):
+Layout of the runtime directory (short-lived):
 
-    <runtime>/<uid>/<pid>.state      0644, replaced at each tick
-    <runtime>/<uid>/<pid>.sock       0600
+    <runtime>/<uid>/<pid>.state      0644, the state of a worker, replaced at each tick
+    <runtime>/<uid>/<pid>.sock       0600, where its agent takes orders
+    <runtime>/<uid>/processes/       0700, package processes: see `mempressure.isolation.generation`
 """
 
 import errno

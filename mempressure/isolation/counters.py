@@ -1,4 +1,4 @@
-"""Counters of one isolated package in this process: its calls, the starts of its process, refaults and unloads."""
+"""Counters of one isolated package in this process: its calls, the starts of its processes, refaults and unloads."""
 
 import threading
 
@@ -41,7 +41,7 @@ class Counters:
         self.unloaded_at: float | None = None
         # Private memory of the processes ended by `unload`, in total.
         self.reclaimed_bytes = 0
-        # Private memory of the process when it was last measured, 0 before; set by the code that measures.
+        # Private bytes of one process when it was last measured, 0 before; set by the code that measures.
         self.cost_bytes = 0
         # Processes that ended without being asked to.
         self.process_deaths = 0

@@ -1,4 +1,4 @@
-"""Exceptions of packages that run in a process of their own; `mempressure.errors` offers them too."""
+"""Exceptions of packages that run in processes of their own; `mempressure.errors` offers them too."""
 
 from mempressure.errors import MempressureError
 

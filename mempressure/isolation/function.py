@@ -1,4 +1,4 @@
-"""Isolated functions: an application declares and calls them, and their bodies run in their package's own process."""
+"""Isolated functions: an application declares and calls them, and their bodies run in processes of their package."""
 
 import functools
 from collections.abc import Callable
@@ -19,11 +19,11 @@ R = TypeVar("R")
 
 
 class IsolatedFunction(Generic[P, R]):
-    """A function whose body runs in its package's own process; inside that process it is the plain function.
+    """A function whose body runs in a process of its package; inside that process it is the plain function.
 
     Args:
         function: a plain function of an importable module.
-        package: the package in whose process it runs.
+        package: the package in whose processes it runs.
         declared_in: the module whose code declares it; the function's own by default.
 
     Raises:

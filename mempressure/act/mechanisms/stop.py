@@ -1,4 +1,4 @@
-"""Stop: ends the process of an isolated package, between its calls."""
+"""Stop: ends the processes of an isolated package, between its calls."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Stop(Mechanism):
-    """The end of a package's own process, which gives all of its memory back."""
+    """The end of a package's own processes, which gives all of their memory back."""
 
     name = "stop"
-    effect = "ends the process of an isolated package, between calls"
+    effect = "ends the processes of an isolated package, between calls"
     advice = 'Isolate the functions that use it: @loader.isolated("{package}")'
     ordered_for_package = True
     acts_below_unloading = True
@@ -29,7 +29,7 @@ class Stop(Mechanism):
         return package_unloadings(self.name, apps, situation)
 
     def carry_out(self, worker: Worker, order: "Order") -> tuple[Answer, Callable[[], None] | None]:
-        """End the package's process, unless it is in use or was a short time ago."""
+        """End the package's processes, unless they are in use or were a short time ago."""
         package = worker.isolated.get(order.package)
         if package is None:
             raise worker.unknown_package_error(order.package)
