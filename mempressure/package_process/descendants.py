@@ -53,7 +53,8 @@ def memory_of_tree(pid: int, *, proc: str = "/proc") -> tuple[int, int]:
 def kill_group(pid: int, start_ticks: int, *, proc: str = "/proc") -> None:
     """Send SIGKILL to a package process and all that it started, also where it has ended before them.
 
-    What has left the group is found while the process lives. Nothing is sent where another process has its id by now.
+    What has left the group is found while the process lives. Nothing is sent where another process has its id by now,
+    nor for an id of 0, as records have it until a process is there: to the kernel that is the caller's own group.
     To be called soon after its end: once its group is empty too, the id may become another group's.
 
     Args:
@@ -62,7 +63,7 @@ def kill_group(pid: int, start_ticks: int, *, proc: str = "/proc") -> None:
         proc: where the proc file system is.
     """
     now = _start_ticks(pid, proc)
-    if now not in {None, start_ticks}:
+    if pid <= 0 or now not in {None, start_ticks}:
         return
     outside = []
     for process in tree(pid, proc=proc) if now is not None else ():

@@ -133,6 +133,12 @@ def test_a_group_that_is_another_processs_by_now_is_left_alone(leader):
         end(process)
 
 
+def test_no_process_at_all_is_not_the_callers_own_group():
+    code = "from mempressure.package_process.descendants import kill_group; kill_group(0, 0); print('lives')"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, stdout=subprocess.PIPE, start_new_session=True, check=False).stdout == b"lives\n"
+
+
 def test_a_tree_is_read_from_proc(proc):
     proc.process(7, pss_kb=3000, private_kb=2000)
     proc.process(8, pss_kb=1000, private_kb=500)
