@@ -199,7 +199,9 @@ class Service:
             except BlockingIOError:
                 return  # the rest comes later, with an event of its own
             except frames.NoMemoryForMessageError as error:
-                channel.send(frames.REFUSED, frames.encode(("size", "MemoryError", str(error), "")))
+                channel.send(
+                    frames.REFUSED, frames.encode(("size", "MemoryError", str(error), "")), number=self._number
+                )
                 return
             now = time.monotonic_ns()
             waited = now - frame.nanoseconds
@@ -274,7 +276,8 @@ class Service:
         passed = now - self._window
         if not self._number or passed < SURPLUS_SECONDS:
             return False
-        idle = self._busy < _BUSY_SHARE * passed and not self._queue
+        # One process alone is woken for a connection: it takes that before it ends.
+        idle = self._busy < _BUSY_SHARE * passed and not self._queue and not self._waiting
         self._window, self._busy = now, 0.0
         return idle and any(holder(self._directory, number) for number in range(self._number))
 

@@ -56,12 +56,12 @@ class SlotRecord:
         caller_ticks: that worker's start time, in clock ticks since boot.
         call_began: when it began, in nanoseconds of the monotonic clock.
         calls: calls that it has answered.
-        last_used: when the last one ended, in Unix nanoseconds.
-        idle_since: the same of the monotonic clock.
+        last_used: when the last call ended, in Unix nanoseconds.
+        idle_since: when the last call ended, in nanoseconds of the monotonic clock.
         stopping: 1 once it ends in an orderly way; its end is no death then.
         abandoned: the id of a call whose caller is gone, written by a worker: when it ends the process ends too.
         private: bytes of private memory, of it and of what it started, when a worker measured it last.
-        proportional: the same of proportional memory.
+        proportional: bytes of proportional memory (PSS), of the same at the same time.
         measured: when that was, in Unix nanoseconds.
     """
 
@@ -119,6 +119,9 @@ def control_path(directory: str, number: int) -> str:
 
 def take(directory: str, number: int) -> SlotRecord | None:
     """Take a slot for this process until it ends; None where a living process has it.
+
+    Keep the record, and neither `read` this slot nor ask for its `holder` here: closing any descriptor of the file,
+    that of the record's mapping too, releases a POSIX lock.
 
     Raises:
         OSError: the file cannot be made, for example on a full disk.
