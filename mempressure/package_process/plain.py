@@ -34,12 +34,12 @@ def _plain(value: "Any", packages: "frozenset[str]", where: str) -> "Any":
     kind = type(value)
     if kind in (str, bytes, int, float, bool, type(None)):
         return value
-    if kind in _CONTAINERS or _is_namedtuple(value):
+    if kind in _CONTAINERS:
         return _plain_container(value, packages, where)
-    # A subclass, such as numpy.float64 of float, is an object of its package too.
+    # A subclass, such as numpy.float64 of float or scipy.stats' named tuples of results, is of its package too.
     home = kind.__module__.partition(".")[0]
     if home not in packages:
-        return value
+        return _plain_container(value, packages, where) if _is_namedtuple(value) else value
     scalar = getattr(value, "item", None)
     if home == "numpy" and callable(scalar) and getattr(value, "ndim", 1) == 0:
         item = scalar()

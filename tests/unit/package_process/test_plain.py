@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mempressure.package_process.plain import NotPlainError, plain
 
 Point = namedtuple("Point", "x y")  # noqa: PYI024 - the kind that has no types
+PandasPoint = namedtuple("PandasPoint", "x y", module="pandas.core")  # noqa: PYI024 - as above
 
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -56,6 +57,7 @@ def test_they_do_so_inside_of_containers():
         ({(1, 2): pd.Series([1])}, r"pandas\..*Series", r"the result\[\(1, 2\)\] is"),
         ({pd.Timestamp("2024-01-01"): 1}, r"pandas\..*Timestamp", "a key of the result is"),
         (Point(1, pd.NA), r"pandas\..*NAType", r"the result\[1\] is"),
+        ([PandasPoint(1, 2)], r"pandas\.core\.PandasPoint", r"the result\[0\] is"),
         (np.datetime64("2024-01-01T00:00:00.000000001"), None, None),
         (np.dtype("f8"), r"numpy\.", "the result is"),
     ],
