@@ -35,7 +35,7 @@ class Counters:
         self.last_refault: float | None = None
         # Seconds between the last refault and the unload before it.
         self.refault_delay = 0.0
-        # Processes ended by `unload`.
+        # Calls of `unload` that ended processes.
         self.unloads = 0
         # When the last unload began, in Unix seconds; None once a process was started after it.
         self.unloaded_at: float | None = None
@@ -68,12 +68,12 @@ class Counters:
             self.start_failures += 1
             self.start_timeouts += isinstance(error, ProcessStartTimeoutError)
 
-    def count_unload(self, reclaimed: int) -> None:
-        """Count a process that was unloaded, and the private bytes that it held; 0 where they are not known."""
+    def count_unload(self, reclaimed: int, *, processes: int = 1) -> None:
+        """Count an unload, and the private bytes that its processes held together; 0 where they are not known."""
         with self._lock:
             self.unloads += 1
             self.reclaimed_bytes += reclaimed
-            self.cost_bytes = reclaimed or self.cost_bytes
+            self.cost_bytes = reclaimed // processes or self.cost_bytes
 
     def count_death(self) -> None:
         """Count a process that ended without being asked to."""

@@ -275,7 +275,7 @@ class IsolatedPackage(Counters):
         if stopped.ended:
             with self._lock:
                 self.unloaded_at = unloaded_at
-            self.count_unload(stopped.held)
+            self.count_unload(stopped.held, processes=stopped.ended)
             processes.starter.release_reservations()
             self._notify_change()
         return stopped.held, stopped.reason or (None if stopped.ended else "not loaded")

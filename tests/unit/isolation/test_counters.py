@@ -48,6 +48,11 @@ def test_an_unload_of_unknown_size_keeps_the_last_measured_cost(counters):
     assert (counters.unloads, counters.reclaimed_bytes, counters.cost_bytes) == (2, 500, 500)
 
 
+def test_what_a_start_costs_is_what_one_of_several_processes_held(counters):
+    counters.count_unload(1000, processes=4)
+    assert (counters.unloads, counters.reclaimed_bytes, counters.cost_bytes) == (1, 1000, 250)
+
+
 def test_only_the_first_problem_is_logged(counters, caplog):
     for number in range(3):
         counters.count_problem("problem %d", number)
