@@ -87,12 +87,14 @@ class Relieved:
             seconds: of the load, in which they are.
 
         Raises:
-            RuntimeError: package processes did not end under pressure.
+            RuntimeError: all requests took longer than the load, or package processes did not end under pressure.
         """
         sampler = memory.Sampler(self._process.pid, seconds=SAMPLE_SECONDS)
         traffic = Traffic(self._port, pages, clients=clients, kept=False)
         began = time.monotonic()
         try:
+            for page in pages:  # a cold start on a busy machine takes longer than the load
+                answers(self._port, page.path)
             traffic.start()
             warming = traffic.phase
             time.sleep(warm_seconds)
@@ -100,6 +102,8 @@ class Relieved:
             time.sleep(seconds)
             processes = len(self._package_processes())
             traffic.stop()
+            if not measured.latencies:
+                raise RuntimeError(f"{self._way}: no request began within {seconds:g} s: all before it still waited")
             ended = time.monotonic()
             relief = self._relieve() if processes else 0.0
             wait(
