@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import (
     calls,
+    contention,
     cycles,
     environment,
     exporter,
@@ -18,6 +19,8 @@ from benchmarks import (
     highavailability,
     hog,
     load,
+    model,
+    newcomer,
     packages,
     reaction,
     services,
@@ -29,6 +32,9 @@ from stack.engines import ROOT
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], dict[str, Any]]] = {
     "calls": calls.run,
+    "contention": contention.run,
+    "newcomer": newcomer.run,
+    "model": model.run,
     "exporter": exporter.run,
     "footprint": footprint.run,
     "packages": packages.run,

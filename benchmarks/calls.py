@@ -1,9 +1,9 @@
 """Calls: what it costs that a package lives in another process, beside ready-made pools of one process each.
 
 A call of a function that does nothing; a NumPy array of 50 MB sent there and back; the start of a process until the
-first call's result is there, with nothing to import; and how long a process outlives its worker, which is killed
-with SIGKILL during a call of C code that holds the GIL. The pools are the standard library's `ProcessPoolExecutor`
-(spawn) and joblib's loky.
+first call's result is there, with nothing to import; the private memory of a process that holds nothing yet; and how
+long a process outlives its worker, the last that uses it, which is killed with SIGKILL: between calls, and during a
+call of C code that holds the GIL. The pools are the standard library's `ProcessPoolExecutor` (spawn) and joblib's loky.
 """
 
 import contextlib
@@ -28,9 +28,19 @@ DEATHS = {"host": 10, "ProcessPoolExecutor": 3, "loky": 3}
 MEASURE_SECONDS = 180.0
 OUTLIVES_SECONDS = 2.0
 """A process that lives this long after its worker was killed is taken to stay."""
-FIGURES = {"call": "warm call, us", "array": "50 MB there and back, ms", "start": "start, ms", "death": "outlives, ms"}
-BOUNDS = {"call": 100, "array": 100, "start": 100, "death": 100}
-SCALES = {"call": 1e6, "array": 1e3, "start": 1e3, "death": 1e3}
+MIB = 1 << 20
+FIGURES = {
+    "call": "warm call, us",
+    "array": "50 MB there and back, ms",
+    "start": "start, ms",
+    "memory": "private memory of a process that holds nothing, MiB",
+    "idle": "outlives its worker between calls, ms",
+    "busy": "outlives its worker in a call that holds the GIL, ms",
+}
+BOUNDS = {"call": 60, "array": 35, "start": 50, "memory": 7, "idle": 100, "busy": 100}
+SCALES = {"call": 1e6, "array": 1e3, "start": 1e3, "memory": 1 / MIB, "idle": 1e3, "busy": 1e3}
+LONGEST = ("idle", "busy")
+"""Of these the longest counts, else the median."""
 
 
 def run(say: Callable[[str], None]) -> dict[str, Any]:
@@ -39,9 +49,9 @@ def run(say: Callable[[str], None]) -> dict[str, Any]:
     targets = []
     for name, seconds in samples["host"].items():
         scaled = [SCALES[name] * value for value in seconds]
-        value = max(scaled) if name == "death" else stdlib_statistics.median(scaled)
+        value = max(scaled) if name in LONGEST else stdlib_statistics.median(scaled)
         what, _, unit = FIGURES[name].rpartition(", ")
-        targets.append(Target(f"{what}, {'longest' if name == 'death' else 'median'}", value, BOUNDS[name], unit))
+        targets.append(Target(f"{what}, {'longest' if name in LONGEST else 'median'}", value, BOUNDS[name], unit))
     return {
         "what": "calls into another process",
         "how": __doc__,
@@ -70,25 +80,27 @@ def _samples(name: str, say: Callable[[str], None]) -> dict[str, list[float]]:
             raise
     if program.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with status {program.returncode}")
-    samples = {**json.loads(output), "death": [_death(name) for _ in range(DEATHS[name])]}
+    deaths = {task: [_death(name, task) for _ in range(DEATHS[name])] for task in LONGEST}
+    samples = {**json.loads(output), **deaths}
     medians = (
-        f"{FIGURES[figure]} {SCALES[figure] * stdlib_statistics.median(values):.0f}"
+        f"{FIGURES[figure]} {SCALES[figure] * stdlib_statistics.median(values):.3g}"
         for figure, values in samples.items()
     )
     say(f"calls, {name}: " + "; ".join(medians))
     return samples
 
 
-def _death(name: str) -> float:
+def _death(name: str, task: str) -> float:
     """Kill a worker, and return for how long the process that it started lives on; what stays is ended."""
-    command = [sys.executable, "-m", "benchmarks.ways", "orphan", name]
+    command = [sys.executable, "-m", "benchmarks.ways", task, name]
     left: list[psutil.Process] = []
     with subprocess.Popen(command, cwd=ROOT, env=bytecode_environment(), stdout=subprocess.PIPE, text=True) as worker:
         try:
             pid = int(worker.stdout.readline() if worker.stdout else "")
             left = psutil.Process(worker.pid).children(recursive=True)
             ticks = start_ticks(pid)
-            _await_work(pid)
+            if task == "busy":
+                _await_work(pid)
             worker.kill()
             killed = time.perf_counter()
             while time.perf_counter() - killed < OUTLIVES_SECONDS and _lives(pid, ticks):

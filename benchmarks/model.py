@@ -4,13 +4,13 @@ FastAPI with all-MiniLM-L6-v2 on torch under uvicorn with two workers, the servi
 `services`. Ways: `plain`, the model in each worker, loaded at the first request for it; `isolated`, with
 `loader.isolated(..., processes=1)` on the function that embeds a text. Sixteen clients ask for embeddings of texts of a
 hundred words, each time on a new connection, and compare each answer with that of `plain`. Memory is measured as in the
-benchmark `newcomer`; beside it is what a worker that has never loaded the model leaves: no way comes below that.
+benchmark `newcomer`. What the plain service holds before it has loaded the model is told too: no way comes below that.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.newcomer import known, of_plain, table, told
+from benchmarks.newcomer import MIB, known, of_plain, table, told
 from benchmarks.relieved import Outcome, serve
 from benchmarks.services.applications import WORKERS
 from benchmarks.services.environments import PROGRAMS, Environment
@@ -34,9 +34,12 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, seconds: float = SE
     environment.make(say)
     outcomes: dict[str, list[Outcome]] = {way: [] for way in PROGRAM}
     pages: list[Page] = []
+    fresh = 0
     for _ in range(rounds):
         for way in PROGRAM:
-            outcomes[way].append(_played(environment, way, pages, seconds))
+            held, outcome = _played(environment, way, pages, seconds)
+            fresh = fresh or held
+            outcomes[way].append(outcome)
             say(f"model, {way}: " + ", ".join(f"{name} {cell}" for name, cell in told(outcomes[way][-1]).items()))
     ratios = of_plain(outcomes)["isolated"]
     bad = sum(outcome.bad for outcome in outcomes["isolated"])
@@ -50,12 +53,16 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, seconds: float = SE
         "what": "a service with a language model, isolated in one process",
         "how": __doc__,
         "targets": as_dicts(targets),
-        "notes": [", ".join(f"{name} {number}" for name, number in versions.items()) + "."],
+        "notes": [
+            ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
+            f"Before it has loaded the model the plain service holds {fresh / MIB:.0f} MiB.",
+        ],
         "tables": [table(outcomes)],
     }
 
 
-def _played(environment: Environment, way: str, pages: list[Page], seconds: float) -> Outcome:
+def _played(environment: Environment, way: str, pages: list[Page], seconds: float) -> tuple[int, Outcome]:
+    """Return what the service held before its first request for an embedding, in bytes, and what it came to."""
     port = free_port()
     words = [environment.program("uvicorn"), PROGRAM[way], "--app-dir", str(PROGRAMS), "--no-access-log"]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(WORKERS)]
@@ -64,5 +71,6 @@ def _played(environment: Environment, way: str, pages: list[Page], seconds: floa
     settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     library = {} if way == "plain" else {"PYTHONPATH": str(ROOT)}
     with serve(way, words, port=port, environ={**CLEAN, **settings, **library}, name="model", budget="4GiB") as service:
+        fresh = service.held()
         pages[:] = pages or known(port, PATHS)
-        return service.play(pages, clients=CLIENTS, warm_seconds=WARM_SECONDS, seconds=seconds)
+        return fresh, service.play(pages, clients=CLIENTS, warm_seconds=WARM_SECONDS, seconds=seconds)

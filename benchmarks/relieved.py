@@ -77,6 +77,10 @@ class Relieved:
         self._process = process
         self._node = node
 
+    def held(self) -> int:
+        """Return the PSS of the service now, in bytes."""
+        return memory.sample(self._process.pid).proportional
+
     def play(self, pages: Sequence[Page], *, clients: int, warm_seconds: float, seconds: float) -> Outcome:
         """Put the service to use, let it rest, and return what it came to.
 

@@ -1,7 +1,8 @@
 """Three ways to run a function in another process, behind one interface: the package process and two rivals.
 
-`python -m benchmarks.ways measure NAME` times one of them and prints seconds as JSON; `... orphan NAME` starts one,
-prints the process id of what it started, and is in a call of it until it is killed. Each runs as a program of its
+`python -m benchmarks.ways measure NAME` times one of them and prints seconds, and bytes of memory, as JSON; `... busy
+NAME` starts one, prints the process id of what it started, and is in a call of it until it is killed, as `... idle
+NAME` is between two calls. Each runs as a program of its
 own and imports little: a spawned process imports its parent's main program again, and that is not to be held against
 it.
 """
@@ -14,11 +15,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from benchmarks import remote
+from mempressure.measure.process import private_bytes
 
 CALLS = 3000
 ARRAYS = 20
 ARRAY_BYTES = 50_000_000
 STARTS = 15
+_MOST_SECONDS = 60.0  # until it is killed
 
 
 class Way(Protocol):
@@ -110,8 +113,8 @@ WAYS: dict[str, Callable[[], Way]] = {"host": Host, "ProcessPoolExecutor": Pool,
 
 
 def measure(name: str) -> dict[str, list[float]]:
-    """Return the seconds that calls, arrays there and back, and starts take."""
-    starts = [_start(name) for _ in range(STARTS)]
+    """Return the seconds that calls, arrays there and back, and starts take; the private bytes of the processes."""
+    starts, sizes = zip(*(_start(name) for _ in range(STARTS)), strict=True)
     import numpy as np  # now: a start is timed in a program that has it not
 
     with contextlib.closing(WAYS[name]()) as way:
@@ -125,7 +128,7 @@ def measure(name: str) -> dict[str, list[float]]:
                 raise RuntimeError(f"{name}: the array came back another")
             arrays.append(seconds)
             del back
-    return {"call": calls, "array": arrays, "start": starts}
+    return {"call": calls, "array": arrays, "start": [*starts], "memory": [*sizes]}
 
 
 def _timed(way: Way, function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
@@ -134,13 +137,14 @@ def _timed(way: Way, function: Callable[..., Any], *arguments: Any) -> tuple[flo
     return time.perf_counter() - started, result
 
 
-def _start(name: str) -> float:
+def _start(name: str) -> tuple[float, int]:
     started = time.perf_counter()
     way = WAYS[name]()
     way.call(remote.nothing)
     seconds = time.perf_counter() - started
+    size = private_bytes(way.call(remote.pid))
     way.close()
-    return seconds
+    return seconds, size
 
 
 def main(task: str, name: str) -> int:
@@ -150,7 +154,9 @@ def main(task: str, name: str) -> int:
         return 0
     way = WAYS[name]()
     print(way.call(remote.pid), flush=True)
-    way.call(remote.busy)
+    if task == "busy":
+        way.call(remote.busy)
+    time.sleep(_MOST_SECONDS)
     return 1
 
 
