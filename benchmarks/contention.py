@@ -77,12 +77,13 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, seconds: float = SE
     return {
         "what": "callers of the same package process",
         "how": __doc__,
-        "targets": as_dicts(_targets(turns, rates)),
+        "targets": as_dicts(targets(turns, rates)),
         "tables": [_turns_table(turns), _rates_table(rates)],
     }
 
 
-def _targets(turns: dict[tuple[str, int], Calls], rates: dict[str, list[float]]) -> list[Target]:
+def targets(turns: dict[tuple[str, int], Calls], rates: dict[str, list[float]]) -> list[Target]:
+    """Return the promises about turns and throughput, of what was measured."""
     fair = THREADS * PAUSE_SECONDS
     ratio = statistics.median(rates["default"]) / statistics.median(rates["worker"])
     return [

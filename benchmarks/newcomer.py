@@ -38,18 +38,8 @@ PATHS = {
     **{f"/chart/{region}": 0.05 for region in sales.REGIONS},
 }
 COLUMNS = (
-    *(
-        "way",
-        "peak, MiB",
-        "of plain",
-        "at rest, MiB",
-        "of plain",
-        "requests a second",
-        "of plain",
-        "p50, ms",
-        "p95, ms",
-    ),
-    *("package processes", "relieved after, s", "requests", "failed or wrong"),
+    *("way", "peak, MiB", "of plain", "at rest, MiB", "of plain", "requests a second", "of plain"),
+    *("p50, ms", "p95, ms", "package processes", "relieved after, s", "requests", "failed or wrong"),
 )
 
 
@@ -65,7 +55,7 @@ def run(say: Callable[[str], None], *, rounds: int = ROUNDS, seconds: float = SE
     return {
         "what": "a newcomer's service, isolated in each way",
         "how": __doc__,
-        "targets": as_dicts(_targets(outcomes)),
+        "targets": as_dicts(targets(outcomes)),
         "tables": [table(outcomes)],
     }
 
@@ -97,7 +87,8 @@ def known(port: int, paths: Mapping[str, float]) -> list[Page]:
     return pages
 
 
-def _targets(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Target]:
+def targets(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Target]:
+    """Return the promises about the ways, of what was measured."""
     ratios = of_plain(outcomes)
     bad = sum(outcome.bad for way in outcomes for outcome in outcomes[way] if way != "plain")
     asked = sum(outcome.requests for way in outcomes for outcome in outcomes[way] if way != "plain")

@@ -115,6 +115,19 @@ def _calls(figures: dict[str, Any]) -> Iterator[list[str]]:
     yield ["call into a package's process, median", _measured(figures, "warm call, median"), rivals]
 
 
+def _newcomer(figures: dict[str, Any]) -> Iterator[list[str]]:
+    (table,) = figures["tables"]
+    rows = {row[0]: row for row in table["rows"]}
+    peak, rest, *_ = (index for index, column in enumerate(table["columns"]) if column == "of plain")
+    for at, what in ((peak, "at its peak"), (rest, "at rest")):
+        measured = f"one process a package {rows['one'][at]}x, default {rows['default'][at]}x"
+        yield [
+            f"memory of a service whose three workers isolate two packages, {what}, of itself without mempressure",
+            measured,
+            f"a process a package in each worker: {rows['worker'][at]}x",
+        ]
+
+
 def _exporter(figures: dict[str, Any]) -> Iterator[list[str]]:
     (table,) = figures["tables"]
     series, name, median, memory = map(table["columns"].index, ("package series", "exporter", "p50, ms", "RSS, MB"))
@@ -154,6 +167,7 @@ _HEADLINES: dict[str, Callable[[dict[str, Any]], Iterator[list[str]]]] = {
     "reaction": _reaction,
     "hog": _hog,
     "calls": _calls,
+    "newcomer": _newcomer,
     "exporter": _exporter,
     "footprint": _footprint,
     "services": _services,
