@@ -86,12 +86,16 @@ def targets(turns: dict[tuple[str, int], Calls], rates: dict[str, list[float]]) 
     """Return the promises about turns and throughput, of what was measured."""
     fair = THREADS * PAUSE_SECONDS
     ratio = statistics.median(rates["default"]) / statistics.median(rates["worker"])
+    found = []
+    for (way, workers), calls in turns.items():
+        if way == "one":
+            who = f"{THREADS} threads in {workers} worker{'s' if workers > 1 else ''}"
+            # A call that got no turn at all is in no percentile.
+            fewest = min(calls.by_thread) / max(calls.by_thread)
+            found.append(Target(f"{who}: p95 against the fair wait", calls.p95 / fair, 1.3, "x"))
+            found.append(Target(f"{who}: fewest calls of a thread against the most", fewest, 0.8, "x", at_least=True))
     return [
-        *(
-            Target(f"{THREADS} threads in {workers} workers: p95 against the fair wait", calls.p95 / fair, 1.3, "x")
-            for (way, workers), calls in turns.items()
-            if way == "one"
-        ),
+        *found,
         Target("throughput of the default against a process of each worker's own", ratio, 0.95, "x", at_least=True),
     ]
 

@@ -42,6 +42,8 @@ class _Caller:
         self.pid = pid
         self.ticks = start_ticks(pid)
         self.queued = False
+        self.is_late = False
+        """It had its turn before all of its call was there, and has the next one once the rest comes."""
 
 
 class _Patience:
@@ -114,8 +116,12 @@ class Service:
                     return channel
             if self._is_surplus() or (not self._queue and self._is_superseded()):
                 return None
-            waiting, self._waiting = self._waiting, False
-            caller = self._accepted() if waiting else None
+            caller = None
+            # Where connections always wait, what is queued here gets no turn. Workers withdraw calls from connections
+            # that they have kept, and join that queue; a call that came by it cannot be withdrawn.
+            if self._waiting and not (self._queue and self._queue[0].is_late):
+                self._waiting = False
+                caller = self._accepted()
             if caller is None and self._queue:
                 caller = self._queue.popleft()
                 caller.queued = False
@@ -168,7 +174,10 @@ class Service:
                 caller = self._callers.get(descriptor)
                 if caller is not None and not caller.queued:
                     caller.queued = True
-                    self._queue.append(caller)
+                    if caller.is_late:
+                        self._queue.appendleft(caller)
+                    else:
+                        self._queue.append(caller)
 
     def _accepted(self) -> _Caller | None:
         """Accept one connection: no more than are served at once, since another process may serve the next."""
@@ -196,7 +205,9 @@ class Service:
         try:
             try:
                 frame = channel.receive()
+                caller.is_late = False
             except BlockingIOError:
+                caller.is_late = True
                 return  # the rest comes later, with an event of its own
             except frames.NoMemoryForMessageError as error:
                 channel.send(

@@ -59,14 +59,15 @@ VERSIONS = {"python": "3.11", "prometheus": "2.42", "alertmanager": "0.25"}
 def test_turns_are_compared_with_the_fair_wait_and_throughput_with_own_processes():
     turns = {
         ("one", 1): Calls([0.16] * 20, [10, 10], 50.0, 1),
-        ("one", 4): Calls([0.16, 0.4] * 20, [10, 10], 50.0, 1),
+        ("one", 4): Calls([0.16, 0.4] * 20, [0, 10], 50.0, 1),
         ("ProcessPoolExecutor", 1): Calls([0.4], [10, 10], 50.0, 1),
     }
     rates = {"default": [90.0, 96.0, 99.0], "worker": [100.0, 99.0, 101.0], "ProcessPoolExecutor": [80.0]}
-    first, second, throughput = contention.targets(turns, rates)
+    first, first_fewest, second, second_fewest, throughput = contention.targets(turns, rates)
     assert first.measured == pytest.approx(1.0)
     assert second.measured == pytest.approx(2.5)
     assert throughput.measured == pytest.approx(0.96)
+    assert (first_fewest.met, second_fewest.met) == (True, False)
     assert (first.met, second.met, throughput.met) == (True, False, True)
 
 
