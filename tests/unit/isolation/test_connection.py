@@ -261,7 +261,7 @@ def test_a_withdrawn_call_that_was_read_all_the_same_is_made_again(connections, 
 
 def test_log_records_come_before_the_answer(connections, serve, monkeypatch):
     logged = []
-    monkeypatch.setattr("mempressure.isolation.connection.logs.emit", logged.append)
+    monkeypatch.setattr("mempressure.package_process.logs.emit", logged.append)
 
     def talk(channel):
         channel.receive()
