@@ -55,14 +55,13 @@ if TYPE_CHECKING:
 
 
 _ATTEMPTS = 8  # of one call: each process that ended before it took the call costs one or two
-_MOVE_NANOSECONDS = 2_000_000
-_MOVE_SECONDS = 0.002
-_TICK_SECONDS = 0.05
-_LARGE_BYTES = (
-    128 * 1024
-)  # a larger call fills the socket's buffer, and cannot be withdrawn: it joins the queue at once
-_MOST_KEPT = 64
-_NOTHING = b"\0\0\0\0"
+_MOVE_SECONDS = 0.002  # after which a call that no process has read moves from a kept connection to the queue
+_MOVE_NANOSECONDS = int(_MOVE_SECONDS * 1e9)
+_TICK_SECONDS = 0.05  # between looks at a call that waits in the queue, or runs
+# A larger call fills the socket's buffer, and cannot be withdrawn: it joins the queue at once.
+_LARGE_BYTES = 128 * 1024
+_MOST_KEPT = 64  # connections
+_NOTHING = b"\0\0\0\0"  # an int, as the ioctl returns it where all was read
 
 
 class NotRunError(ProcessDiedError):
@@ -82,7 +81,7 @@ class _Connection:
 
     @staticmethod
     def set_timeout(connection: socket.socket, seconds: float) -> None:
-        """Have sending and receiving pause after so long."""
+        """Have sending and receiving on a socket raise one of `frames.PAUSED` after so many seconds."""
         if type(connection).__module__ != "socket":  # gevent's and the like, which must not block
             connection.settimeout(seconds)
             return

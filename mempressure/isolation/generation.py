@@ -3,7 +3,7 @@
 <runtime>/<uid>/processes/
     lock                  held while a worker finds its generation, or removes those that have no worker
     <key>.<n>/            a generation: key names what its workers have in common, n is higher for newer code
-        users             each worker holds it locked, shared: who gets it alone is the last
+        users             each worker holds a shared lock on it: one that can get an exclusive lock is the last
         life              a FIFO that each worker holds open for writing: the processes end with the last one
         start             held while a process is started
         socket            where calls wait for whichever process is free
