@@ -219,7 +219,7 @@ class _Control:
                 continue
             try:
                 self._answer(connection)
-            except (OSError, EOFError, MemoryError, ValueError):  # a worker that ended, or a stranger
+            except Exception:  # noqa: BLE001 - a worker that ended, or whatever a stranger sent: the next one is answered
                 connection.close()
 
     def _answer(self, connection: socket.socket) -> None:

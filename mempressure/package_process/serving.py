@@ -214,6 +214,9 @@ class Service:
                     frames.REFUSED, frames.encode(("size", "MemoryError", str(error), "")), number=self._number
                 )
                 return
+            if frame.kind != frames.CALL:  # a stranger's
+                self._drop(caller)
+                return
             now = time.monotonic_ns()
             waited = now - frame.nanoseconds
             if waited > _WITHDRAWN_AFTER_NANOSECONDS and channel.at_end:
@@ -247,7 +250,7 @@ class Service:
             slot.calls += 1
             self._busy += (slot.idle_since - began) / 1e9
             self._took_long = self._took_long or slot.idle_since - began > _LONG_NANOSECONDS
-            if slot.abandoned == number:
+            if number and slot.abandoned == number:
                 os._exit(0)  # a worker is about to kill this process, since nobody waits for that call
 
     def _drop(self, caller: _Caller) -> None:
