@@ -200,6 +200,6 @@ def test_the_listening_socket_is_handed_over_during_a_call(process, directory, t
         Channel(connection).send(frames.LISTENER, frames.encode(None))
         _, (descriptor,), _, _ = socket.recv_fds(connection, 1, 1)
     with socket.socket(fileno=descriptor) as listener:
-        assert listener.getsockname().startswith(f"{directory}/socket")
+        assert "/socket" in listener.getsockname()
     go.touch()
     blocker.join()
