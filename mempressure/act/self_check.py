@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from typing import Any
 
+from mempressure.errors import MempressureError
 from mempressure.measure.process import LOADED_PARENT_BYTES, ProcessMemory, process_memory
 from mempressure.record import Record
 
@@ -61,6 +62,19 @@ class System(Record):
     """Tracked packages that were loaded when this process was forked."""
 
 
+def _interpreter() -> str:
+    """Return the interpreter that package processes are started with; what `sys.executable` is where there is none."""
+    executable = sys.executable or ""
+    if "python" in os.path.basename(executable).lower():
+        return executable
+    from mempressure.package_process.interpreter import executable as found  # where Python is embedded, as in uWSGI
+
+    try:
+        return found()
+    except MempressureError:
+        return executable
+
+
 def own_system(*, inherited: tuple[str, ...] | None = None) -> System:
     """Return this process as it is now.
 
@@ -72,7 +86,7 @@ def own_system(*, inherited: tuple[str, ...] | None = None) -> System:
         linux=sys.platform.startswith("linux"),
         root=os.geteuid() == 0,
         glibc=_glibc(),
-        executable=sys.executable or "",
+        executable=_interpreter(),
         bundled=bool(getattr(sys, "frozen", False)),
         frozen_objects=frozen_objects,
         modules=sys.modules,

@@ -104,6 +104,10 @@ class _Connection:
         return fcntl.ioctl(self.channel.socket, termios.TIOCOUTQ, _NOTHING) != _NOTHING
 
 
+_numbers = itertools.count(1)
+"""Of calls, in this process."""
+
+
 class Connections:
     """The connections of one worker to the processes of one generation.
 
@@ -114,7 +118,6 @@ class Connections:
     def __init__(self, queue: "Queue") -> None:
         self._queue = queue
         self._kept: list[_Connection] = []
-        self._numbers = itertools.count(1)
 
     def are_any_kept(self) -> bool:
         """Return whether a call can be made over a connection that is there."""
@@ -135,7 +138,7 @@ class Connections:
             MemoryBudgetExceeded: there is no room for one.
         """
         began = time.monotonic_ns()
-        number = os.getpid() << 32 | next(self._numbers)
+        number = os.getpid() << 32 | next(_numbers)
         for _ in range(_ATTEMPTS):
             connection = self._kept_connection() if request.size < _LARGE_BYTES else None
             kept = connection is not None

@@ -58,10 +58,19 @@ def key_of(name: str, packages: tuple[str, ...], *, app: str, paths: "Iterable[t
     server = os.getpid() if own else os.getppid()
     what = (
         (name, packages, app, own),
-        (server, start_ticks(server), pid_namespace(), os.geteuid(), os.getegid()),
+        (server, start_ticks(server), pid_namespace(), _cgroup(), os.geteuid(), os.getegid()),
         interpreter.fingerprint(paths),
     )
     return blake2b(repr(what).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def _cgroup() -> bytes:
+    """Return the cgroups of this process as the kernel names them: a process's memory counts where it was started."""
+    try:
+        with open("/proc/self/cgroup", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 class Generation:

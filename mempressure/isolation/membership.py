@@ -126,8 +126,27 @@ def generations_directory(runtime: Path | None, *, on_problem: Callable[[str, Ex
     try:
         return os.fspath(make_private(own_runtime_directory(runtime) / "processes", mode=0o700))
     except (OSError, UnsafeDirectoryError) as error:
-        from tempfile import mkdtemp
+        on_problem(own := _own_directory(), error)
+        return own
 
-        directory = mkdtemp(prefix="mempressure-")
-        on_problem(directory, error)
-        return directory
+
+def _own_directory() -> str:
+    """Return a directory of this process's own."""
+    from tempfile import mkdtemp
+
+    pid = os.getpid()
+    if pid not in _own:
+        _own[pid] = mkdtemp(prefix="mempressure-")
+    return _own[pid]
+
+
+def remove_own_directory() -> None:
+    """Remove the directory that this process had where the runtime directory could not be used, if there is one."""
+    directory = _own.pop(os.getpid(), None)
+    if directory is not None:
+        from shutil import rmtree
+
+        rmtree(directory, ignore_errors=True)
+
+
+_own: dict[int, str] = {}

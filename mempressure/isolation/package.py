@@ -15,7 +15,7 @@ from mempressure.errors import IsolationError
 from mempressure.isolation.calls import HookName, encode_call, hook_name, result_of
 from mempressure.isolation.counters import Counters
 from mempressure.isolation.generation import Generation, key_of
-from mempressure.isolation.membership import Membership, generations_directory
+from mempressure.isolation.membership import Membership, generations_directory, remove_own_directory
 from mempressure.isolation.processes import Processes
 from mempressure.isolation.results import ImportedByResults
 from mempressure.isolation.starting import Starter
@@ -436,3 +436,4 @@ def _close_all() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
     for package in list(_packages):
         package.close(seconds=max(0.1, deadline - time.monotonic()))
+    remove_own_directory()

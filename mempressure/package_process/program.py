@@ -81,12 +81,12 @@ def end_with_workers(directory: str) -> None:
 def _run(directory: str, number: int, slot: "SlotRecord", listener: socket.socket, starter: Channel) -> int:
     starter.socket.settimeout(None)
     start = frames.decode(starter.receive().payload)
+    files = LoadedFiles(directory, number)
     identity.become(start["packages"])
     refusal, notes = _prepared(start)
     if refusal is not None:
         starter.send(frames.REFUSED, refusal)
         return 1
-    files = LoadedFiles(directory, number)
     files.note()
     forwarding = logs.Forwarding(start["levels"])
 

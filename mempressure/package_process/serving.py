@@ -237,6 +237,7 @@ class Service:
     def _run(self, caller: _Caller, number: int, call: Payload) -> "tuple[int, Payload]":
         slot = self._slot
         slot.caller, slot.caller_ticks = caller.pid, caller.ticks
+        slot.abandoned = 0
         began = slot.call_began = time.monotonic_ns()
         slot.call = number
         self._calling = caller

@@ -15,6 +15,8 @@ _RECENT_NANOSECONDS = 10_000_000  # a file that changed so shortly before it was
 class LoadedFiles:
     """Lists the files of this process's modules, each time that there are more of them.
 
+    To be made before the first of them is imported.
+
     Args:
         directory: of the generation.
         number: of the slot.
@@ -23,6 +25,7 @@ class LoadedFiles:
     def __init__(self, directory: str, number: int) -> None:
         self._path = path_of(directory, number)
         self._modules = 0
+        self._looked = time.time_ns()
         self._files: dict[str, tuple[int, int, int] | None] = {}
 
     def note(self) -> None:
@@ -30,13 +33,14 @@ class LoadedFiles:
         if len(sys.modules) == self._modules:
             return
         self._modules = len(sys.modules)
-        now = time.time_ns()
+        # A file that changed since then may have been loaded before or after that.
+        before, self._looked = self._looked - _RECENT_NANOSECONDS, time.time_ns()
         for module in list(sys.modules.values()):
             file = getattr(module, "__file__", None)
             # torch has modules of its own making in "_ops.py", which is no file: a real one's path is absolute, since
             # that of the interpreter is.
             if isinstance(file, str) and file.startswith("/") and file not in self._files:
-                self._files[file] = identity(file, before=now - _RECENT_NANOSECONDS)
+                self._files[file] = identity(file, before=before)
         new = f"{self._path}.{os.getpid()}"
         try:
             with open(new, "wb") as output:
@@ -92,8 +96,8 @@ def are_those_of(directory: str, number: int, *, declared_at: int) -> bool:
             if loaded is None:  # never was a file of its own, as in a zip archive
                 continue
             return False
-        same = loaded == (status.st_mtime_ns, status.st_size, status.st_ino)
-        if same == (status.st_ctime_ns > declared_at):
-            # Changed since the process loaded it and before the worker did, or the other way round.
+        process_has_it = loaded == (status.st_mtime_ns, status.st_size, status.st_ino)
+        worker_has_it = status.st_ctime_ns <= declared_at
+        if loaded is None or process_has_it != worker_has_it:
             return False
     return True

@@ -83,7 +83,6 @@ OF_ISOLATION = {
     "mempressure.isolation.results",
     "mempressure.isolation.spawner",
     "mempressure.isolation.starting",
-    "mempressure.measure.cores",
     "mempressure.measure.descriptor",
     "mempressure.measure.growth",
     "mempressure.measure.trend",

@@ -45,6 +45,6 @@ def test_a_result_above_the_limit_is_refused_and_one_below_is_right(make_package
         if fits:
             assert package.call(functions.__name__, "large", (size,)) == b"x" * size
         else:
-            with pytest.raises(Exception, match="more than the 67108864 allowed.*MEMPRESSURE_MESSAGE_LIMIT"):
+            with pytest.raises(Exception, match=r"more than the 67108864 allowed.*MEMPRESSURE_MESSAGE_LIMIT"):
                 package.call(functions.__name__, "large", (size,))
     assert threading.active_count() < 50

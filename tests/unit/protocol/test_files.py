@@ -27,17 +27,17 @@ def module(tmp_path, monkeypatch):
 @pytest.fixture
 def noted(module, tmp_path, monkeypatch):
     """The list of a process that has loaded the module."""
-    listed = LoadedFiles(str(tmp_path), 0)
-    note_later(listed, monkeypatch)
-    return listed
+    return note_later(tmp_path, monkeypatch)
 
 
-def note_later(listed, monkeypatch):
-    """List the files when they have been the same for a second."""
+def note_later(tmp_path, monkeypatch):
+    """List the files of a process that began when they had been the same for a second."""
     later = time.time_ns() + SECOND
     with monkeypatch.context() as patch:
         patch.setattr(time, "time_ns", lambda: later)
+        listed = LoadedFiles(str(tmp_path), 0)
         listed.note()
+    return listed
 
 
 def declared(tmp_path, *, at):
@@ -76,22 +76,23 @@ def test_a_file_that_was_removed_or_replaced_is_another(noted, module, tmp_path)
     assert not declared(tmp_path, at=time.time_ns() + SECOND)
 
 
-def test_a_file_that_changed_a_moment_before_it_was_looked_at_is_not_trusted(module, tmp_path):
-    changed_to(module.__file__, "b = 1\n")
-    LoadedFiles(str(tmp_path), 0).note()
-    assert not declared(tmp_path, at=time.time_ns() + SECOND)
+def test_a_file_that_changed_after_the_process_had_begun_is_not_trusted(module, tmp_path):
+    listed = LoadedFiles(str(tmp_path), 0)
+    when = changed_to(module.__file__, "b = 1\n")
+    listed.note()  # what was imported may be what was there before, or after it
+    assert not declared(tmp_path, at=when + SECOND)
+    assert not declared(tmp_path, at=when - 1)
 
 
 def test_a_module_of_an_archive_never_has_a_file(module, noted, tmp_path, monkeypatch):
     module.__file__ = "/some/archive.zip/some_module.py"
-    listed = LoadedFiles(str(tmp_path), 0)
-    note_later(listed, monkeypatch)
+    note_later(tmp_path, monkeypatch)
     assert declared(tmp_path, at=time.time_ns() + SECOND)
 
 
 def test_a_module_that_a_package_made_in_memory_never_has_a_file(module, tmp_path, monkeypatch):
     module.__file__ = "_ops.py"  # as that of torch.ops
-    note_later(LoadedFiles(str(tmp_path), 0), monkeypatch)
+    note_later(tmp_path, monkeypatch)
     assert declared(tmp_path, at=time.time_ns() + SECOND)
 
 
