@@ -65,9 +65,10 @@ class Workers:
         return [int(pid) for pid in text.split()]
 
     def files(self):
-        """Return what the workers have left in the runtime directory."""
+        """Return what the workers have left in the runtime directory, but for an empty directory of generations."""
         own = self.runtime / str(os.geteuid())
-        return sorted(own.iterdir()) if own.exists() else []
+        left = [path for path in own.iterdir() if path.name != "processes"] if own.exists() else []
+        return sorted([*left, *(path for path in (own / "processes").glob("*") if path.name != "lock")])
 
 
 def holds(worker, *names):
