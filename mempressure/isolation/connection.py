@@ -69,14 +69,15 @@ class NotRunError(ProcessDiedError):
 
 
 class _Connection:
-    __slots__ = ("channel", "is_withdrawn", "own", "record", "where")
+    __slots__ = ("channel", "is_withdrawn", "own", "pid", "record", "where")
 
     def __init__(self, connection: socket.socket, where: int) -> None:
         self.where = where
         self.set_timeout(connection, _MOVE_SECONDS)
         self.own = OwnDescriptor(connection)
         self.channel = Channel(connection)
-        self.record: SlotRecord | None = None
+        self.record: SlotRecord | None = None  # of its process, once that has answered
+        self.pid = 0
         self.is_withdrawn = False
 
     @staticmethod
@@ -94,6 +95,11 @@ class _Connection:
         """Return whether its process seems to be free, or to be so in a moment."""
         record = self.record
         return record is None or not record.call or time.monotonic_ns() - record.call_began < _MOVE_NANOSECONDS
+
+    def has_ended(self) -> bool:
+        """Return whether its process is known to have ended, or to be about to."""
+        record = self.record
+        return record is not None and (record.pid != self.pid or bool(record.stopping))
 
     def is_idle(self) -> bool:
         """Return whether its process runs no call."""
@@ -139,7 +145,8 @@ class Connections:
         """
         began = time.monotonic_ns()
         number = os.getpid() << 32 | next(_numbers)
-        for _ in range(_ATTEMPTS):
+        attempts = 0
+        while attempts < _ATTEMPTS:
             connection = self._kept_connection() if request.size < _LARGE_BYTES else None
             kept = connection is not None
             if connection is None:
@@ -148,6 +155,7 @@ class Connections:
                 answer = _Call(connection, self._queue, number, began, kept=kept).made(request)
             except NotRunError:  # not kept: with its traceback, it would keep the connection until a garbage collection
                 connection.own.close()
+                attempts += not kept  # of those that are kept many may have ended since
                 continue
             except BaseException:
                 connection.own.close()
@@ -165,7 +173,7 @@ class Connections:
                 connection = self._kept.pop()
             except IndexError:
                 break
-            if not connection.own.is_ours():
+            if not connection.own.is_ours() or connection.has_ended():
                 connection.own.close()
             elif connection.is_free():
                 found = connection
@@ -180,7 +188,8 @@ class Connections:
             connection.own.close()
             return
         if not kept:
-            connection.record = self._queue.record(answer.number)
+            connection.record = record = self._queue.record(answer.number)
+            connection.pid = 0 if record is None else record.pid
         self._kept.append(connection)
 
 

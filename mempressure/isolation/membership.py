@@ -69,6 +69,11 @@ class Membership:
             for processes in left:
                 processes.close()
 
+    def close_connections(self) -> None:
+        """Close the connections that no call uses, after processes have ended."""
+        if self._connections is not None:
+            self._connections.close()
+
     def withdraw(self) -> Processes | None:
         """Use the processes no more, and return them, for the caller to close; the next call joins anew."""
         with self._lock:

@@ -277,6 +277,7 @@ class IsolatedPackage(Counters):
                 self.unloaded_at = unloaded_at
             self.count_unload(stopped.held, processes=stopped.ended)
             processes.starter.release_reservations()
+            self._membership.close_connections()
             self._notify_change()
         return stopped.held, stopped.reason or (None if stopped.ended else "not loaded")
 

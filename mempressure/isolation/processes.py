@@ -4,7 +4,9 @@ import os
 import select
 import socket
 import time
+import weakref
 
+from mempressure import forks
 from mempressure.isolation.generation import Generation, GenerationLostError
 from mempressure.isolation.starting import LEAST_START_SECONDS, Starter
 from mempressure.measure.process import start_ticks
@@ -14,6 +16,10 @@ from mempressure.protocol.slots import SlotRecord
 
 _FORGOTTEN = 0.9  # the part of the waiting so far that still counts after each call
 _KILL_SECONDS = 5.0
+
+
+_connections: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
+"""Those of all threads: in a forked child they would keep the worker's connections open."""
 
 
 class Processes:
@@ -46,6 +52,7 @@ class Processes:
             if not self.generation.is_ours():
                 raise GenerationLostError
             where, connection = self._where(), socket.socket(socket.AF_UNIX)
+            _connections.add(connection)
             try:
                 connect(connection, self.generation.socket_path)
             except (FileNotFoundError, ConnectionRefusedError):  # no process
@@ -179,3 +186,11 @@ def _polled_end(pid: int, seconds: float) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def _after_fork_in_child() -> None:
+    for connection in list(_connections):
+        connection.close()
+
+
+forks.in_child(_after_fork_in_child)

@@ -103,6 +103,6 @@ def test_a_process_that_the_kernel_kills_for_memory_fails_its_call_only(start, m
     worker = start("greedy")
     became, _ = worker.go(room=2 * max(worker.costs.values()))
     assert memory_cgroup.kills == 1
-    assert became["eat"].startswith("ProcessDiedError: the package process of 'pandas'")
+    assert became["eat"].startswith("ProcessDiedError: the package process of pandas")
     assert "was killed by SIGKILL (as the kernel does when memory runs out)" in became["eat"]
     assert (became["deaths"], became["pandas"]) == (1, KNOWN["pandas"])

@@ -248,7 +248,8 @@ def test_a_result_that_changes_from_process_to_process_is_no_result(write):
 def test_a_package_that_cannot_run_in_a_package_process_can_be_unloaded_otherwise(write):
     write(
         heavy=BALLAST
-        + "import sys\nif any('isolation.child' in name for name in sys.orig_argv):\n    raise OSError('no')\n"
+        + "import sys\n"
+        + "if any('mempressure.package_process.program' in name for name in sys.orig_argv):\n    raise OSError('no')\n"
     )
     verdict = rehearse()
     assert not verdict.result("stop").works

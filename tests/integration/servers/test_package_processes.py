@@ -62,8 +62,13 @@ class Server(Workers):
         return json.loads(body)
 
     def package_processes(self):
-        """Return the ids of the package processes, whichever worker has started them."""
-        return [pid for worker in self.serving() for pid in process_pids(worker.pid)]
+        """Return the ids of the package processes; those whose worker has ended have another parent by now."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if any(word.startswith("packages=") for word in words):
+                found += [process.pid] if any(word.startswith(f"{self.runtime}/") for word in words) else []
+        return found
 
 
 class Gunicorn(Server):

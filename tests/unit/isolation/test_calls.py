@@ -81,7 +81,7 @@ def test_exceptions_keep_their_type_and_say_where_they_came_from(isolate):
     assert caught.value.code == 42
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     assert "isolated_functions.py" in str(caught.value.__cause__)
-    assert "isolation/child.py" not in str(caught.value.__cause__)
+    assert "package_process/answers.py" not in str(caught.value.__cause__)
     with pytest.raises(KeyError) as caught:
         isolate(functions.raise_noted)()
     assert caught.value.__notes__ == ["a note"]

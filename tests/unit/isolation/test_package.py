@@ -268,3 +268,13 @@ def test_a_forked_child_starts_its_own(package, isolate):
     in_child(child)
     assert pid() == ours
     assert package.loads == 1
+
+
+def test_connections_that_were_kept_to_ended_processes_fail_no_call(package, isolate):
+    echo = isolate(functions.echo)
+    large = b"x" * (1 << 20)  # joins the queue by a connection of its own, which is kept
+    for number in range(20):
+        assert echo(large) == large
+        assert echo(number) == number
+        assert package.unload()[1] is None
+    assert echo(20) == 20
