@@ -87,7 +87,7 @@ class _Connection:
             connection.settimeout(seconds)
             return
         # The kernel's timeout: with Python's, each send and receive begins with a system call more.
-        timeout = struct.pack("ll", 0, int(seconds * 1e6))
+        timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
 
