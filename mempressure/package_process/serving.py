@@ -31,6 +31,7 @@ _WITHDRAWN_AFTER_NANOSECONDS = 1_000_000  # workers withdraw calls after twice t
 _EXCLUSIVE = 1 << 28  # EPOLLEXCLUSIVE: one process wakes for a connection; select has it from Python 3.14 on
 _LONG_NANOSECONDS = 500_000_000  # a call of such length may have kept this process from answering workers
 _PAUSE_SECONDS = 0.05  # after a connection could not be accepted
+_PART_TIMEOUT = struct.pack("ll", 0, 20_000)  # for the next part of a call, where nothing else is to be done
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -193,6 +194,7 @@ class Service:
             connection.close()
             return None
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PART_TIMEOUT)
         caller = _Caller(connection, pid)
         self._callers[connection.fileno()] = caller
         # Edge-triggered: one event for each arrival, in their order.
@@ -204,7 +206,7 @@ class Service:
         channel = caller.channel
         try:
             try:
-                frame = channel.receive()
+                frame = self._received(channel)
                 caller.is_late = False
             except BlockingIOError:
                 caller.is_late = True
@@ -233,6 +235,20 @@ class Service:
                 self._after_call()
         except (EOFError, OSError, MemoryError, struct.error, ValueError):  # also a stranger's frame
             self._drop(caller)
+
+    def _received(self, channel: Channel) -> frames.Frame:
+        """Return a call; one of which a part has come is waited for as long as more comes, where no other waits."""
+        try:
+            return channel.receive()
+        except BlockingIOError:
+            if not channel.receiving or self._queue:
+                raise
+        # Its large buffers come with one system call each instead of one for each part.
+        channel.socket.setblocking(True)
+        try:
+            return channel.receive()
+        finally:
+            channel.socket.setblocking(False)
 
     def _run(self, caller: _Caller, number: int, call: Payload) -> "tuple[int, Payload]":
         slot = self._slot

@@ -242,8 +242,8 @@ class Channel:
         """Whether a part of a message has come and the rest has not."""
         return self._got > 0
 
-    def _read(self, target: memoryview) -> int:
-        got = self.socket.recv_into(target)
+    def _read(self, target: memoryview, flags: int = 0) -> int:
+        got = self.socket.recv_into(target, 0, flags)
         if not got:
             raise EOFError("the other end of the connection has closed")
         return got
@@ -260,7 +260,8 @@ class Channel:
                     self._done += ahead
                 while self._done < len(view):
                     with view[self._done :] as rest:
-                        self._done += self._read(rest)
+                        # Less than all of it comes for a signal or a timeout only, on a socket that waits.
+                        self._done += self._read(rest, socket.MSG_WAITALL)
             self._filled, self._done = self._filled + 1, 0
 
     def _allocate(self, size: int, sizes: "Sequence[int]") -> None:
