@@ -42,16 +42,20 @@ class Stop(Mechanism):
 
     def play(self, stage: Stage) -> dict[str, Any]:
         """Be a worker whose package lives in a process of its own, which is ended again and again."""
+        from pathlib import Path
+        from tempfile import TemporaryDirectory
+
         from mempressure.errors import MempressureError
         from mempressure.isolation.package import IsolatedPackage
 
-        package = IsolatedPackage(stage.package)
-        try:
-            return _stopped_again_and_again(package, stage)
-        except MempressureError as error:
-            return refusal(str(error))
-        finally:
-            package.close()
+        with TemporaryDirectory(prefix="mempressure-") as runtime:  # the user's own is for applications
+            package = IsolatedPackage(stage.package, runtime=Path(runtime))
+            try:
+                return _stopped_again_and_again(package, stage)
+            except MempressureError as error:
+                return refusal(str(error))
+            finally:
+                package.close()
 
 
 def _stopped_again_and_again(package: Any, stage: Stage) -> dict[str, Any]:

@@ -60,12 +60,18 @@ def _present(own: OwnDirectories) -> set[str]:
     """Return what a test may leave: processes that inherited this run's directory, files in it, cgroups."""
     files = {
         f"file {path / name}"
-        for path in (own.temporary, own.runtime, own.state, own.cache)
+        for path in (own.temporary, own.state, own.cache)
         if path.exists()
         for name in os.listdir(path)
     }
+    # A user's directory there stays, with the lock of package processes, for the next worker.
+    files |= {f"file {path}" for path in own.runtime.rglob("*") if not path.is_dir() and not _is_lock(path)}
     cgroups = {f"cgroup {path}" for path in CONTROLLER.glob(f"mempressure-test-{os.getpid()}*")}
     return {f"process {process}" for process in _processes(own)} | files | cgroups
+
+
+def _is_lock(path: Path) -> bool:
+    return (path.parent.name, path.name) == ("processes", "lock")
 
 
 def _processes(own: OwnDirectories) -> set[str]:
