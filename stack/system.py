@@ -16,7 +16,7 @@ from stack.configuration import Ports, write_alertmanager, write_prometheus
 from stack.engines import ROOT, Engines
 from stack.processes import Process, Processes
 
-BUDGET = "352MiB"
+BUDGET = "320MiB"
 """What the sample may use: its workers, with every package loaded, take some 90 % of it."""
 
 SAMPLE_ENVIRONMENT = {

@@ -467,6 +467,8 @@ def test_objects_frozen_later_are_seen_when_a_trim_is_ordered(loader, published,
 
 def test_where_no_host_can_be_started_a_call_says_why(functions, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/sh")
+    for prefix in ("prefix", "base_prefix"):  # where it would look for one that is Python
+        monkeypatch.setattr(sys, prefix, "/nonexistent")
     with pytest.raises(ProcessStartError, match=r"'decimal' cannot run in a process of its own here: sys\.executable="):
         functions.doubled(1)
     monkeypatch.undo()

@@ -33,12 +33,12 @@ def collections(monkeypatch):
 
 def test_what_no_cycle_holds_comes_back_without_a_collection(collections):
     dropped = [bytearray(b"x") * SIZE]
-    assert 45 * MIB < reclaim(dropped, expected=SIZE) < 51 * MIB
+    assert reclaim(dropped, expected=SIZE) > 45 * MIB  # and what else this process had to give back
     assert (dropped, collections) == ([], [])
 
 
 def test_what_holds_itself_is_collected(collections):
-    assert 45 * MIB < reclaim([Node()], expected=SIZE) < 51 * MIB
+    assert reclaim([Node()], expected=SIZE) > 45 * MIB
     assert collections == [1]
 
 
