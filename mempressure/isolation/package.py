@@ -132,7 +132,7 @@ class IsolatedPackage(Counters):
         self._module = ""
         self._executor: ThreadPoolExecutor | None = None
         self._calling: set[int] = set()
-        self.imported = ImportedByResults(self.packages)
+        self.imported = ImportedByResults()
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: connections and processes are the parent's, and its threads do not exist."""
@@ -311,7 +311,7 @@ class IsolatedPackage(Counters):
                 self._executor = ThreadPoolExecutor(self._most(), thread_name_prefix=f"mempressure-{self.name}")
             return self._executor
 
-    # What `processes.Processes` asks of it
+    # What `starting.Starter` asks of it, beside its counters
 
     def reserve(self, *, another: bool) -> Reservation:
         """Reserve the memory that a process is known to need."""
@@ -326,14 +326,6 @@ class IsolatedPackage(Counters):
                 self._warned.add(module)
                 self._warn_of_module(module, size)
         self._notify_change()
-
-    def failed(self, error: BaseException) -> None:
-        """Count a start that failed."""
-        self.count_start_failure(error)
-
-    def died(self) -> None:
-        """Count a process that ended without being asked to."""
-        self.count_death()
 
     def _new_key(self) -> str:
         own = self.processes == EACH_WORKER

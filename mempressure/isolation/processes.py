@@ -11,7 +11,7 @@ from mempressure.isolation.generation import Generation, GenerationLostError
 from mempressure.isolation.starting import LEAST_START_SECONDS, Starter
 from mempressure.measure.process import start_ticks
 from mempressure.package_process import descendants
-from mempressure.protocol.addresses import connect
+from mempressure.protocol.addresses import connect, socket_inode
 from mempressure.protocol.slots import SlotRecord
 
 _FORGOTTEN = 0.9  # the part of the waiting so far that still counts after each call
@@ -51,7 +51,7 @@ class Processes:
         while True:
             if not self.generation.is_ours():
                 raise GenerationLostError
-            where, connection = self._where(), socket.socket(socket.AF_UNIX)
+            where, connection = socket_inode(self.generation.socket_path), socket.socket(socket.AF_UNIX)
             _connections.add(connection)
             try:
                 connect(connection, self.generation.socket_path)
@@ -68,12 +68,6 @@ class Processes:
         """Return the record of the process in a slot."""
         return self.generation.record(number)
 
-    def _where(self) -> int:
-        try:
-            return os.stat(self.generation.socket_path).st_ino
-        except OSError:
-            return 0
-
     def note_waiting(self, began: int, where: int) -> bool:
         """Start one process more where a call has waited for longer than that takes; end what runs for nobody.
 
@@ -89,7 +83,7 @@ class Processes:
             ProcessStartError: the process, or one that this call waited for, failed to start.
             MemoryBudgetExceeded: there is no room for it.
         """
-        if where != self._where():
+        if where != socket_inode(self.generation.socket_path):
             return True
         if not self.generation.living():
             return self.starter.start_first(began)

@@ -14,15 +14,11 @@ _CLASS = b"\x93"  # pickle.STACK_GLOBAL: the pickle has a class or function of a
 class ImportedByResults:
     """Notes what unpickling the results of one isolated package has imported into this worker.
 
-    Args:
-        packages: the import names of the package.
-
     Attributes:
         size: bytes that the imports added.
     """
 
-    def __init__(self, packages: tuple[str, ...]) -> None:
-        self._packages = packages
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._told = False
         self.size = 0

@@ -16,12 +16,11 @@ from mempressure import forks
 from mempressure.errors import ProcessStartError, ProcessStartTimeoutError
 from mempressure.isolation.calls import RemoteTraceback
 from mempressure.isolation.generation import Generation
-from mempressure.measure.process import start_ticks
 from mempressure.package_process import descendants, identity, interpreter
 from mempressure.protocol import frames
 from mempressure.protocol.addresses import SocketAddress, connect
 from mempressure.protocol.frames import Channel, Frame, Payload
-from mempressure.protocol.slots import control_path
+from mempressure.protocol.slots import control_path, start_ticks
 
 _KILL_SECONDS = 5.0  # for a killed process to end; only one stuck in the kernel takes longer
 _LISTENER_SECONDS = 1.0  # for a busy process to hand over the listening socket: its thread may wait for the GIL
@@ -39,7 +38,7 @@ class Child:
 
     def __init__(self, process: "subprocess.Popen[bytes]", on_end: Callable[["Child"], None]) -> None:
         self.pid = process.pid
-        self._ticks = _ticks_of(process.pid)
+        self._ticks = start_ticks(process.pid)
         self.ended = threading.Event()
         self.status: int | None = None
         self._process = process
@@ -99,7 +98,7 @@ def start_process(
     try:
         child = Child(process, on_end)
     except RuntimeError as error:  # no thread to be had
-        descendants.kill_group(process.pid, _ticks_of(process.pid))
+        descendants.kill_group(process.pid, start_ticks(process.pid))
         process.wait()
         channel.close()
         raise ProcessStartError(f"no thread that waits for a package process can be started: {error}") from error
@@ -187,13 +186,6 @@ def _raise_failure(child: Child, payload: Payload, packages: tuple[str, ...]) ->
         f"{kind} {what!r} {verb} in the package process of {', '.join(packages)} ({sys.executable}): {name}: {text}; "
         f"{advice}\n\n{trace}"
     ) from RemoteTraceback(trace)
-
-
-def _ticks_of(pid: int) -> int:
-    try:
-        return start_ticks(pid)
-    except OSError:  # it has ended already
-        return 0
 
 
 def describe_status(status: int | None) -> str:

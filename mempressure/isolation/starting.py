@@ -38,10 +38,10 @@ if TYPE_CHECKING:
         def started(self, seconds: float, added: list[tuple[str, int]]) -> None:
             """Count a process that this worker started; importing its module and that one's parents added so much."""
 
-        def failed(self, error: BaseException) -> None:
+        def count_start_failure(self, error: BaseException) -> None:
             """Count a start that failed."""
 
-        def died(self) -> None:
+        def count_death(self) -> None:
             """Count a process that ended without being asked to."""
 
 
@@ -216,7 +216,7 @@ class Starter:
                 )
         except BaseException as error:
             reservation.release()
-            self._events.failed(error)
+            self._events.count_start_failure(error)
             if isinstance(error, ProcessStartError):
                 self._note_failure(error)
             raise
@@ -236,7 +236,7 @@ class Starter:
         else:
             died = bool(record.ready_in) and not record.stopping and not record.abandoned
         if died:
-            self._events.died()
+            self._events.count_death()
 
     def _note_failure(self, error: ProcessStartError) -> None:
         """Tell the other workers whose calls waited for this start why it failed."""

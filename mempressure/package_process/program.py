@@ -164,6 +164,7 @@ def _with_parents(module: str) -> "Iterable[str]":
 
 
 def _private_bytes() -> int:
+    # Not that of `mempressure.measure.process`, which loads typing: 1.6 MiB in each package process.
     try:
         with open("/proc/self/smaps_rollup", "rb", buffering=0) as file:
             lines = file.read(4096).split(b"\n")

@@ -64,7 +64,12 @@ def cache(
 
     def decorate(function: "Callable[..., Any]") -> "Any":
         cached: Any = functools.lru_cache(maxsize, typed)(function)
-        cached.release = lambda: Released(0, cached.cache_clear())
+
+        def release() -> Released:
+            cached.cache_clear()
+            return Released(0, None)
+
+        cached.release = release
         return cached
 
     return decorate if function is None else decorate(function)

@@ -13,6 +13,7 @@ import time
 from collections import deque
 
 from mempressure.protocol import frames
+from mempressure.protocol.addresses import socket_inode
 from mempressure.protocol.frames import Channel, Payload
 from mempressure.protocol.slots import SlotRecord, holder, start_ticks
 
@@ -98,7 +99,7 @@ class Service:
         self._poll.register(self._wakeup, select.EPOLLIN)
         self._window = time.monotonic()
         self._busy = 0.0
-        self._where = self._socket_now()
+        self._where = socket_inode(f"{self._directory}/socket")
         self._took_long = False
 
     @property
@@ -317,13 +318,7 @@ class Service:
         if not self._took_long:
             return False
         self._took_long = False
-        return self._where != self._socket_now()
-
-    def _socket_now(self) -> int:
-        try:
-            return os.stat(f"{self._directory}/socket").st_ino
-        except OSError:
-            return 0
+        return self._where != socket_inode(f"{self._directory}/socket")
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:

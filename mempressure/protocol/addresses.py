@@ -30,6 +30,14 @@ class SocketAddress:
             os.close(self._directory)
 
 
+def socket_inode(path: str) -> int:
+    """Return what tells the socket at a path from one that replaces it, 0 where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
 def connect(connection: socket.socket, path: str) -> None:
     """Connect a socket to a path.
 

@@ -12,9 +12,6 @@ import struct
 
 TYPE_CHECKING = False  # typing's own would load typing
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 MOST_SLOTS = 64
 """Most package processes of one generation."""
 
@@ -168,10 +165,10 @@ def holder(directory: str, number: int) -> int:
     return 0 if kind == fcntl.F_UNLCK else pid
 
 
-def holders(directory: str, most: int = MOST_SLOTS, *, holder: "Callable[[str, int], int]" = holder) -> dict[int, int]:
+def holders(directory: str) -> dict[int, int]:
     """Return the process ids of the living processes of a generation, by the numbers of their slots."""
     living = {}
-    for number in range(most):
+    for number in range(MOST_SLOTS):
         if not os.path.exists(slot_path(directory, number)):  # slots are taken from the lowest on
             break
         pid = holder(directory, number)

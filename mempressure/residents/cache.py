@@ -199,9 +199,6 @@ class Cache(Unit, Generic[P, R]):
                 self.unloaded_at = now
         self._give_back(dropped, expected)
 
-    def __reduce__(self) -> str:
-        return str(self.__wrapped__.__qualname__)  # by name, like any function
-
     def __repr__(self) -> str:
         return f"<cache {self.name!r} of {self._number} entries>"
 

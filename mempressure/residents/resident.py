@@ -108,9 +108,6 @@ class Resident(Unit, Generic[T]):
         if not self._slot:
             self._join_load()
 
-    def __reduce__(self) -> str:
-        return str(self.__wrapped__.__qualname__)  # by name, like any function
-
     def __repr__(self) -> str:
         return f"<resident {self.name!r}, {'loaded' if self._slot else 'not loaded'}>"
 

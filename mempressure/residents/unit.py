@@ -39,6 +39,9 @@ class Unit(Counters):
         size_bytes: what it took when it was loaded last.
     """
 
+    __wrapped__: Callable[..., Any]
+    """The function that loads it."""
+
     warm = False
     """Whether it is loaded again before it is asked for."""
 
@@ -64,6 +67,9 @@ class Unit(Counters):
         self._is_late = False
         self.after_fork()
         _units.add(self)
+
+    def __reduce__(self) -> str:
+        return str(self.__wrapped__.__qualname__)  # by name, like any function
 
     # What a kind of unit says
 

@@ -16,7 +16,7 @@ def imported(tmp_path, monkeypatch):
     """The notes of a package that is written for it; it is not loaded here."""
     (tmp_path / "heavy_package.py").write_text(f"ballast = b'x' * {BALLAST}\nclass Report:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    yield ImportedByResults(("heavy_package",))
+    yield ImportedByResults()
     sys.modules.pop("heavy_package", None)
 
 
